@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/budget.h - how much memory the caches of one mount may hold (-o cache=)
+ *
+ * Everything the caches keep is charged here: inodes, buffers, folios, tree
+ * nodes. A background thread reclaims from the low mark (limit - 1/8) through
+ * the shrinkers; a request that finds the budget full reclaims by itself in
+ * budget_throttle(), which is called where no lock is held.
+ *
+ * Charging never fails and never sleeps (a write-out must be able to go on);
+ * the bound holds because every request throttles before it allocates.
+ * Locks: RANK_STATS for the shrinker list. Threads: any.
+ */
+#ifndef SLUICE_CACHE_BUDGET_H
+#define SLUICE_CACHE_BUDGET_H
+
+#include "lib/types.h"
+
+struct budget;
+
+enum budget_kind { BUDGET_INODE, BUDGET_BUFFER, BUDGET_FOLIO, BUDGET_TREE, BUDGET_KINDS };
+
+struct shrinker {
+	const char *name;
+	enum budget_kind kind; /* what it frees: scanned in proportion to use */
+	/*
+	 * Frees about `bytes`; returns what it freed. May sleep, takes no lock
+	 * on entry; several threads may call it at once. Does no I/O.
+	 */
+	u64 (*scan)(struct shrinker *s, u64 bytes);
+	void *priv;
+	struct shrinker *next; /* [budget] */
+};
+
+/* limit in bytes, at least 8 MiB. Starts the reclaim thread. */
+int __must_check budget_create(u64 limit, struct budget **out);
+void budget_destroy(struct budget *b); /* everything must be uncharged */
+void budget_register(struct budget *b, struct shrinker *s);
+void budget_unregister(struct budget *b, struct shrinker *s); /* waits for scans */
+
+void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes);
+void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes);
+
+/* Direct reclaim if the budget is full. May sleep; no lock held. */
+void budget_throttle(struct budget *b);
+/* Frees all that can be freed now (drop_caches); returns bytes. */
+u64 budget_drop_all(struct budget *b);
+
+u64 budget_limit(const struct budget *b);
+u64 budget_used(const struct budget *b, enum budget_kind kind);
+u64 budget_used_total(const struct budget *b);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/icache.h - inode cache: lookup by number, references, eviction
+ *
+ * Inodes sit in radix trees of constant height (3 levels of 64 slots), one
+ * per run of 2^18 inode numbers. Lookups run under RCU. A slot holds nothing,
+ * an inode, or a shadow: the kernel's lookup count of a linked inode that was
+ * evicted (bit 0 set, count above it), so that memory follows our LRU and not
+ * the kernel's.
+ *
+ * i_lock protects the whole cache state of one inode: i_state, i_count 0<->1,
+ * i_nlookup, tree slot, LRU and dirty-list membership. Other cache locks nest inside it and
+ * are leaves. The LRU scan holds the list lock and only trylocks i_lock.
+ *
+ * States: I_NEW (being read; others wait) -> usable -> I_FREEING (being torn
+ * down, stays in its slot until done; lookups wait and look again).
+ *
+ * An inode is deleted on disk when nlink, i_nlookup and i_count are all 0:
+ * decided in one place, under i_lock, by whoever brings the last of them down.
+ *
+ * Alive: i_count > 0, or an RCU read-side section plus a recheck.
+ * Never: I/O or a call through s_op with i_lock held.
+ */
+#ifndef SLUICE_CACHE_ICACHE_H
+#define SLUICE_CACHE_ICACHE_H
+
+#include "cache/mapping.h"
+#include "cache/super.h"
+#include "lib/lock.h"
+#include "lib/rcu.h"
+#include <sys/stat.h>
+#include <time.h>
+
+enum inode_state {
+	I_NEW = 1u << 0,
+	I_FREEING = 1u << 1,
+	I_BAD = 1u << 2,          /* could not be read; removed from its slot */
+	I_DIRTY_INODE = 1u << 3,  /* attributes in memory newer than in the journal */
+	I_DIRTY_PAGES = 1u << 4,  /* mapping has dirty blocks */
+	I_REFERENCED = 1u << 5,   /* second chance on the LRU */
+	I_LRU = 1u << 6,          /* on an LRU list */
+	I_ORPHAN = 1u << 7,       /* on the on-disk orphan list or file */
+	I_SYNC = 1u << 8,         /* being written out by the flusher */
+	I_DONTCACHE = 1u << 9,    /* evict at last put */
+};
+#define I_DIRTY (I_DIRTY_INODE | I_DIRTY_PAGES)
+
+struct inode {
+	/* identity [const while in the cache] */
+	struct super_block *i_sb;
+	ino_nr i_ino;
+
+	/* cache state [i_lock]; i_count and i_state may be read atomically */
+	struct spinlock i_lock; /* RANK_I_LOCK */
+	_Atomic u32 i_state;
+	_Atomic u32 i_count;
+	u64 i_nlookup;               /* references the kernel holds */
+	struct cds_list_head i_lru;  /* [LRU shard lock] */
+	struct cds_list_head i_io_list; /* [dirty-list lock] */
+	u64 i_dirtied_when;          /* ns, monotonic [i_lock] */
+	struct rcu_head i_rcu;
+
+	/* attributes: changed with i_rwsem held (exclusively, except times and
+	 * i_size by rules of fs/file.c) and i_lock; read under either */
+	u32 i_generation;
+	u32 i_mode;
+	u32 i_uid, i_gid;
+	u32 i_nlink;
+	u32 i_flags;   /* EXT4_*_FL of the disk */
+	u64 i_size;
+	u64 i_blocks;  /* 512-byte units */
+	u64 i_version;
+	u64 i_rdev;    /* makedev() form */
+	struct timespec i_atime, i_mtime, i_ctime, i_crtime;
+
+	struct rwsem i_rwsem;      /* operations on this inode; RANK_I_RWSEM */
+	struct mapping i_mapping;
+};
+
+/* Called by the file system from alloc_inode. */
+void inode_init_once(struct inode *inode);
+void inode_destroy_locks(struct inode *inode); /* from free_inode */
+
+int __must_check icache_create(struct super_block *sb, ino_nr max_ino);
+void icache_destroy(struct super_block *sb);
+
+/* Cached, usable, referenced; NULL if not in memory. Waits for I_NEW/I_FREEING. */
+struct inode *icache_find(struct super_block *sb, ino_nr ino);
+/* Cached or read from disk; referenced. Sleeps. Errors of read_inode, -ENOMEM,
+ * -ESTALE for a number out of range. */
+int __must_check icache_get(struct super_block *sb, ino_nr ino, struct inode **out);
+/*
+ * Enters an inode that was just allocated on disk (from s_op->alloc_inode,
+ * i_ino set), with I_NEW and one reference: nobody can use it until inode_unlock_new().
+ * 0, -ENOMEM, -EFSCORRUPTED (the number is in the cache already: the on-disk
+ * bitmap lied). On error the caller still owns the memory.
+ */
+int __must_check icache_insert(struct super_block *sb, struct inode *inode);
+void inode_unlock_new(struct inode *inode);
+
+void inode_get(struct inode *inode); /* caller has a reference already */
+/* Drops a reference; may delete the inode on disk (sleeps then). Call it
+ * without any lock and without a journal handle. NULL is allowed. */
+void inode_put(struct inode *inode);
+
+/* One more / n fewer lookups by the kernel. forget works without the inode in
+ * memory (shadow); may delete the inode on disk (sleeps). */
+void inode_lookup_inc(struct inode *inode); /* caller has a reference */
+void icache_forget(struct super_block *sb, ino_nr ino, u64 n);
+
+/*
+ * Marks dirty (I_DIRTY_INODE and/or I_DIRTY_PAGES) and queues it on the dirty
+ * list at the transition. Caller has a reference. i_lock is taken inside.
+ */
+void inode_mark_dirty(struct inode *inode, u32 flags);
+/* The bits were written; with I_SYNC set, a re-dirtied inode stays queued. */
+void inode_clear_dirty(struct inode *inode, u32 flags);
+
+/*
+ * Next inode to write out: dirtied at or before `older_than` (monotonic ns;
+ * UINT64_MAX: any), I_SYNC set, referenced, moved to the tail; NULL if none.
+ * The flusher ends with icache_written(): I_SYNC cleared, off the list if
+ * clean, waiters woken; it drops the reference.
+ */
+struct inode *icache_next_dirty(struct super_block *sb, u64 older_than);
+void icache_written(struct inode *inode);
+/* Sleeps while I_SYNC is set. */
+void inode_wait_sync(struct inode *inode);
+
+/*
+ * Calls fn(inode, priv) on every inode in memory, referenced, no lock held;
+ * nonzero from fn stops the walk and is returned. (The iterator of the
+ * architecture will stand behind this name.)
+ */
+int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),
+		      void *priv, u32 flags);
+
+/* Drops clean unreferenced inodes now; returns how many. */
+u64 icache_shrink_all(struct super_block *sb);
+/* Unmount: forgets all lookups, deletes unlinked inodes, evicts everything.
+ * Data must have been written. Inodes still referenced are logged as bugs. */
+void icache_evict_all(struct super_block *sb);
+
+struct icache_stats {
+	u64 inodes, shadows, hits, misses, evicted;
+};
+void icache_get_stats(struct super_block *sb, struct icache_stats *st);
+
+#endif

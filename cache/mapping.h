@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/mapping.h - page cache of one file: a radix tree of locked leaves
+ *
+ * Nodes are 64-ary and walked under RCU; the tree's height grows with the
+ * file. A leaf covers 512 blocks; it carries a lock, folio slots (one per
+ * block; a folio of several blocks fills several slots) and per-block marks.
+ * Small files have small leaves (leaf 0 starts at 16 slots and is replaced by
+ * a larger copy when needed).
+ *
+ * Marks, per block:
+ *   DIRTY      newer in memory than on the device
+ *   WRITEBACK  on its way; stays until the extent is converted and the inode
+ *              says so (end of io_end), so that a reader never goes to disk
+ *              for it too early
+ *   DELAYED    has a reserved block, none allocated
+ *   MAPPED     known to have a block on disk (written or unwritten)
+ * A block with neither DELAYED nor MAPPED is unknown: ask the extent tree.
+ * DIRTY implies a folio and one of DELAYED, MAPPED.
+ *
+ * Whole-file operations and who excludes them (L5):
+ *   truncate, punch, evict   hold i_rwsem exclusively; mapping_wait_writeback()
+ *                            then mapping_invalidate()
+ * Readers and writers hold i_rwsem (shared, or exclusive when extending);
+ * write-out holds no i_rwsem: it sets WRITEBACK before it looks at extents.
+ *
+ * Memory: charged to sb->s_budget. Clean folios sit on a sharded LRU of the
+ * super block and are dropped by its shrinker; dirty and WRITEBACK ones never.
+ * sb->s_dirty_bytes counts blocks that are DIRTY or WRITEBACK.
+ * Locks: leaf lock (RANK_LEAF) -> LRU shard lock (RANK_CACHE_LIST).
+ * Copies to and from folios are made under the leaf lock, 64 KiB at a time at
+ * most. Never: I/O or an allocation that waits under a leaf lock.
+ */
+#ifndef SLUICE_CACHE_MAPPING_H
+#define SLUICE_CACHE_MAPPING_H
+
+#include "cache/super.h"
+#include "lib/lock.h"
+#include "lib/rcu.h"
+
+#define LEAF_BLOCKS 512u
+#define LEAF_WORDS (LEAF_BLOCKS / 64)
+
+struct folio;
+struct map_node;
+
+/* errseq: bits 0-11 errno, bit 12 seen, rest counts (as the kernel's lib/errseq.c). */
+typedef u32 errseq_t;
+
+struct mapping {
+	struct inode *m_inode;         /* [const] */
+	struct super_block *m_sb;      /* [const] */
+	void *_Atomic m_root;          /* [rcu, write m_lock] tagged node pointer */
+	struct spinlock m_lock;        /* tree shape: insert and remove of nodes; RANK_CACHE_LIST */
+	_Atomic u32 m_nr_dirty;        /* blocks with DIRTY [atomic] */
+	_Atomic u32 m_nr_writeback;    /* blocks with WRITEBACK [atomic]; wait key: the mapping */
+	_Atomic u32 m_nr_delayed;      /* blocks with DELAYED [atomic] */
+	_Atomic u32 m_nr_folio_blocks; /* blocks present [atomic] */
+	_Atomic errseq_t m_wb_err;     /* [atomic] */
+};
+
+void mapping_init(struct mapping *m, struct inode *inode, struct super_block *sb);
+/* All folios must have been invalidated. Frees the nodes. */
+void mapping_destroy(struct mapping *m);
+
+/*
+ * Copies from the cache. Looks at the bytes [pos, pos+len), len > 0, and takes
+ * the longest prefix that lies in one leaf and is wholly present or wholly
+ * absent; returns its length (> 0). *cached tells which; if present it was
+ * copied to buf, else buf is untouched.
+ */
+u32 mapping_read(struct mapping *m, u64 pos, void *buf, u32 len, bool *cached);
+
+/*
+ * Of the blocks [lblk, lblk+nr), nr > 0, all in one leaf: sets bit i of
+ * unknown[] (LEAF_WORDS words, zeroed first) for each block lblk+i that is neither DELAYED
+ * nor MAPPED, and of absent[] (may be NULL) for each without folio. Returns
+ * the number of unknown ones.
+ */
+u32 mapping_query(struct mapping *m, lblk_t lblk, u32 nr, u64 *unknown, u64 *absent);
+
+/*
+ * Inserts one block read from disk, or zeroes (data: one block, copied), clean and up to date.
+ * mapped: set MAPPED. A block present already is left alone. 0 or -ENOMEM.
+ */
+int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data,
+			      bool mapped);
+
+/*
+ * Copies [pos, pos+len), all in one leaf, into the cache and marks the blocks
+ * dirty. Blocks wholly covered need no folio yet; a partly covered block must be
+ * present. A block that is unknown becomes MAPPED if bit i (relative to the
+ * first block touched) of mapped[] is set, else DELAYED, consuming one of
+ * *reserved. Stops early (short count) if *reserved runs out (a race with write-out or
+ * another writer) or before a partly covered absent block. zero_from: bytes of
+ * the first and last block beyond what was there are the caller's matter.
+ * Returns bytes copied (may be 0), or -ENOMEM. The caller marks the inode dirty.
+ */
+s64 __must_check mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
+			       const u64 *mapped, u32 *reserved);
+
+/* Zeroes [pos, pos+len) within one present block, marking it dirty if it
+ * becomes so; -ENODATA if not present, -EAGAIN if unknown and !mapped. */
+int __must_check mapping_zero(struct mapping *m, u64 pos, u32 len, bool mapped);
+
+/* ---- write-out ---- */
+
+/* A run of blocks taken for writing: consecutive, in one leaf, all DELAYED or
+ * none. seg[] points to the memory of the folios, which are referenced. */
+struct wb_run {
+	lblk_t lblk;
+	u32 nr;       /* blocks; 0: nothing dirty in the range */
+	bool delayed;
+	u32 nr_seg;
+	struct {
+		void *data;
+		u32 blocks;
+		struct folio *folio;
+	} seg[LEAF_BLOCKS];
+};
+
+/*
+ * First run of DIRTY blocks, not under WRITEBACK, at or after start and before
+ * end, at most max blocks. Clears DIRTY, sets WRITEBACK, atomically. With
+ * sync, waits for blocks that are DIRTY and still under WRITEBACK; without, skips them.
+ */
+void mapping_take_dirty(struct mapping *m, lblk_t start, lblk_t end, u32 max,
+			bool sync, struct wb_run *run);
+/* The blocks got their place on disk: DELAYED -> MAPPED. Returns how many were DELAYED. */
+u32 mapping_set_mapped(struct mapping *m, lblk_t lblk, u32 nr);
+/*
+ * Write-out of a (part of a) run has ended: clears WRITEBACK, drops the
+ * folios' references (nr blocks from lblk), wakes waiters. redirty: back to DIRTY (try again).
+ */
+void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty);
+/* Sleeps until no block in [start, end) is under WRITEBACK. */
+void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end);
+
+/*
+ * Drops all blocks in [start, end), dirty or not, and their marks; none is
+ * under WRITEBACK (the caller waited and keeps new write-out away: loops
+ * internally over any that started in between). Returns the number that were
+ * DELAYED, whose reservation the caller gives back.
+ */
+u32 mapping_invalidate(struct mapping *m, lblk_t start, lblk_t end);
+/* Forgets MAPPED of clean blocks in [start, end) and drops them (after the extent tree changed). */
+void mapping_drop_clean(struct mapping *m, lblk_t start, lblk_t end);
+
+/* First block in [start, end) that is DIRTY or WRITEBACK (SEEK_DATA); end if none. */
+lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end);
+
+/* ---- errors ---- */
+void mapping_set_error(struct mapping *m, int error);      /* negative errno */
+errseq_t mapping_sample_error(struct mapping *m);          /* at open */
+/* The error since *since, once: 0 or negative errno; advances *since. */
+int mapping_check_error(struct mapping *m, errseq_t *since);
+
+/* ---- per super block ---- */
+int __must_check mapping_cache_create(struct super_block *sb); /* LRU and its shrinker */
+void mapping_cache_destroy(struct super_block *sb);
+
+#endif

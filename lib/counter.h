@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * lib/counter.h - counters that many CPUs change and few read
+ *
+ * Each CPU adds to its own cache line; when its share passes the batch it is
+ * folded into the shared total. counter_sum() is exact while nobody adds.
+ */
+#ifndef SLUICE_LIB_COUNTER_H
+#define SLUICE_LIB_COUNTER_H
+
+#include "lib/types.h"
+
+struct counter;
+
+/* Batch: the most a CPU keeps to itself (either sign). NULL: no memory. */
+struct counter *counter_new(s64 initial, s64 batch);
+void counter_free(struct counter *c);
+void counter_add(struct counter *c, s64 delta);
+s64 counter_read_fast(const struct counter *c); /* off by CPUs * batch at most */
+s64 counter_sum(const struct counter *c);
+/*
+ * Atomically: if the value minus `amount` stays >= `floor`, subtracts amount
+ * and returns true, else false. Exact near the floor: folds all shares first.
+ */
+bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor);
+
+#endif

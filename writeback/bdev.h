@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * writeback/bdev.h - block devices: a small table of operations
+ *
+ * Back ends: libaio on a raw device or an image file (aio.c), an overlay in
+ * memory over another device (overlay.c, for read-only recovery), and the
+ * simulated device of the tests. A volume may start at an offset in its file.
+ *
+ * Durability: a write that ended is durable after a later bdev_flush() that
+ * succeeded, or at its end with BIO_FUA. A flush covers every write that had ended when
+ * it was called.
+ */
+#ifndef SLUICE_WRITEBACK_BDEV_H
+#define SLUICE_WRITEBACK_BDEV_H
+
+#include "cache/super.h"
+#include "writeback/bio.h"
+
+struct bdev_ops {
+	/* Starts all n bios; each ends through bi_end_io, errors included. Does
+	 * not wait for completion (may wait for a free slot). */
+	void (*submit)(struct bdev *bd, struct bio **bios, unsigned n);
+	int (*flush)(struct bdev *bd);
+	/* Discards [pos, pos+len); -EOPNOTSUPP if it can't. */
+	int (*discard)(struct bdev *bd, u64 pos, u64 len);
+	void (*close)(struct bdev *bd);
+};
+
+struct bdev_stats { /* [atomic each] */
+	_Atomic u64 bios[2], bytes[2], submissions, flushes, meta_bios, retries, errors;
+	_Atomic u64 size_hist[8]; /* bios of <=4K, 8K, 16K, ... 512K */
+};
+
+struct bdev {
+	const struct bdev_ops *bd_ops; /* [const] */
+	u64 bd_size;      /* bytes of the volume's range [const] */
+	u32 bd_sector;    /* bytes: alignment of position, length and memory [const] */
+	bool bd_readonly; /* [const] */
+	bool bd_is_block; /* a block device, not an image [const] */
+	char bd_name[256];   /* path for messages and as the mount's source [const] */
+	struct bdev_stats bd_stats;
+};
+
+/*
+ * Opens a device or image for exclusive use. offset: bytes into it where the
+ * volume starts (multiple of the sector size). Sleeps.
+ * -ENOENT, -EACCES, -EROFS (rw wanted, device read-only), -EBUSY (mounted, or
+ * used by another daemon or loop device that is in use; *why says which),
+ * -EINVAL (neither device nor regular file; offset beyond the end).
+ * why: static or thread-local text for the user; never NULL on error.
+ */
+int __must_check bdev_open_aio(const char *path, bool readonly, u64 offset,
+			       struct bdev **out, const char **why);
+/*
+ * Block devices only: gives up the O_EXCL claim right before the mount(2) of
+ * type fuseblk, which claims the device itself. The flock stays.
+ */
+void bdev_release_claim(struct bdev *bd);
+void bdev_close(struct bdev *bd);
+
+void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n);
+int __must_check bdev_flush(struct bdev *bd);
+/* One transfer of any length, split into bios, waited for. pos and len sector aligned. */
+int __must_check bdev_read(struct bdev *bd, u64 pos, void *buf, size_t len);
+int __must_check bdev_write(struct bdev *bd, u64 pos, const void *buf, size_t len,
+			    u32 flags);
+int __must_check bdev_rwv(struct bdev *bd, enum bio_op op, u64 pos,
+			  const struct iovec *iov, int nr_iov, u32 flags);
+
+/* Aligned memory for I/O (page aligned, multiple of the page size). */
+void *io_alloc(size_t bytes);
+void io_free(void *p);
+
+/*
+ * backing_ops of cache/super.h over a bdev; blocks of 2^bits bytes. Set
+ * sb->s_backing to the struct, sb->s_backing_ops to &bdev_backing_ops.
+ */
+struct bdev_backing {
+	struct bdev *bd;
+	u8 blocksize_bits;
+};
+extern const struct backing_ops bdev_backing_ops;
+
+/* ---- overlay: reads see patched blocks, nothing is ever written below ---- */
+int __must_check bdev_overlay_create(struct bdev *lower, u32 blocksize,
+				     struct bdev **out); /* owns lower */
+/* Copies one block's new content into the overlay. Submitted writes go there too. */
+int __must_check bdev_overlay_put(struct bdev *ov, pblk_t blk, const void *data);
+
+#endif
