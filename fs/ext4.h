@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/ext4.h - the file system's own structures and the functions its files
+ * offer each other; nothing outside fs/ includes it (see fs/fs.h)
+ *
+ * Locks, in order: i_rwsem -> [handle] -> i_data_sem -> xattr_sem -> b_lock ->
+ * s_lock -> group lock -> i_lock. Who protects what:
+ *   directory blocks      the directory's i_rwsem
+ *   extent tree, i_block  i_data_sem
+ *   inode table block     b_lock of its buffer, per 256-byte inode
+ *   bitmaps, descriptor   group lock
+ *   superblock fields     s_lock
+ * Errors: negative errno; -EFSCORRUPTED and -EFSBADCRC are reported once
+ * through ext4_error() by the function that found them.
+ */
+#ifndef SLUICE_FS_EXT4_H
+#define SLUICE_FS_EXT4_H
+
+#include "cache/budget.h"
+#include "cache/buffer.h"
+#include "cache/icache.h"
+#include "cache/mapping.h"
+#include "fs/ext4_format.h"
+#include "fs/fs.h"
+#include "fs/journal/journal.h"
+#include "lib/counter.h"
+#include "lib/lock.h"
+#include "lib/log.h"
+#include "writeback/bdev.h"
+#include "writeback/flusher.h"
+
+struct ext4_sb;
+
+struct ext4_inode {
+	struct inode vfs; /* first */
+	u8 i_block[EXT4_I_BLOCK_BYTES] __attribute__((aligned(8))); /* [i_data_sem] as on disk */
+	struct rwsem i_data_sem;  /* extent tree; RANK_I_DATA */
+	struct mutex xattr_sem;   /* RANK_XATTR */
+	struct mutex wb_lock;     /* one write-out pass; RANK_WRITEBACK */
+	u64 i_disksize;     /* [i_data_sem] size as on disk: covers only what is written */
+	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
+	u32 i_dtime;        /* [s_lock] dtime or next orphan, as on disk */
+	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
+	u16 i_extra_isize;  /* [const] */
+	group_t i_group;    /* [const] block group of the inode */
+	_Atomic pblk_t i_alloc_goal;  /* where the last allocation ended, 0 unknown [atomic] */
+	/* orphan state [s_lock or own slot] */
+	ino_nr i_prev_orphan, i_next_orphan; /* neighbours on the list; see orphan.c */
+	struct cds_list_head i_orphan;       /* [s_lock] in-memory orphan list */
+	s64 i_orphan_slot;  /* slot in the orphan file, -1: none */
+	_Atomic jtid_t i_sync_tid;     /* last transaction that changed the inode [atomic] */
+	_Atomic jtid_t i_datasync_tid; /* ... size or mapping [atomic] */
+	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
+	/* directories [i_rwsem] */
+	lblk_t i_dir_hint;  /* block where the last insertion fitted (linear) */
+};
+
+static inline struct ext4_inode *EXT4_I(struct inode *inode)
+{
+	return container_of_type(inode, struct ext4_inode, vfs);
+}
+
+struct ext4_group_info; /* balloc.c, group.c */
+
+struct ext4_sb {
+	struct super_block s; /* first */
+	struct sl_options opts;       /* [const after mount; remount: s_umount] */
+	struct bdev *bdev;            /* device, or overlay of a read-only mount */
+	struct bdev_backing backing;
+	struct journal *journal;      /* NULL on read-only mounts */
+	struct flusher *flusher;      /* NULL on read-only mounts */
+
+	/* geometry, decoded and checked once [const after mount] */
+	u32 features_compat, features_incompat, features_ro_compat;
+	u64 blocks_count;
+	u32 inodes_count;
+	u32 first_data_block;
+	u32 blocks_per_group, inodes_per_group;
+	u32 inode_size;
+	u32 desc_size, desc_per_block;
+	u32 itable_blocks;    /* blocks of inode table per group */
+	u32 inodes_per_block;
+	group_t groups;
+	u32 first_ino;
+	u32 log_groups_per_flex; /* 0: no flex_bg */
+	u32 reserved_gdt_blocks, first_meta_bg;
+	u32 gdb_count;        /* blocks of group descriptors */
+	u64 r_blocks;         /* reserved for resuid/resgid */
+	u64 overhead;         /* blocks used by structures, for statfs */
+	u32 resuid, resgid;
+	ino_nr journal_ino, orphan_file_ino;
+	u8 uuid[16];
+	bool has_csum;        /* metadata_csum */
+	bool has_gdt_csum;    /* uninit_bg */
+	bool has_64bit;
+	bool nsec_times;      /* inodes have the extra fields */
+	u32 csum_seed;
+	u32 hash_seed[4];
+	u8 def_hash_version;  /* 0-5: signedness applied */
+	bool hash_unsigned;
+	u16 want_extra_isize;
+	u32 errors_policy;    /* EXT4_ERRORS_* */
+	bool recovered;       /* the log was replayed at this mount */
+
+	/* superblock */
+	struct mutex s_lock;          /* superblock fields, orphan list; RANK_SB_FIELDS */
+	struct buffer *sb_buf;        /* [const after mount] referenced */
+	struct ext4_super_block *es;  /* [s_lock] in sb_buf's memory */
+	u16 mount_state;              /* s_state as found [const] */
+	u64 mount_kbytes;             /* s_kbytes_written as found [const] */
+
+	/* groups */
+	struct buffer **gdb;          /* [const after mount] descriptor blocks */
+	struct ext4_group_info *group_info; /* [per entry: group lock] */
+	struct ext4_group_locks *group_locks;
+	struct ext4_syszone *syszone; /* [const after mount] */
+	struct counter *free_blocks;  /* on disk, uncommitted frees included */
+	struct counter *free_inodes;
+	struct counter *used_dirs;
+	struct counter *reserved;     /* blocks promised to delayed allocation */
+	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
+	struct ext4_orphan_info *orphan; /* orphan.c */
+
+	struct rwsem s_umount;        /* RANK_S_UMOUNT */
+	struct mutex rename_lock;     /* RANK_RENAME */
+	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
+	_Atomic bool aborted;         /* [atomic] after a fatal error */
+	_Atomic bool error_seen;      /* [atomic] ERROR_FS to be set or set */
+};
+
+static inline struct ext4_sb *EXT4_SB(const struct super_block *sb)
+{
+	return container_of_type((struct super_block *)(uintptr_t)sb, struct ext4_sb, s);
+}
+static inline struct ext4_sb *ext4_sb_of(const struct ext4_inode *ei)
+{
+	return EXT4_SB(ei->vfs.i_sb);
+}
+
+#define ext4_has_compat(sbi, f) (((sbi)->features_compat & EXT4_COMPAT_##f) != 0)
+#define ext4_has_incompat(sbi, f) (((sbi)->features_incompat & EXT4_INCOMPAT_##f) != 0)
+#define ext4_has_ro_compat(sbi, f) (((sbi)->features_ro_compat & EXT4_RO_COMPAT_##f) != 0)
+
+static inline group_t ext4_block_group(const struct ext4_sb *sbi, pblk_t blk)
+{
+	return (group_t)((blk - sbi->first_data_block) / sbi->blocks_per_group);
+}
+static inline u32 ext4_block_offset(const struct ext4_sb *sbi, pblk_t blk)
+{
+	return (u32)((blk - sbi->first_data_block) % sbi->blocks_per_group);
+}
+static inline pblk_t ext4_group_first_block(const struct ext4_sb *sbi, group_t g)
+{
+	return (pblk_t)g * sbi->blocks_per_group + sbi->first_data_block;
+}
+/* Blocks in group g: the last one may be short. */
+u32 ext4_blocks_in_group(const struct ext4_sb *sbi, group_t g);
+/* Does group g start with a superblock backup (and the descriptors)? */
+bool ext4_group_has_super(const struct ext4_sb *sbi, group_t g);
+static inline group_t ext4_inode_group(const struct ext4_sb *sbi, ino_nr ino)
+{
+	return (ino - 1) / sbi->inodes_per_group;
+}
+
+/* ------------------------------------------------------- error.c (lead) */
+/*
+ * The volume is inconsistent or metadata can't be read or written: one log
+ * line with function, inode, block and reason; superblock marked; errors=
+ * policy applied (continue, remount-ro: journal aborted, panic: exit).
+ * ino, blk: 0 if not concerned. error: -EFSCORRUPTED, -EFSBADCRC, -EIO, ...;
+ * returned, so that `return ext4_error(...)` works.
+ */
+int ext4_error_at(struct ext4_sb *sbi, const char *func, int line, ino_nr ino,
+		  pblk_t blk, int error, const char *fmt, ...) __printf_like(7, 8);
+#define ext4_error(sbi, ino, blk, error, ...)                                  \
+	ext4_error_at(sbi, __func__, __LINE__, ino, blk, error, __VA_ARGS__)
+/* Writes what ext4_error recorded into the superblock (s_lock held, inside a
+ * handle with access to sb_buf, or when nothing is journalled any more). */
+void ext4_error_fill_super(struct ext4_sb *sbi);
+/*
+ * buffer_read() that reports failures with ext4_error(): what: "inode bitmap
+ * of group 5" style text is built from type->name, ino and blk.
+ */
+int __must_check ext4_bread(struct ext4_sb *sbi, pblk_t blk, ino_nr ino,
+			    const struct buffer_type *type, u32 seed,
+			    struct buffer **out);
+
+/* ------------------------------------------- group.c, syszone.c (alloc) */
+/*
+ * Loads and checks all descriptors (range of bitmaps and tables, checksums:
+ * a mismatch is an error), sums the counters into sbi->free_blocks,
+ * free_inodes, used_dirs. sbi geometry is set. Logs what it refuses.
+ */
+int __must_check ext4_groups_load(struct ext4_sb *sbi);
+void ext4_groups_free(struct ext4_sb *sbi);
+/* The block that holds descriptor block n (meta_bg honoured). */
+pblk_t ext4_gdb_location(const struct ext4_sb *sbi, u32 n);
+
+void ext4_group_lock(struct ext4_sb *sbi, group_t g);   /* RANK_GROUP, striped */
+void ext4_group_unlock(struct ext4_sb *sbi, group_t g);
+
+/* Descriptor of g, in *gdb's memory (a reference is not taken: they stay). */
+struct ext4_group_desc *ext4_group_desc(struct ext4_sb *sbi, group_t g, struct buffer **gdb);
+pblk_t ext4_gd_block_bitmap(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+pblk_t ext4_gd_inode_bitmap(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+pblk_t ext4_gd_inode_table(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+u32 ext4_gd_free_blocks(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+u32 ext4_gd_free_inodes(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+u32 ext4_gd_used_dirs(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+u32 ext4_gd_itable_unused(const struct ext4_sb *sbi, const struct ext4_group_desc *gd);
+void ext4_gd_set_free_blocks(struct ext4_sb *sbi, struct ext4_group_desc *gd, u32 n);
+void ext4_gd_set_free_inodes(struct ext4_sb *sbi, struct ext4_group_desc *gd, u32 n);
+void ext4_gd_set_used_dirs(struct ext4_sb *sbi, struct ext4_group_desc *gd, u32 n);
+void ext4_gd_set_itable_unused(struct ext4_sb *sbi, struct ext4_group_desc *gd, u32 n);
+/* Descriptor checksum (either kind); group lock held, last change before handle_dirty. */
+void ext4_gd_csum_set(struct ext4_sb *sbi, group_t g, struct ext4_group_desc *gd);
+
+/* System zones: superblocks, descriptors, bitmaps, inode tables, journal. */
+int __must_check ext4_syszone_build(struct ext4_sb *sbi);
+int __must_check ext4_syszone_add(struct ext4_sb *sbi, pblk_t start, u64 len); /* journal blocks; before serving */
+void ext4_syszone_free(struct ext4_sb *sbi);
+/* Inside the volume and clear of every system zone. */
+bool ext4_block_range_ok(const struct ext4_sb *sbi, pblk_t start, u64 len);
+
+/* ------------------------------------------------------ balloc.c (alloc) */
+#define EXT4_ALLOC_CREDITS 2u /* bitmap + descriptor, per extent allocated or group freed in */
+
+enum ext4_alloc_flags {
+	EXT4_ALLOC_META = 1u << 0,     /* may use the reserve for extent-tree growth */
+	EXT4_ALLOC_DELAYED = 1u << 1,  /* blocks were reserved: consume the reservation */
+	EXT4_ALLOC_ROOT = 1u << 2,     /* caller may use the root reserve */
+	EXT4_ALLOC_EXACT_GOAL = 1u << 3, /* only at the goal, else -ENOSPC */
+};
+/*
+ * Allocates 1..*len consecutive blocks near goal (0: near group `hint`), in
+ * the bitmap, inside h (EXT4_ALLOC_CREDITS). *out, *len: what was got. Blocks
+ * freed by a transaction not yet committed are not handed out; if nothing else
+ * is left, -EAGAIN: the caller stops its handle, calls journal_force_commit()
+ * and tries again (at most once per request: then -ENOSPC). Sleeps for bitmap reads.
+ * Quota, i_blocks and reservations of the inode are the caller's, except
+ * EXT4_ALLOC_DELAYED: sbi->reserved falls by *len.
+ */
+int __must_check ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
+				   pblk_t goal, u32 flags, u32 *len, pblk_t *out);
+/*
+ * Frees [blk, blk+len) in the bitmaps; usable again after the commit of h's
+ * transaction. Credits: EXT4_ALLOC_CREDITS per group touched. Double frees and
+ * system zones are corruption: reported, -EFSCORRUPTED. Metadata blocks: the
+ * caller has called handle_forget() on each.
+ */
+int __must_check ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
+				  pblk_t blk, u32 len);
+/* Gives back blocks that were allocated in this very handle and never used:
+ * same as ext4_free_blocks (they wait for the commit too). */
+
+/* Delayed allocation: promises n blocks. -ENOSPC (root: may use the root
+ * reserve). Never sleeps. */
+int __must_check ext4_reserve_blocks(struct ext4_sb *sbi, u32 n, bool root);
+void ext4_release_reserved(struct ext4_sb *sbi, u32 n);
+/* Free blocks for statfs: free - reserved; and what is left for non-root. */
+u64 ext4_count_free_blocks(struct ext4_sb *sbi);
+
+/* ------------------------------------------------------ ialloc.c (alloc) */
+#define EXT4_NEW_INODE_CREDITS 6u /* inode bitmap, descriptor, block bitmap of an uninit group + desc, inode table, spare */
+/*
+ * Picks and marks a free inode: directories spread (Orlov), others near the
+ * parent. Initialises uninit bitmaps, lowers itable_unused, clears nothing of
+ * the inode itself. -ENOSPC.
+ */
+int __must_check ext4_alloc_ino(struct handle *h, struct ext4_inode *dir, u32 mode,
+				ino_nr *out);
+int __must_check ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
+			       bool is_dir);
+/*
+ * The inode-table buffer of ino and the offset of the inode in it, referenced.
+ * fresh: the inode was just allocated: a table block with no other inode in
+ * use is not read but zeroed (brief 4.4); needs handle_get_write_access by the caller as ever.
+ * Reads ahead in the table. -EFSCORRUPTED for a number out of range.
+ */
+int __must_check ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
+				   struct buffer **out, u32 *offset);
+/* Is ino allocated in its bitmap? (checks of lookups by number) */
+int __must_check ext4_ino_in_use(struct ext4_sb *sbi, ino_nr ino, bool *used);
+
+/* ------------------------------------------------------ orphan.c (alloc) */
+#define EXT4_ORPHAN_CREDITS 3u /* superblock, inode of the neighbour, own inode or orphan block */
+/* At mount: loads the orphan file's blocks if there is one (checks them). */
+int __must_check ext4_orphan_load(struct ext4_sb *sbi);
+void ext4_orphan_free(struct ext4_sb *sbi);
+bool ext4_orphan_empty(struct ext4_sb *sbi); /* list and file */
+/* On the list or in the file (I_ORPHAN); idempotent. i_rwsem held or sole user. */
+int __must_check ext4_orphan_add(struct handle *h, struct ext4_inode *ei);
+int __must_check ext4_orphan_del(struct handle *h, struct ext4_inode *ei);
+/*
+ * After recovery, read-write: for each orphan on disk calls fn (which deletes
+ * or truncates it, and so takes it off). Numbers are checked; loops and garbage are errors,
+ * not hangs. Uses icache_get with the orphan flag preset; see orphan.c.
+ */
+int __must_check ext4_orphan_recover(struct ext4_sb *sbi,
+				     int (*fn)(struct ext4_sb *sbi, struct inode *inode));
+
+/* ------------------------------------------------------- xattr.c (alloc) */
+/* Deletion of ei: takes it off its xattr block (refcount - 1 or freed).
+ * Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. Clears i_file_acl and i_blocks' share. */
+#define EXT4_XATTR_RELEASE_CREDITS 4u
+int __must_check ext4_xattr_release(struct handle *h, struct ext4_inode *ei);
+/* Checks the in-body attributes' bounds (read_inode). raw: whole inode. */
+int __must_check ext4_xattr_check_ibody(struct ext4_sb *sbi, const void *raw,
+					u32 inode_size, u32 extra_isize);
+extern const struct buffer_type ext4_xattr_block_type; /* seed unused: block-numbered */
+
+/* ------------------------------------------ extents.c, indirect.c (ext) */
+enum ext4_map_flags {
+	EXT4_MAP_MAPPED = 1u << 0,    /* written */
+	EXT4_MAP_UNWRITTEN = 1u << 1, /* allocated, reads as zero */
+	EXT4_MAP_NEW = 1u << 2,       /* allocated by this call */
+};
+/* In: lblk, len (> 0). Out: pblk, flags (0: a hole) and len cut to one extent
+ * or to the hole's end (a hole after the last extent has the full len asked). */
+struct ext4_map {
+	lblk_t lblk;
+	u32 len;
+	pblk_t pblk;
+	u32 flags;
+};
+void ext4_ext_init_root(struct ext4_inode *ei); /* empty tree in i_block */
+/* Checks the root in i_block (read_inode). */
+int __must_check ext4_ext_check_root(struct ext4_inode *ei);
+/*
+ * Looks up; extents or indirect, as the inode has. Takes i_data_sem shared.
+ * Sleeps for reads. -EFSCORRUPTED reported.
+ */
+int __must_check ext4_map_blocks(struct ext4_inode *ei, struct ext4_map *map);
+
+/* Credits to insert n new extents into ei's tree (splits at every level, bitmaps). */
+u32 ext4_ext_insert_credits(const struct ext4_inode *ei, u32 n);
+enum ext4_create_flags {
+	EXT4_CREATE_UNWRITTEN = 1u << 0, /* else written (directories, symlinks) */
+	EXT4_CREATE_DELAYED = 1u << 1,   /* blocks were reserved by the writer */
+	EXT4_CREATE_ROOT = 1u << 2,      /* may use the root reserve */
+};
+/*
+ * As ext4_map_blocks(), but allocates where there is a hole: at most map->len
+ * blocks, one extent; goal from the neighbouring extents, i_alloc_goal, or the inode's
+ * group. Takes i_data_sem exclusively. Updates i_blocks; does not write the inode: the caller calls
+ * ext4_mark_inode_dirty(h) after. Indirect-mapped inodes: -EOPNOTSUPP in holes.
+ * -ENOSPC, -EAGAIN (see ext4_alloc_blocks).
+ */
+int __must_check ext4_map_create(struct handle *h, struct ext4_inode *ei,
+				 struct ext4_map *map, u32 flags);
+/*
+ * Unwritten -> written for [lblk, lblk+len); parts already written are left alone, holes
+ * are an error (-EFSCORRUPTED). Merges with neighbours. Uses handle_ensure() and, where
+ * the tree is consistent, handle_restart() (so: may span transactions; each one
+ * leaves a valid tree). The caller writes the inode after.
+ */
+int __must_check ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei,
+					  lblk_t lblk, u32 len);
+/*
+ * Frees all blocks mapped in [start, end) (end: LBLK_MAX+1 for all) from the end backwards, extents
+ * or indirect. Restarts the handle as needed, having written the inode (i_blocks, i_block)
+ * before each restart: the caller has put the inode on the orphan list if
+ * that matters. No lock but i_rwsem held; takes i_data_sem itself, dropped around restarts.
+ * Metadata inodes (directories, symlinks): forget = true revokes data blocks too.
+ */
+int __must_check ext4_remove_blocks(struct handle *h, struct ext4_inode *ei,
+				    lblk_t start, u64 end, bool forget);
+u32 ext4_remove_credits(const struct ext4_inode *ei); /* to start with */
+
+/* ------------------------------- hash.c, dir.c, htree.c, readdir.c (dir) */
+/*
+ * Names in directories. The caller holds the directory's i_rwsem: shared for
+ * find, is_empty, dotdot, readdir; exclusive for changes. A handle for changes has
+ * EXT4_DIR_*_CREDITS. None of these changes link counts or times, except that i_size and
+ * i_blocks of a growing directory are updated (and the inode marked dirty in h).
+ */
+int __must_check ext4_dir_find(struct ext4_inode *dir, const char *name, u32 len,
+			       ino_nr *ino, u8 *ftype); /* -ENOENT */
+#define EXT4_DIR_ADD_CREDITS 40u /* splits at every level, with block allocation */
+/* -EEXIST, -ENOSPC, -EAGAIN (as ext4_alloc_blocks; nothing was changed). */
+int __must_check ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
+			      u32 len, ino_nr ino, u8 ftype);
+#define EXT4_DIR_DEL_CREDITS 2u
+/* Removes the entry if it names `ino`; -ENOENT. */
+int __must_check ext4_dir_remove(struct handle *h, struct ext4_inode *dir,
+				 const char *name, u32 len, ino_nr ino);
+/* Makes the existing entry name another inode (rename over, exchange). */
+int __must_check ext4_dir_replace(struct handle *h, struct ext4_inode *dir,
+				  const char *name, u32 len, ino_nr ino, u8 ftype);
+/* First block of a new directory: "." and ".."; allocates it. */
+int __must_check ext4_dir_init(struct handle *h, struct ext4_inode *dir, ino_nr parent);
+int __must_check ext4_dir_get_dotdot(struct ext4_inode *dir, ino_nr *parent);
+int __must_check ext4_dir_set_dotdot(struct handle *h, struct ext4_inode *dir, ino_nr parent);
+int __must_check ext4_dir_is_empty(struct ext4_inode *dir, bool *empty);
+bool ext4_dir_is_indexed(const struct ext4_inode *dir);
+
+/*
+ * Lists from cookie *pos (0: start) in stable order (hash order; brief 7.7):
+ * calls emit for each entry with the cookie that continues after it, until emit returns
+ * nonzero (that entry was not taken) or the end. "." and ".." come first. The cursor caches a sorted
+ * range between calls of one open directory; it may be NULL. Survives insertions,
+ * deletions and conversion: an entry present all the time is emitted exactly once.
+ */
+struct ext4_dir_cursor;
+typedef int (*ext4_dir_emit)(void *priv, const char *name, u32 len, ino_nr ino,
+			     u8 ftype, u64 next_pos);
+int __must_check ext4_readdir(struct ext4_inode *dir, struct ext4_dir_cursor *cur,
+			      u64 *pos, ext4_dir_emit emit, void *priv);
+struct ext4_dir_cursor *ext4_dir_cursor_new(void);
+void ext4_dir_cursor_free(struct ext4_dir_cursor *cur);
+
+struct ext4_dirhash { u32 major, minor; };
+/* version 0-5; seed: 4 words, or NULL for the default. */
+int __must_check ext4_dirhash(const char *name, u32 len, u32 version,
+			      const u32 *seed, struct ext4_dirhash *out);
+
+/* -------------------------------------------------------- inode.c (lead) */
+/* One credit is enough: the inode's table block. */
+#define EXT4_INODE_CREDITS 1u
+/* Writes the inode in memory into its table buffer, inside h. Any time in a handle;
+ * takes b_lock. Updates i_sync_tid. datasync: size or mapping changed. */
+int __must_check ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei);
+int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei);
+/* i_blocks += delta file-system blocks (i_lock inside). */
+void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks);
+bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not reserved */
+/* A new inode in h, linked nowhere: in the cache, I_NEW, one reference. */
+int __must_check ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
+				const struct sl_cred *cred, u64 rdev, struct inode **out);
+void ext4_set_size(struct ext4_inode *ei, u64 size); /* i_size, in memory */
+void ext4_touch(struct ext4_inode *ei, u32 which);   /* now; EXT4_T_* */
+#define EXT4_T_ATIME 1u
+#define EXT4_T_MTIME 2u
+#define EXT4_T_CTIME 4u
+
+#endif

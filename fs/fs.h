@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/fs.h - the file system as a library: mount a volume, work on it
+ *
+ * The FUSE daemon, the simulator, the fuzzers and the benchmarks use this and
+ * nothing else of fs/. All calls are blocking and may be made from any
+ * registered thread (lib/thread.h), with no lock held. Results are 0 (or a
+ * count) or a negative errno.
+ *
+ * Inodes are given out referenced: sl_iput() them. Node ids are inode numbers
+ * of the volume (the root is 2; the daemon maps FUSE's 1 to it). An inode
+ * that the kernel knows is counted by sl_lookup_inc() and sl_forget(): while
+ * its count is above zero an unlinked inode stays.
+ *
+ * Permissions are the caller's affair (the kernel's default_permissions),
+ * except what only the file system knows: immutable and append-only flags, sticky
+ * bits are not checked here; reserved blocks follow cred->uid.
+ */
+#ifndef SLUICE_FS_FS_H
+#define SLUICE_FS_FS_H
+
+#include "lib/types.h"
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+
+struct bdev;
+struct inode;
+struct super_block;
+struct sl_file;
+
+enum sl_errors { SL_ERRORS_DEFAULT, SL_ERRORS_CONTINUE, SL_ERRORS_RO, SL_ERRORS_PANIC };
+enum sl_atime { SL_ATIME_RELATIME, SL_ATIME_NOATIME, SL_ATIME_STRICT };
+
+struct sl_options {
+	bool readonly;
+	bool noload;          /* norecovery: ignore the log (read-only) */
+	enum sl_errors errors;
+	enum sl_atime atime;
+	bool nodiratime;
+	u32 commit_ms;        /* 0: 5000 */
+	u64 cache_bytes;      /* 0: default */
+	u64 sb_block;         /* sb=: backup superblock, in 1 KiB units; 0: primary */
+	u64 dirty_bytes, dirty_background_bytes; /* 0: from cache_bytes */
+	u32 dirty_expire_ms;  /* 0: 5000 */
+	bool sync;            /* every change durable when the call returns */
+	bool dirsync;
+	const char *mountpoint; /* for s_last_mounted; may be NULL */
+};
+
+struct sl_cred {
+	u32 uid, gid;
+	u32 umask; /* applied by the caller already; kept for ACLs */
+};
+
+/*
+ * Mounts the volume on bd. On success the volume owns bd (closed by
+ * sl_unmount()); on error the caller still does. The reason is logged.
+ * -EINVAL (not ext4, or impossible geometry), -EFSCORRUPTED, -EFSBADCRC,
+ * -EOPNOTSUPP (a feature; named), -EROFS (needs a read-write mount that the device or features
+ * forbid; the message tells to use ro), -EIO, -ENOMEM.
+ */
+int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
+			  struct super_block **out);
+/*
+ * Writes everything and leaves the volume clean; frees all. The kernel's
+ * lookup counts are forgotten. The first error that may have lost data is returned (the volume is
+ * unmounted all the same, needing recovery).
+ */
+int sl_unmount(struct super_block *sb);
+/* ro -> writes everything, journal emptied; rw again only if it was mounted rw. */
+int __must_check sl_remount_ro(struct super_block *sb);
+int __must_check sl_remount_rw(struct super_block *sb);
+/* sync(2), syncfs(2): data, then metadata, durable. */
+int __must_check sl_sync(struct super_block *sb);
+int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
+bool sl_is_readonly(struct super_block *sb);
+bool sl_nsec_times(struct super_block *sb);
+/* Multi-line text of counters for the log and tests; returns bytes written. */
+size_t sl_stats(struct super_block *sb, char *buf, size_t len);
+/* Log line and superblock record as after a fatal error: no more writes (tests, shutdown). */
+void sl_shutdown(struct super_block *sb);
+/* drop_caches: clean folios, buffers, inodes. */
+void sl_drop_caches(struct super_block *sb);
+
+/* ---- inodes ---- */
+int __must_check sl_iget(struct super_block *sb, u64 ino, struct inode **out); /* -ESTALE */
+void sl_iput(struct inode *inode); /* NULL allowed; may delete the inode */
+void sl_lookup_inc(struct inode *inode);
+void sl_forget(struct super_block *sb, u64 ino, u64 n);
+u64 sl_ino(const struct inode *inode);
+u32 sl_generation(const struct inode *inode);
+
+void sl_getattr(struct inode *inode, struct stat *st);
+
+enum sl_setattr {
+	SL_SET_MODE = 1u << 0,
+	SL_SET_UID = 1u << 1,
+	SL_SET_GID = 1u << 2,
+	SL_SET_SIZE = 1u << 3,
+	SL_SET_ATIME = 1u << 4,
+	SL_SET_MTIME = 1u << 5,
+	SL_SET_ATIME_NOW = 1u << 6,
+	SL_SET_MTIME_NOW = 1u << 7,
+	SL_SET_CTIME = 1u << 8,
+	SL_KILL_SUIDGID = 1u << 9, /* clear suid, and sgid if group-executable */
+};
+/* st: the new values of what `valid` names. *after (may be NULL): attributes then. */
+int __must_check sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
+			    const struct sl_cred *cred, struct stat *after);
+
+/* ---- names: len bytes, no NUL or '/' ---- */
+/* *out gets an inode, referenced. -ENOENT, -ENOTDIR, -ENAMETOOLONG. "." and ".." work. */
+int __must_check sl_lookup(struct inode *dir, const char *name, size_t len,
+			   struct inode **out);
+/* mode: type and permission bits. Regular files, devices (rdev), fifos, sockets. */
+int __must_check sl_mknod(struct inode *dir, const char *name, size_t len, u32 mode,
+			  u64 rdev, const struct sl_cred *cred, struct inode **out);
+int __must_check sl_mkdir(struct inode *dir, const char *name, size_t len, u32 mode,
+			  const struct sl_cred *cred, struct inode **out);
+int __must_check sl_symlink(struct inode *dir, const char *name, size_t len,
+			    const char *target, const struct sl_cred *cred,
+			    struct inode **out);
+int __must_check sl_link(struct inode *inode, struct inode *dir, const char *name,
+			 size_t len);
+int __must_check sl_unlink(struct inode *dir, const char *name, size_t len);
+int __must_check sl_rmdir(struct inode *dir, const char *name, size_t len);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE (linux/fs.h); others -EINVAL. */
+int __must_check sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
+			   struct inode *newdir, const char *newname, size_t newlen,
+			   u32 flags);
+/* Target into buf (size > 0), NUL-terminated; returns its length. */
+ssize_t __must_check sl_readlink(struct inode *inode, char *buf, size_t size);
+
+/* ---- directories ---- */
+struct sl_dirent {
+	const char *name; /* not NUL-terminated; valid during the call */
+	u32 namelen;
+	u64 ino;
+	u32 type;  /* S_IF* bits; 0 unknown */
+	u64 next;  /* cookie that continues after this entry */
+};
+/* An open directory: keeps a cursor. */
+int __must_check sl_opendir(struct inode *dir, struct sl_file **out);
+/* Calls emit from cookie pos on until it returns nonzero or the end. */
+int __must_check sl_readdir(struct sl_file *f, u64 pos,
+			    int (*emit)(void *priv, const struct sl_dirent *de), void *priv);
+
+/* ---- files ---- */
+enum sl_open_flags {
+	SL_OPEN_WRITE = 1u << 0,
+	SL_OPEN_TRUNC = 1u << 1,
+	SL_OPEN_APPEND = 1u << 2,
+	SL_OPEN_SYNC = 1u << 3,  /* O_SYNC; O_DSYNC as SL_OPEN_DSYNC */
+	SL_OPEN_DSYNC = 1u << 4,
+	SL_OPEN_KILL_SUIDGID = 1u << 5, /* with TRUNC */
+};
+/* An open file description: keeps the write errors it has seen. Holds the inode. */
+int __must_check sl_open(struct inode *inode, u32 flags, struct sl_file **out);
+/* Last close. Write errors not seen by anyone are not returned here. */
+void sl_release(struct sl_file *f);
+struct inode *sl_file_inode(struct sl_file *f);
+/* close(2) of one descriptor: a write error that f has not been told; no write-out. */
+int __must_check sl_flush(struct sl_file *f);
+
+/* Bytes read (0 at or past the end) into buf, which should be 4096-aligned for speed. */
+ssize_t __must_check sl_read(struct sl_file *f, void *buf, size_t len, u64 pos);
+enum sl_write_flags { SL_WRITE_KILL_SUIDGID = 1u << 0 };
+/* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
+ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,
+			      u32 flags, const struct sl_cred *cred);
+int __must_check sl_fsync(struct sl_file *f, bool datasync); /* also directories */
+/* mode: 0 or FALLOC_FL_KEEP_SIZE; others -EOPNOTSUPP. */
+int __must_check sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
+			      const struct sl_cred *cred);
+/* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
+s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
+
+#endif
