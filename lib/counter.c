@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * lib/counter.c - counters that many CPUs change and few read
+ *
+ * value = total + the sum of the shares; each share stays in [-batch, batch],
+ * on a cache line of its own with a lock that only a migrated or preempted
+ * neighbour contends for. Any change is made under the lock of one share, or
+ * of all of them.
+ *
+ * Why the fast path of counter_sub_unless_below() is exact. It holds its own
+ * share and reads total >= floor + amount + slack. Before it subtracts, each
+ * of the n - 1 other shares may complete operations that looked at total as
+ * well; each such look saw total >= floor + slack, so below that total can be
+ * carried only by one fold in flight per share, of 2 * batch at most (amount
+ * <= batch). The shares hide n * batch at most. With slack = 3 * n * batch the
+ * value cannot pass the floor. A plain counter_add() in between obeys no floor
+ * and counts as coming after. Nearer to the floor all shares are locked.
+ *
+ * Locks:   share locks, plain adaptive pthread mutexes (RANK_STATS in spirit):
+ *          nothing is called inside; several ascending, all or one
+ * Threads: any. Values, batch and floor stay within +-2^60.
+ */
+#include "lib/counter.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "lib/thread.h"
+
+struct counter_share {
+	pthread_mutex_t lock;
+	_Atomic s64 value; /* [write lock] */
+} __cacheline_aligned;
+
+struct counter {
+	_Atomic s64 total; /* [write any share's lock, by fetch_add] */
+	s64 batch;	   /* [const] */
+	s64 slack;	   /* [const] see the top */
+	unsigned nr;	   /* [const] shares */
+	struct counter_share share[];
+};
+
+struct counter *counter_new(s64 initial, s64 batch)
+{
+	unsigned nr = thread_nr_cpus();
+	size_t size = sizeof(struct counter) +
+		      nr * sizeof(struct counter_share);
+	pthread_mutexattr_t attr;
+	struct counter *c;
+
+	assert(batch >= 0);
+	size = ALIGN_UP(size, _Alignof(struct counter));
+	c = aligned_alloc(_Alignof(struct counter), size);
+	if (!c)
+		return NULL;
+	atomic_init(&c->total, initial);
+	c->batch = batch;
+	c->slack = 3 * batch * (s64)nr;
+	c->nr = nr;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	for (unsigned i = 0; i < nr; i++) {
+		pthread_mutex_init(&c->share[i].lock, &attr);
+		atomic_init(&c->share[i].value, 0);
+	}
+	pthread_mutexattr_destroy(&attr);
+	return c;
+}
+
+void counter_free(struct counter *c)
+{
+	if (!c)
+		return;
+	for (unsigned i = 0; i < c->nr; i++)
+		pthread_mutex_destroy(&c->share[i].lock);
+	free(c);
+}
+
+static struct counter_share *share_lock(struct counter *c)
+{
+	struct counter_share *s = &c->share[thread_cpu()];
+
+	pthread_mutex_lock(&s->lock);
+	return s;
+}
+
+static void share_unlock(struct counter_share *s)
+{
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Relaxed throughout: the share's lock orders; bare readers want a number. */
+static void share_add_locked(struct counter *c, struct counter_share *s,
+			     s64 delta)
+{
+	s64 v = atomic_load_explicit(&s->value, memory_order_relaxed) + delta;
+
+	if (v > c->batch || v < -c->batch) {
+		atomic_fetch_add_explicit(&c->total, v, memory_order_relaxed);
+		v = 0;
+	}
+	atomic_store_explicit(&s->value, v, memory_order_relaxed);
+}
+
+void counter_add(struct counter *c, s64 delta)
+{
+	struct counter_share *s = share_lock(c);
+
+	share_add_locked(c, s, delta);
+	share_unlock(s);
+}
+
+s64 counter_read_fast(const struct counter *c)
+{
+	return atomic_load_explicit(&c->total, memory_order_relaxed);
+}
+
+s64 counter_sum(const struct counter *c)
+{
+	s64 sum = atomic_load_explicit(&c->total, memory_order_relaxed);
+
+	for (unsigned i = 0; i < c->nr; i++)
+		sum += atomic_load_explicit(&c->share[i].value,
+					    memory_order_relaxed);
+	return sum;
+}
+
+/* True: done. False: too near to the floor to say without the other shares. */
+static bool sub_fast(struct counter *c, s64 amount, s64 floor)
+{
+	struct counter_share *s;
+	bool ok;
+
+	if (amount > c->batch || amount < 0)
+		return false;
+	s = share_lock(c);
+	ok = atomic_load_explicit(&c->total, memory_order_relaxed) >=
+	     floor + amount + c->slack;
+	if (ok)
+		share_add_locked(c, s, -amount);
+	share_unlock(s);
+	return ok;
+}
+
+bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)
+{
+	s64 total;
+	bool ok;
+
+	if (sub_fast(c, amount, floor))
+		return true;
+
+	for (unsigned i = 0; i < c->nr; i++)
+		pthread_mutex_lock(&c->share[i].lock);
+	total = counter_sum(c);
+	ok = total - amount >= floor;
+	if (ok)
+		total -= amount;
+	atomic_store_explicit(&c->total, total, memory_order_relaxed);
+	for (unsigned i = 0; i < c->nr; i++) {
+		atomic_store_explicit(&c->share[i].value, 0,
+				      memory_order_relaxed);
+		pthread_mutex_unlock(&c->share[i].lock);
+	}
+	return ok;
+}
