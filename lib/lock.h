@@ -5,7 +5,8 @@
  * Each lock has a rank, fixed when it is initialised. A thread takes locks in
  * the order of their ranks, outermost (smallest) first. Debug builds
  * (SLUICE_DEBUG_LOCKS) keep a per-thread stack of what is held and abort on an
- * inversion, with both names; they also count, per rank, acquisitions,
+ * inversion, with both names (equal ranks are one too, but for I_RWSEM, BUFFER,
+ * LEAF and NONE); they also count, per rank, acquisitions,
  * contended acquisitions and nanoseconds waited (lock_stats_dump()).
  *
  * The order is that of "Lock order" in ARCHITECTURE.md; change both.
@@ -129,7 +130,8 @@ void assert_rank_below(enum lock_rank rank);
 #ifdef SLUICE_DEBUG_LOCKS
 void assert_mutex_held(const struct mutex *m);
 void assert_spin_held(const struct spinlock *s);
-void assert_rwsem_held(const struct rwsem *rw);       /* shared or exclusive */
+/* By this thread; rwsem: shared or exclusively. */
+void assert_rwsem_held(const struct rwsem *rw);
 void assert_rwsem_held_write(const struct rwsem *rw);
 #else
 static inline void assert_mutex_held(const struct mutex *m) { (void)m; }

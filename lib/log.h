@@ -21,7 +21,8 @@ void log_set_level(enum log_level max_level);
 void log_use_syslog(void);
 /*
  * Test hook: every line goes to sink(level, line, priv) in place of the
- * normal target; NULL restores the normal target.
+ * normal target; NULL restores the normal target. One call at a time; the
+ * sink must not log. After the return the previous sink runs no more.
  */
 void log_set_sink(void (*sink)(enum log_level, const char *line, void *priv),
 		  void *priv);
@@ -35,8 +36,9 @@ void log_msg(enum log_level level, const char *fmt, ...) __printf_like(2, 3);
 
 /*
  * For messages a client or a hostile image can trigger again and again:
- * at most `burst` lines in any `interval_s` seconds for one struct; the number
- * suppressed is told with the next line let through. Zero-initialised, static.
+ * at most `burst` lines per window of `interval_s` seconds (it opens with the
+ * first line after the last one closed) for one struct; the number suppressed
+ * is told with the next line let through. Zero-initialised, static.
  */
 struct log_ratelimit {
 	_Atomic u64 window_start_s; /* [atomic] */

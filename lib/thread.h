@@ -28,13 +28,17 @@ void thread_join(struct thread *t);
 void thread_register(void);
 void thread_unregister(void);
 
-/* Number of CPUs this process may run on, at least 1; and the present one. */
+/*
+ * Number of CPUs this process may run on, at least 1, fixed at the first call;
+ * and a number for the present one, below that: two CPUs may share a number.
+ */
 unsigned thread_nr_cpus(void);
 unsigned thread_cpu(void);
 
 /*
  * Hand-over hooks. Called around each wait by a thread that set a hook with
- * thread_set_block_hook(); nested calls count, the outermost pair calls.
+ * thread_set_block_hook(); nested calls count, the outermost pair calls. Locks
+ * of any rank may be held then: a hook takes no ranked lock.
  */
 struct thread_block_hook {
 	void (*begin)(void *priv);
