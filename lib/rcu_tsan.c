@@ -24,6 +24,21 @@
 #undef cds_lfht_replace
 #undef cds_lfht_del
 
+/*
+ * The tool asks for this by name at start. One line per library, each with its
+ * reason; what our own functions do when a library calls them is still seen.
+ *
+ * liburcu, liburcu-cds: they pass memory between threads by assembly that the
+ *	tool cannot see (the completion of rcu_barrier(), the work of a resize),
+ *	so that its malloc() and free() inside them look like races.
+ */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "called_from_lib:liburcu.so\n"
+	       "called_from_lib:liburcu-cds.so\n";
+}
+
 static char readers_token; /* released by readers */
 static char callbacks_token; /* released by callbacks */
 
