@@ -53,6 +53,7 @@ struct ext4_inode {
 	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
 	/* directories [i_rwsem] */
 	lblk_t i_dir_hint;  /* block where the last insertion fitted (linear) */
+	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
 
 static inline struct ext4_inode *EXT4_I(struct inode *inode)
@@ -61,6 +62,15 @@ static inline struct ext4_inode *EXT4_I(struct inode *inode)
 }
 
 struct ext4_group_info; /* balloc.c, group.c */
+
+struct ext4_error_record {
+	u64 time_s; /* 0: none */
+	ino_nr ino;
+	pblk_t blk;
+	char func[33];
+	u32 line;
+	int error; /* negative errno */
+};
 
 struct ext4_sb {
 	struct super_block s; /* first */
@@ -126,7 +136,13 @@ struct ext4_sb {
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool aborted;         /* [atomic] after a fatal error */
 	_Atomic bool error_seen;      /* [atomic] ERROR_FS to be set or set */
+	bool orphan_recovery;         /* [mount thread] inodes without links may be read */
+	struct spinlock err_lock;     /* RANK_STATS */
+	struct ext4_error_record err_first, err_last; /* [err_lock] of this mount */
+	u32 err_count;                /* [err_lock] not yet in the superblock */
 };
+
+int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw); /* inode.c */
 
 static inline struct ext4_sb *EXT4_SB(const struct super_block *sb)
 {
@@ -414,6 +430,20 @@ struct ext4_dirhash { u32 major, minor; };
 int __must_check ext4_dirhash(const char *name, u32 len, u32 version,
 			      const u32 *seed, struct ext4_dirhash *out);
 
+/* ------------------------------------- super.c, feature.c, error.c (lead) */
+extern const struct buffer_type ext4_super_type;
+/* Decodes and checks the superblock into sbi (features, geometry, seeds). what: for
+ * messages. -EINVAL (no ext4), -EFSCORRUPTED, -EFSBADCRC. */
+int __must_check ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
+				   u64 device_bytes);
+/* The policy of features: 0; -EOPNOTSUPP (refused, logged); *ro is set, with a message in why
+ * (static), if only read-only will do. */
+int __must_check ext4_feature_check(struct ext4_sb *sbi, bool *ro, char *why, size_t whylen);
+void ext4_super_csum_set(const struct ext4_sb *sbi, struct ext4_super_block *es);
+/* Writes the error record straight to the primary superblock on disk (journal aborted). */
+void ext4_error_write_super(struct ext4_sb *sbi);
+void ext4_on_journal_abort(struct ext4_sb *sbi, int error);
+
 /* -------------------------------------------------------- inode.c (lead) */
 /* One credit is enough: the inode's table block. */
 #define EXT4_INODE_CREDITS 1u
@@ -432,5 +462,31 @@ void ext4_touch(struct ext4_inode *ei, u32 which);   /* now; EXT4_T_* */
 #define EXT4_T_ATIME 1u
 #define EXT4_T_MTIME 2u
 #define EXT4_T_CTIME 4u
+
+extern const struct super_ops ext4_super_ops;
+/* Free space did not suffice because frees await a commit: commits, once per
+ * *tries. False: give up with -ENOSPC. No handle, no no-sleep lock held. */
+bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries);
+/* -EROFS when nothing may be changed. */
+int __must_check ext4_may_write(struct ext4_sb *sbi);
+/* Ends h; with the sync rules of mount options and flags of inodes a, b (may be
+ * NULL) waits for the commit. err: the result so far; an earlier error wins. */
+int ext4_stop_sync(struct handle *h, int err, struct ext4_inode *a, struct ext4_inode *b);
+extern const struct buffer_type ext4_symlink_type;
+
+/* -------------------------------- file.c, truncate.c, writepages.c (lead) */
+/* i_rwsem held exclusively. To any size. */
+int __must_check ext4_truncate(struct ext4_inode *ei, u64 size);
+/* Before i_size grows beyond an unaligned old end: the rest of its block reads as zero. i_rwsem exclusive. */
+int __must_check ext4_zero_tail(struct ext4_inode *ei, u64 old_size);
+/* Brings block lblk into the page cache. i_rwsem exclusive. */
+int __must_check ext4_fill_block(struct ext4_inode *ei, lblk_t lblk);
+/* super_ops->write_inode */
+int ext4_write_inode(struct inode *inode, struct wb_control *wbc);
+/* All dirty data of [start, end) written and converted. */
+int __must_check ext4_write_range(struct ext4_inode *ei, lblk_t start, lblk_t end);
+/* Everything of the inode that is dirty is in the journal, and its data down. */
+int __must_check ext4_sync_inode(struct ext4_inode *ei, bool datasync);
+u64 ext4_max_size(const struct ext4_inode *ei);
 
 #endif
