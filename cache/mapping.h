@@ -16,6 +16,10 @@
  *   DELAYED    has a reserved block, none allocated
  *   MAPPED     known to have a block on disk (written or unwritten)
  * A block with neither DELAYED nor MAPPED is unknown: ask the extent tree.
+ * The MAPPED mark of a block without folio may be forgotten at any time; so a
+ * block may be made DELAYED that has a place on disk already (forgotten
+ * between mapping_query() and mapping_write()): write-out looks at the extent
+ * tree first and gives the reservation back for what it finds mapped.
  * DIRTY implies a folio and one of DELAYED, MAPPED.
  *
  * Whole-file operations and who excludes them (L5):
@@ -56,7 +60,9 @@ struct mapping {
 	_Atomic u32 m_nr_writeback;    /* blocks with WRITEBACK [atomic]; wait key: the mapping */
 	_Atomic u32 m_nr_delayed;      /* blocks with DELAYED [atomic] */
 	_Atomic u32 m_nr_folio_blocks; /* blocks present [atomic] */
+	_Atomic u32 m_wb_seq;          /* write-outs ended [write leaf lock] */
 	_Atomic errseq_t m_wb_err;     /* [atomic] */
+	_Atomic u64 m_drop_gen;        /* see mapping_generation() [atomic] */
 };
 
 void mapping_init(struct mapping *m, struct inode *inode, struct super_block *sb);
@@ -85,6 +91,19 @@ u32 mapping_query(struct mapping *m, lblk_t lblk, u32 nr, u64 *unknown, u64 *abs
  */
 int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data,
 			      bool mapped);
+/*
+ * For whoever reads from the device without excluding writers (i_rwsem
+ * shared): between his "absent" and his fill the block may have been written,
+ * written out and dropped by the shrinker, and what he read be old. So he
+ * samples mapping_generation() before he asks for the extent, and fills with
+ * mapping_fill_since(), which fails with -EAGAIN, nothing inserted, if a
+ * block that had been written was dropped from the file since (or anything
+ * invalidated): look again. As mapping_fill() otherwise. After it, copy with
+ * mapping_read(): a block that was there already is newer than the device.
+ */
+u64 mapping_generation(struct mapping *m);
+int __must_check mapping_fill_since(struct mapping *m, lblk_t lblk,
+				    const void *data, bool mapped, u64 gen);
 
 /*
  * Copies [pos, pos+len), all in one leaf, into the cache and marks the blocks

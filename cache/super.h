@@ -17,6 +17,7 @@
 struct inode;
 struct super_block;
 struct counter;
+struct mapping_cache;
 
 /* The device, as the caches use it. Positions and lengths in blocks. */
 struct backing_ops {
@@ -70,6 +71,7 @@ struct super_block {
 	struct budget *s_budget;                 /* [const after mount] */
 	struct icache *s_icache;                 /* [const after mount] */
 	struct bcache *s_bcache;                 /* [const after mount] */
+	struct mapping_cache *s_mapping_cache;   /* [const after mount] */
 	struct counter *s_dirty_bytes;   /* file data dirty or under writeback */
 };
 

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/folio.c - folios: their memory, the LRU and its shrinker
+ *
+ * Memory comes in chunks of 256 KiB straight from mmap, cut into units of one
+ * size (a power of two from the block size to 64 KiB), so that a folio is as
+ * aligned as its size allows (direct I/O wants that, and malloc would waste a
+ * page for each) and freed memory goes back to the system.
+ *
+ * The LRU has one list per shard; a folio belongs to the shard of the CPU that
+ * allocated it. Folios enter it when they become clean and stay when they
+ * become dirty: the scan takes out what it finds dirty, and the end of
+ * write-out puts it back. So a clean folio is on its list, always.
+ *
+ * How a scan meets invalidation and eviction:
+ *   - Only a holder of the leaf lock puts a folio on the list or takes it off,
+ *     so on the list means that slots still refer to it and that f_refs > 0.
+ *     The scan gets its reference under the shard lock.
+ *   - It then reads f_leaf under RCU, which keeps the leaf's memory, and
+ *     trylocks the leaf. Not dead, and f_leaf unchanged, under that lock: the
+ *     folio is in its slots, and the mapping exists, since it cannot go before
+ *     its leaves are dead. Else somebody dropped it (or the leaf grew): skip.
+ *
+ * Locks:  leaf lock -> shard lock; the scan: shard lock, dropped, leaf trylock.
+ *         Pool locks are taken with no other lock of this file.
+ * Threads: any
+ */
+#include "cache/mapping_internal.h"
+#include "lib/thread.h"
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define FOLIO_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FOLIO_ASAN 1
+#endif
+#endif
+#ifdef FOLIO_ASAN
+#include <sanitizer/asan_interface.h>
+#define poison(p, n) ASAN_POISON_MEMORY_REGION(p, n)
+#define unpoison(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
+#else
+#define poison(p, n) ((void)(p), (void)(n))
+#define unpoison(p, n) ((void)(p), (void)(n))
+#endif
+
+#define CHUNK_BYTES (256u << 10)
+#define UNIT_MIN 1024u
+#define NR_CLASSES 7 /* 1 KiB << 0..6 */
+#define SCAN_BATCH 32
+
+struct folio_class {
+	struct spinlock lock; /* RANK_CACHE_LIST */
+	struct cds_list_head avail; /* chunks with a free unit [lock] */
+	u32 nr_empty; /* of those, chunks with free units only [lock] */
+	u32 unit;     /* bytes [const] */
+};
+
+struct folio_chunk {
+	struct cds_list_head link;   /* [class lock] */
+	struct folio_class *cls;     /* [const] */
+	char *base;                  /* [const] */
+	u32 nr_free;                 /* [class lock] */
+	u64 free[CHUNK_BYTES / UNIT_MIN / 64]; /* [class lock] */
+};
+
+struct folio_shard {
+	struct spinlock lock;        /* RANK_CACHE_LIST */
+	struct cds_list_head lru;    /* oldest first [lock] */
+	u64 nr;                      /* [lock] */
+	struct folio_class classes[NR_CLASSES];
+} __cacheline_aligned;
+
+struct mapping_cache {
+	struct super_block *sb;      /* [const] */
+	struct shrinker shrinker;
+	unsigned nr_shards;          /* [const] */
+	_Atomic unsigned next_scan;  /* shard to begin with [atomic] */
+	struct folio_shard shards[];
+};
+
+/* ---- memory ---- */
+
+static u32 class_of(u32 bytes)
+{
+	return (u32)__builtin_ctz(bytes / UNIT_MIN);
+}
+
+static struct folio_chunk *chunk_new(struct folio_class *cls)
+{
+	u32 units = CHUNK_BYTES / cls->unit;
+	struct folio_chunk *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->base = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (c->base == MAP_FAILED) {
+		free(c);
+		return NULL;
+	}
+	poison(c->base, CHUNK_BYTES);
+	c->cls = cls;
+	c->nr_free = units;
+	bm_set_range(c->free, 0, units);
+	return c;
+}
+
+static void chunk_free(struct folio_chunk *c)
+{
+	unpoison(c->base, CHUNK_BYTES);
+	munmap(c->base, CHUNK_BYTES);
+	free(c);
+}
+
+static void *unit_alloc(struct folio_class *cls, struct folio_chunk **out)
+{
+	u32 units = CHUNK_BYTES / cls->unit;
+	struct folio_chunk *c, *new = NULL;
+	u32 i;
+	void *p;
+
+	spin_lock(&cls->lock);
+	if (cds_list_empty(&cls->avail)) {
+		spin_unlock(&cls->lock);
+		new = chunk_new(cls);
+		if (!new)
+			return NULL;
+		spin_lock(&cls->lock);
+		cds_list_add_tail(&new->link, &cls->avail);
+		cls->nr_empty++;
+	}
+	c = cds_list_entry(cls->avail.next, struct folio_chunk, link);
+	i = bm_find_set(c->free, 0, units);
+	assert(i < units);
+	bm_clear(c->free, i);
+	if (c->nr_free == units)
+		cls->nr_empty--;
+	if (--c->nr_free == 0)
+		cds_list_del(&c->link);
+	spin_unlock(&cls->lock);
+
+	p = c->base + (size_t)i * cls->unit;
+	unpoison(p, cls->unit);
+	*out = c;
+	return p;
+}
+
+/* One wholly free chunk per class is kept, against mmap at each turn. */
+static void unit_free(struct folio_chunk *c, void *p)
+{
+	struct folio_class *cls = c->cls;
+	u32 units = CHUNK_BYTES / cls->unit;
+	u32 i = (u32)(((char *)p - c->base) / cls->unit);
+	bool release = false;
+
+	poison(p, cls->unit);
+	spin_lock(&cls->lock);
+	assert(!bm_test(c->free, i));
+	bm_set(c->free, i);
+	if (c->nr_free++ == 0)
+		cds_list_add(&c->link, &cls->avail);
+	if (c->nr_free == units) {
+		if (cls->nr_empty) {
+			cds_list_del(&c->link);
+			release = true;
+		} else {
+			cls->nr_empty = 1;
+			/* last choice, so that it may stay empty */
+			cds_list_del(&c->link);
+			cds_list_add_tail(&c->link, &cls->avail);
+		}
+	}
+	spin_unlock(&cls->lock);
+	if (release)
+		chunk_free(c);
+}
+
+u32 folio_size_for(const struct super_block *sb, u32 want)
+{
+	u32 max = max_of(FOLIO_MAX_BYTES >> sb->s_blocksize_bits, 1u);
+
+	want = min_of(want, max);
+	return 1u << (31 - __builtin_clz(want));
+}
+
+static s64 folio_charge(const struct folio *f)
+{
+	return (s64)sizeof(*f) + f->f_chunk->cls->unit;
+}
+
+struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
+{
+	struct mapping_cache *mc = sb->s_mapping_cache;
+	struct folio_shard *sh = &mc->shards[thread_cpu() % mc->nr_shards];
+	struct folio *f = malloc(sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->f_data = unit_alloc(&sh->classes[class_of(nr * sb->s_blocksize)],
+			       &f->f_chunk);
+	if (!f->f_data) {
+		free(f);
+		return NULL;
+	}
+	atomic_init(&f->f_refs, 1);
+	atomic_init(&f->f_referenced, false);
+	atomic_init(&f->f_leaf, NULL);
+	f->f_written = false;
+	f->f_on_lru = false;
+	f->f_nr = (u16)nr;
+	f->f_live = 0;
+	f->f_lblk = lblk;
+	f->f_shard = sh;
+	f->f_cache = mc;
+	budget_charge(sb->s_budget, BUDGET_FOLIO, folio_charge(f));
+	return f;
+}
+
+static void folio_free(struct folio *f)
+{
+	budget_uncharge(f->f_cache->sb->s_budget, BUDGET_FOLIO,
+			folio_charge(f));
+	unit_free(f->f_chunk, f->f_data);
+	free(f);
+}
+
+void folio_free_list(struct cds_list_head *list)
+{
+	struct folio *f, *next;
+
+	cds_list_for_each_entry_safe(f, next, list, f_lru)
+		folio_free(f);
+	CDS_INIT_LIST_HEAD(list);
+}
+
+/* ---- LRU ---- */
+
+void folio_lru_add(struct folio *f)
+{
+	struct folio_shard *sh = f->f_shard;
+
+	if (f->f_on_lru)
+		return;
+	spin_lock(&sh->lock);
+	f->f_on_lru = true;
+	cds_list_add_tail(&f->f_lru, &sh->lru);
+	sh->nr++;
+	spin_unlock(&sh->lock);
+}
+
+void folio_lru_del(struct folio *f)
+{
+	struct folio_shard *sh = f->f_shard;
+
+	if (!f->f_on_lru)
+		return;
+	spin_lock(&sh->lock);
+	f->f_on_lru = false;
+	cds_list_del(&f->f_lru);
+	sh->nr--;
+	spin_unlock(&sh->lock);
+}
+
+/* Is a block of the folio dirty, on its way, or holding a reservation? */
+static bool folio_busy(struct map_leaf *leaf, const struct folio *f)
+{
+	u32 s = f->f_lblk % LEAF_BLOCKS;
+	u32 e = min_of(s + f->f_nr, (u32)leaf->l_cap);
+
+	return bm_find_set_or(leaf_mark(leaf, MARK_DIRTY),
+			      leaf_mark(leaf, MARK_WRITEBACK), s, e) < e ||
+	       bm_find_set(leaf_mark(leaf, MARK_DELAYED), s, e) < e;
+}
+
+/*
+ * Drops a clean folio's blocks from its leaf. The blocks keep their MAPPED
+ * marks while the leaf lives. Returns the bytes that come free. Collects in
+ * `dead` what the drop itself freed; our own reference is the caller's.
+ */
+static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
+	NO_THREAD_SAFETY
+{
+	struct map_leaf *leaf;
+	struct leaf_delta d = { 0 };
+	u64 freed = 0;
+	u32 s, e, b, run;
+
+	if (atomic_exchange_explicit(&f->f_referenced, false,
+				     memory_order_relaxed))
+		return 0;
+	rcu_read_lock();
+	leaf = atomic_load_explicit(&f->f_leaf, memory_order_acquire);
+	if (!leaf || !spin_trylock(&leaf->l_lock))
+		goto out_rcu;
+	if (leaf->l_dead ||
+	    atomic_load_explicit(&f->f_leaf, memory_order_relaxed) != leaf) {
+		spin_unlock(&leaf->l_lock);
+		goto out_rcu;
+	}
+	if (folio_busy(leaf, f)) {
+		folio_lru_del(f);
+		spin_unlock(&leaf->l_lock);
+		goto out_rcu;
+	}
+
+	/*
+	 * A reader may be on its way back from the device with what was there
+	 * before this folio was written: tell mapping_fill_since(), before the
+	 * slot is empty.
+	 */
+	if (f->f_written)
+		atomic_fetch_add(&leaf->l_map->m_drop_gen, 1);
+	freed = (u64)folio_charge(f);
+	s = f->f_lblk % LEAF_BLOCKS;
+	e = min_of(s + f->f_nr, (u32)leaf->l_cap);
+	for (b = s; b < e; b += run) {
+		run = 1;
+		if (leaf_folio(leaf, b) != f)
+			continue;
+		while (b + run < e && leaf_folio(leaf, b + run) == f)
+			run++;
+		d.folio -= (s32)leaf_drop_slots(leaf, b, b + run, dead);
+	}
+	leaf_account(leaf, &d);
+	leaf_unlock(leaf);
+out_rcu:
+	rcu_read_unlock();
+	return freed;
+}
+
+/* Looks at `todo` folios of one shard, from the old end. */
+static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo)
+{
+	struct folio *batch[SCAN_BATCH];
+	CDS_LIST_HEAD(dead);
+	u64 freed = 0;
+	u32 n, i;
+
+	while (todo && freed < want) {
+		/*
+		 * Rotated, not removed: it is the leaf lock's business who is
+		 * on the list. The slots hold a reference to each.
+		 */
+		spin_lock(&sh->lock);
+		for (n = 0; n < SCAN_BATCH && n < todo && n < sh->nr; n++) {
+			batch[n] = cds_list_entry(sh->lru.next, struct folio,
+						  f_lru);
+			cds_list_del(&batch[n]->f_lru);
+			cds_list_add_tail(&batch[n]->f_lru, &sh->lru);
+			atomic_fetch_add_explicit(&batch[n]->f_refs, 1,
+						  memory_order_relaxed);
+		}
+		spin_unlock(&sh->lock);
+		if (!n)
+			break;
+		todo -= n;
+		for (i = 0; i < n; i++) {
+			if (freed < want)
+				freed += folio_reclaim(batch[i], &dead);
+			if (atomic_fetch_sub_explicit(&batch[i]->f_refs, 1,
+						      memory_order_acq_rel) == 1)
+				cds_list_add(&batch[i]->f_lru, &dead);
+		}
+		folio_free_list(&dead);
+	}
+	return freed;
+}
+
+/* The first round takes the referenced bits away, the second the folios. */
+static u64 mapping_scan(struct shrinker *s, u64 bytes)
+{
+	struct mapping_cache *mc = s->priv;
+	unsigned first = atomic_fetch_add_explicit(&mc->next_scan, 1,
+						   memory_order_relaxed);
+	u64 freed = 0;
+	unsigned round, i;
+
+	for (round = 0; round < 2; round++) {
+		for (i = 0; i < mc->nr_shards && freed < bytes; i++) {
+			struct folio_shard *sh =
+				&mc->shards[(first + i) % mc->nr_shards];
+			u64 nr;
+
+			spin_lock(&sh->lock);
+			nr = sh->nr;
+			spin_unlock(&sh->lock);
+			freed += shard_scan(sh, bytes - freed, nr);
+		}
+	}
+	return freed;
+}
+
+/* ---- per super block ---- */
+
+int mapping_cache_create(struct super_block *sb)
+{
+	unsigned nr = min_of(thread_nr_cpus(), 16u), i, k;
+	struct mapping_cache *mc;
+	size_t bytes = ALIGN_UP(sizeof(*mc) + nr * sizeof(mc->shards[0]), 64);
+
+	assert(sb->s_blocksize >= UNIT_MIN);
+	assert(sb->s_blocksize <= FOLIO_MAX_BYTES);
+	mc = aligned_alloc(64, bytes);
+	if (!mc)
+		return -ENOMEM;
+	mc->sb = sb;
+	mc->nr_shards = nr;
+	atomic_init(&mc->next_scan, 0);
+	for (i = 0; i < nr; i++) {
+		struct folio_shard *sh = &mc->shards[i];
+
+		spin_init(&sh->lock, RANK_CACHE_LIST);
+		CDS_INIT_LIST_HEAD(&sh->lru);
+		sh->nr = 0;
+		for (k = 0; k < NR_CLASSES; k++) {
+			spin_init(&sh->classes[k].lock, RANK_CACHE_LIST);
+			CDS_INIT_LIST_HEAD(&sh->classes[k].avail);
+			sh->classes[k].nr_empty = 0;
+			sh->classes[k].unit = UNIT_MIN << k;
+		}
+	}
+	mc->shrinker = (struct shrinker){
+		.name = "folios",
+		.kind = BUDGET_FOLIO,
+		.scan = mapping_scan,
+		.priv = mc,
+	};
+	sb->s_mapping_cache = mc;
+	budget_register(sb->s_budget, &mc->shrinker);
+	return 0;
+}
+
+void mapping_cache_destroy(struct super_block *sb)
+{
+	struct mapping_cache *mc = sb->s_mapping_cache;
+	struct folio_chunk *c, *next;
+	unsigned i, k;
+
+	budget_unregister(sb->s_budget, &mc->shrinker);
+	rcu_barrier(); /* leaves and nodes on their way out */
+	for (i = 0; i < mc->nr_shards; i++) {
+		struct folio_shard *sh = &mc->shards[i];
+
+		assert(sh->nr == 0);
+		for (k = 0; k < NR_CLASSES; k++) {
+			struct folio_class *cls = &sh->classes[k];
+
+			cds_list_for_each_entry_safe(c, next, &cls->avail,
+						     link) {
+				assert(c->nr_free == CHUNK_BYTES / cls->unit);
+				chunk_free(c);
+			}
+			spin_destroy(&cls->lock);
+		}
+		spin_destroy(&sh->lock);
+	}
+	free(mc);
+	sb->s_mapping_cache = NULL;
+}
