@@ -9,7 +9,10 @@
  *
  * Charging never fails and never sleeps (a write-out must be able to go on);
  * the bound holds because every request throttles before it allocates.
- * Locks: RANK_STATS for the shrinker list. Threads: any.
+ * It counts what is reachable; memory that waits for a grace period is not.
+ *
+ * Locks: an unranked rwsem, shared around scans, exclusive to (un)register.
+ * Threads: any.
  */
 #ifndef SLUICE_CACHE_BUDGET_H
 #define SLUICE_CACHE_BUDGET_H
@@ -41,7 +44,11 @@ void budget_unregister(struct budget *b, struct shrinker *s); /* waits for scans
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes);
 void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes);
 
-/* Direct reclaim if the budget is full. May sleep; no lock held. */
+/*
+ * Direct reclaim if the budget is full. May sleep; no lock held. Gives up after
+ * 0.2 s without success: what is left is in use or dirty, and refusing service
+ * would not change that (writers are held back by balance_dirty()).
+ */
 void budget_throttle(struct budget *b);
 /* Frees all that can be freed now (drop_caches); returns bytes. */
 u64 budget_drop_all(struct budget *b);

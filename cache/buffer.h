@@ -51,6 +51,7 @@ enum buffer_state {
 	BUF_LRU = 1u << 3,
 	BUF_DETACHED = 1u << 4,  /* no longer found by lookups */
 	BUF_IO_ERROR = 1u << 5,  /* last read failed */
+	BUF_READAHEAD = 1u << 6, /* first read was a readahead */
 };
 
 struct buffer {
@@ -60,6 +61,7 @@ struct buffer {
 	u8 *b_data;                  /* s_blocksize bytes, aligned to it [const] */
 	const struct buffer_type *_Atomic b_type; /* [b_lock to change] last verified as */
 	_Atomic u32 b_seed;                       /* [b_lock to change] checksum seed */
+	_Atomic u32 b_verify_seq;    /* [b_lock to change] odd while the two change */
 	_Atomic u32 b_count;         /* [atomic] references */
 	_Atomic u32 b_state;         /* [atomic] enum buffer_state */
 	struct mutex b_lock;         /* content, where owners share the block */
@@ -75,14 +77,17 @@ void bcache_destroy(struct super_block *sb);
 
 /*
  * The block, read and verified as `type` with `seed`; referenced. Sleeps.
- * 0, -EIO, -ENOMEM, -ENXIO, or what verify() says (the buffer is dropped then).
+ * 0, -EIO, -ENOMEM, -ENXIO, or what verify() says (the buffer is dropped then,
+ * unless it passed before as another type: its content may be newer than disk).
+ * Takes b_lock for a check that was not made yet.
  */
 int __must_check buffer_read(struct super_block *sb, pblk_t blk,
 			     const struct buffer_type *type, u32 seed,
 			     struct buffer **out);
 /*
  * A block just allocated: zeroed, up to date, not read from disk; referenced.
- * What the cache held of this block number is replaced. 0 or -ENOMEM.
+ * What the cache held of this block number is replaced: another object is found
+ * from now on, the old one is detached. 0 or -ENOMEM.
  */
 int __must_check buffer_get_zeroed(struct super_block *sb, pblk_t blk,
 				   const struct buffer_type *type, u32 seed,
@@ -91,7 +96,8 @@ int __must_check buffer_get_zeroed(struct super_block *sb, pblk_t blk,
 struct buffer *buffer_find(struct super_block *sb, pblk_t blk);
 /* Another reference for one who has one. */
 void buffer_get(struct buffer *b);
-/* NULL is allowed. Never sleeps. */
+/* NULL is allowed. Never sleeps. The last reference takes the LRU lock
+ * (RANK_CACHE_LIST): hold no lock that ranks there or inside (JH, JOURNAL). */
 void buffer_put(struct buffer *b);
 /* The block was freed: lookups find it no more; memory goes with the last
  * reference. Idempotent. */

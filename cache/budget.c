@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/budget.c - counts the memory of the caches and drives reclaim
+ *
+ * One per-CPU counter per kind. A charge that finds the sum above the low mark
+ * wakes the reclaim thread, which asks the shrinkers, each in proportion to
+ * what its kind uses, until the sum is a sixteenth of the limit below the low
+ * mark. A request above the limit does the same in budget_throttle(), for
+ * itself and a bounded time: when all that is left is pinned or dirty, it is
+ * write-out (balance_dirty()) that must hold writers back, not the budget.
+ *
+ * Memory that waits for a grace period is not counted any more: counting it
+ * would make reclaimers free more and more while they wait for RCU.
+ *
+ * Locks: b_scan, shared around each pass and exclusive to change the list of
+ * shrinkers; unranked, as scans call upwards into evict_inode(). A pass inside
+ * a pass (a scan whose callee throttles) is refused by reclaiming_.
+ * Never: sleeps in charge or uncharge.
+ */
+#include "cache/budget.h"
+#include "lib/counter.h"
+#include "lib/lock.h"
+#include "lib/log.h"
+#include "lib/rcu.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define NS_PER_MS 1000000ull
+
+#define BUDGET_MIN (8ull << 20)
+#define SCAN_MIN 4096ull              /* least that a shrinker is asked for */
+#define BACKOFF_MIN_NS (5 * NS_PER_MS)
+#define BACKOFF_MAX_NS (1000 * NS_PER_MS)
+#define THROTTLE_PASSES 16u
+#define THROTTLE_NAP_NS (20 * NS_PER_MS)
+#define THROTTLE_MAX_NS (200 * NS_PER_MS)
+/* The first fruitless pass may have taken away second chances only. */
+#define FRUITLESS_PASSES 3u
+
+struct budget {
+	u64 limit; /* bytes [const] */
+	u64 low;   /* reclaim starts above [const] */
+	u64 goal;  /* and ends at [const] */
+	struct counter *used[BUDGET_KINDS];
+	struct rwsem scan;          /* see the head of the file */
+	struct shrinker *shrinkers; /* [scan] */
+	struct thread *thread;
+	_Atomic bool kicked;  /* [atomic] the thread has work; its wait key */
+	_Atomic bool stop;    /* [atomic] */
+	_Atomic u32 waiters;  /* [atomic] throttled requests asleep; their key */
+};
+
+static const char *const kind_names[BUDGET_KINDS] = {
+	[BUDGET_INODE] = "inodes",
+	[BUDGET_BUFFER] = "buffers",
+	[BUDGET_FOLIO] = "folios",
+	[BUDGET_TREE] = "tree nodes",
+};
+
+/* This thread is inside a pass. */
+static _Thread_local bool reclaiming_;
+
+u64 budget_limit(const struct budget *b)
+{
+	return b->limit;
+}
+
+u64 budget_used(const struct budget *b, enum budget_kind kind)
+{
+	s64 v = counter_read_fast(b->used[kind]);
+
+	return v > 0 ? (u64)v : 0;
+}
+
+u64 budget_used_total(const struct budget *b)
+{
+	s64 sum = 0;
+
+	/* Shares not yet folded may make one kind negative: add, then clip. */
+	for (int k = 0; k < BUDGET_KINDS; k++)
+		sum += counter_read_fast(b->used[k]);
+	return sum > 0 ? (u64)sum : 0;
+}
+
+static void budget_kick(struct budget *b)
+{
+	if (atomic_load_explicit(&b->kicked, memory_order_relaxed))
+		return;
+	if (!atomic_exchange(&b->kicked, true))
+		wake_up(&b->kicked);
+}
+
+void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes)
+{
+	counter_add(b->used[kind], bytes);
+	if (unlikely(budget_used_total(b) > b->low))
+		budget_kick(b);
+}
+
+void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
+{
+	counter_add(b->used[kind], -bytes);
+	/*
+	 * A waiter that we miss here (it counts itself between our two steps)
+	 * wakes by its deadline at the latest.
+	 */
+	if (unlikely(atomic_load(&b->waiters)) &&
+	    budget_used_total(b) <= b->limit)
+		wake_up(&b->waiters);
+}
+
+/* part/whole of need, without overflow. */
+static u64 proportion(u64 need, u64 part, u64 whole)
+{
+	if (need == UINT64_MAX || whole == 0)
+		return need;
+	return (u64)((unsigned __int128)need * part / whole);
+}
+
+/* Asks every shrinker once for its share of `need`; returns what was freed. */
+static u64 reclaim_pass(struct budget *b, u64 need)
+{
+	u64 use[BUDGET_KINDS] = { 0 };
+	u32 nr[BUDGET_KINDS] = { 0 };
+	u64 total = 0;
+	u64 freed = 0;
+
+	reclaiming_ = true;
+	rwsem_down_read(&b->scan);
+	for (struct shrinker *s = b->shrinkers; s; s = s->next)
+		nr[s->kind]++;
+	for (int k = 0; k < BUDGET_KINDS; k++) {
+		if (nr[k])
+			use[k] = budget_used(b, k);
+		total += use[k];
+	}
+	for (struct shrinker *s = b->shrinkers; s; s = s->next) {
+		u64 share = proportion(need, use[s->kind], total);
+
+		/* A kind's unfolded shares may hide the little it holds. */
+		if (need != UINT64_MAX)
+			share /= nr[s->kind];
+		freed += s->scan(s, max_of(share, (u64)SCAN_MIN));
+	}
+	rwsem_up_read(&b->scan);
+	reclaiming_ = false;
+	return freed;
+}
+
+/* Passes down to the goal. When they free nothing, sleeps longer and longer. */
+static void reclaim_to_goal(struct budget *b)
+{
+	u64 backoff = BACKOFF_MIN_NS;
+	u32 fruitless = 0;
+
+	while (!atomic_load(&b->stop)) {
+		u64 used = budget_used_total(b);
+
+		if (used <= b->goal)
+			return;
+		if (reclaim_pass(b, used - b->goal)) {
+			backoff = BACKOFF_MIN_NS;
+			fruitless = 0;
+			continue;
+		}
+		if (++fruitless < FRUITLESS_PASSES)
+			continue;
+		/* Between goal and low mark there is no hurry: wait for a kick. */
+		if (used <= b->low)
+			return;
+		(void)wait_event_deadline(&b->kicked, atomic_load(&b->stop),
+					  clock_mono_ns() + backoff);
+		backoff = min_of(backoff * 2, (u64)BACKOFF_MAX_NS);
+	}
+}
+
+static void reclaim_thread(void *arg)
+{
+	struct budget *b = arg;
+
+	for (;;) {
+		wait_event(&b->kicked, atomic_load(&b->kicked) ||
+					       atomic_load(&b->stop));
+		if (atomic_load(&b->stop))
+			return;
+		reclaim_to_goal(b);
+		/*
+		 * A charge between the end of the passes and this store saw
+		 * kicked set and woke nobody: look once more.
+		 */
+		atomic_store(&b->kicked, false);
+		if (budget_used_total(b) > b->low)
+			atomic_store(&b->kicked, true);
+	}
+}
+
+int budget_create(u64 limit, struct budget **out)
+{
+	u64 shares = (u64)thread_nr_cpus() * BUDGET_KINDS;
+	struct budget *b;
+	s64 batch;
+	int k;
+	int error = -ENOMEM;
+
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	b->limit = max_of(limit, (u64)BUDGET_MIN);
+	b->low = b->limit - b->limit / 8;
+	b->goal = b->low - b->limit / 16;
+	rwsem_init(&b->scan, RANK_NONE);
+
+	/* All unfolded shares together: about a 64th of the limit. */
+	batch = (s64)min_of(max_of(b->limit / 64 / shares, (u64)4096),
+			    (u64)256 << 10);
+	for (k = 0; k < BUDGET_KINDS; k++) {
+		b->used[k] = counter_new(0, batch);
+		if (!b->used[k])
+			goto out_counters;
+	}
+	error = thread_create(&b->thread, "reclaim", reclaim_thread, b);
+	if (error)
+		goto out_counters;
+	*out = b;
+	return 0;
+
+out_counters:
+	while (k-- > 0)
+		counter_free(b->used[k]);
+	rwsem_destroy(&b->scan);
+	free(b);
+	return error;
+}
+
+void budget_destroy(struct budget *b)
+{
+	if (!b)
+		return;
+	atomic_store(&b->stop, true);
+	wake_up(&b->kicked);
+	thread_join(b->thread);
+	assert(!b->shrinkers);
+
+	rcu_barrier(); /* objects may be uncharged as they are freed */
+	for (int k = 0; k < BUDGET_KINDS; k++) {
+		s64 left = counter_sum(b->used[k]);
+
+		if (left)
+			log_err("cache: %" PRId64 " bytes of %s still charged "
+				"at unmount: a leak", left, kind_names[k]);
+		counter_free(b->used[k]);
+	}
+	rwsem_destroy(&b->scan);
+	free(b);
+}
+
+void budget_register(struct budget *b, struct shrinker *s)
+{
+	rwsem_down_write(&b->scan);
+	s->next = b->shrinkers;
+	b->shrinkers = s;
+	rwsem_up_write(&b->scan);
+}
+
+void budget_unregister(struct budget *b, struct shrinker *s)
+{
+	rwsem_down_write(&b->scan);
+	for (struct shrinker **p = &b->shrinkers; *p; p = &(*p)->next) {
+		if (*p == s) {
+			*p = s->next;
+			break;
+		}
+	}
+	s->next = NULL;
+	rwsem_up_write(&b->scan);
+}
+
+void budget_throttle(struct budget *b)
+{
+	u64 end;
+	u32 fruitless = 0;
+
+	if (likely(budget_used_total(b) <= b->limit) || reclaiming_)
+		return;
+	thread_might_block();
+	budget_kick(b);
+	end = clock_mono_ns() + THROTTLE_MAX_NS;
+	for (u32 pass = 0; pass < THROTTLE_PASSES; pass++) {
+		u64 used = budget_used_total(b);
+		u64 now;
+
+		if (used <= b->limit)
+			return;
+		/* A little more than is due, so that the next one passes. */
+		if (reclaim_pass(b, used - b->limit + b->limit / 64)) {
+			fruitless = 0;
+			continue;
+		}
+		if (++fruitless < FRUITLESS_PASSES)
+			continue;
+		now = clock_mono_ns();
+		if (now >= end)
+			break;
+		atomic_fetch_add(&b->waiters, 1);
+		(void)wait_event_deadline(&b->waiters,
+					  budget_used_total(b) <= b->limit,
+					  min_of(now + THROTTLE_NAP_NS, end));
+		atomic_fetch_sub(&b->waiters, 1);
+	}
+	if (fruitless)
+		log_ratelimited(LOG_LVL_DEBUG,
+				"cache: %" PRIu64 " of %" PRIu64 " bytes used "
+				"and nothing to free; request goes on",
+				budget_used_total(b), b->limit);
+}
+
+u64 budget_drop_all(struct budget *b)
+{
+	u64 freed = 0;
+
+	if (reclaiming_)
+		return 0;
+	for (u32 fruitless = 0, pass = 0; fruitless < 2 && pass < 1000;
+	     pass++) {
+		u64 n = reclaim_pass(b, UINT64_MAX);
+
+		fruitless = n ? 0 : fruitless + 1;
+		freed += n;
+	}
+	return freed;
+}
