@@ -41,7 +41,8 @@ enum inode_state {
 	I_LRU = 1u << 6,          /* on an LRU list */
 	I_ORPHAN = 1u << 7,       /* on the on-disk orphan list or file */
 	I_SYNC = 1u << 8,         /* being written out by the flusher */
-	I_DONTCACHE = 1u << 9,    /* evict at last put */
+	I_DONTCACHE = 1u << 9,    /* evict at last put, if not looked up again */
+	I_UNHASHED = 1u << 10,    /* no longer in its slot; waits to be freed */
 };
 #define I_DIRTY (I_DIRTY_INODE | I_DIRTY_PAGES)
 
@@ -57,7 +58,8 @@ struct inode {
 	u64 i_nlookup;               /* references the kernel holds */
 	struct cds_list_head i_lru;  /* [LRU shard lock] */
 	struct cds_list_head i_io_list; /* [dirty-list lock] */
-	u64 i_dirtied_when;          /* ns, monotonic [i_lock] */
+	u64 i_dirtied_when;          /* ns, monotonic [i_lock; while queued also
+					the dirty-list lock, to change] */
 	struct rcu_head i_rcu;
 
 	/* attributes: changed with i_rwsem held (exclusively, except times and
@@ -77,14 +79,21 @@ struct inode {
 	struct mapping i_mapping;
 };
 
-/* Called by the file system from alloc_inode. */
+/*
+ * Called by the file system from alloc_inode, and (it destroys the mapping too)
+ * from free_inode. The cache sets i_sb and the mapping's m_sb itself when the
+ * inode is entered.
+ */
 void inode_init_once(struct inode *inode);
-void inode_destroy_locks(struct inode *inode); /* from free_inode */
+void inode_destroy_locks(struct inode *inode);
 
 int __must_check icache_create(struct super_block *sb, ino_nr max_ino);
 void icache_destroy(struct super_block *sb);
 
-/* Cached, usable, referenced; NULL if not in memory. Waits for I_NEW/I_FREEING. */
+/*
+ * Cached, usable, referenced; NULL if not in memory. Waits for I_NEW/I_FREEING,
+ * that is for a read, or a deletion that needs journal handles: hold none.
+ */
 struct inode *icache_find(struct super_block *sb, ino_nr ino);
 /* Cached or read from disk; referenced. Sleeps. Errors of read_inode, -ENOMEM,
  * -ESTALE for a number out of range. */
@@ -94,6 +103,9 @@ int __must_check icache_get(struct super_block *sb, ino_nr ino, struct inode **o
  * i_ino set), with I_NEW and one reference: nobody can use it until inode_unlock_new().
  * 0, -ENOMEM, -EFSCORRUPTED (the number is in the cache already: the on-disk
  * bitmap lied). On error the caller still owns the memory.
+ * An old inode of this number may be at the very end of its deletion: waited
+ * for, even inside a handle. So evict_inode(delete) frees the number in the
+ * bitmap with its last handle and waits for no commit after that.
  */
 int __must_check icache_insert(struct super_block *sb, struct inode *inode);
 void inode_unlock_new(struct inode *inode);
@@ -113,23 +125,40 @@ void icache_forget(struct super_block *sb, ino_nr ino, u64 n);
  * list at the transition. Caller has a reference. i_lock is taken inside.
  */
 void inode_mark_dirty(struct inode *inode, u32 flags);
-/* The bits were written; with I_SYNC set, a re-dirtied inode stays queued. */
+/*
+ * The bits were written; with I_SYNC set, a re-dirtied inode stays queued.
+ * I_DIRTY_PAGES stays set as long as the mapping has dirty blocks, so whoever
+ * dirties a block and then marks the inode can't be missed.
+ */
 void inode_clear_dirty(struct inode *inode, u32 flags);
 
 /*
  * Next inode to write out: dirtied at or before `older_than` (monotonic ns;
- * UINT64_MAX: any), I_SYNC set, referenced, moved to the tail; NULL if none.
+ * UINT64_MAX: any), I_SYNC set, referenced; NULL if none. What a pass left
+ * dirty keeps its time and comes again after all others that are old enough.
+ * An inode that another flusher is writing (I_SYNC) is not found: for sync,
+ * alternate with icache_wait_writers().
  * The flusher ends with icache_written(): I_SYNC cleared, off the list if
- * clean, waiters woken; it drops the reference.
+ * clean, waiters woken; then it drops the reference.
  */
 struct inode *icache_next_dirty(struct super_block *sb, u64 older_than);
 void icache_written(struct inode *inode);
 /* Sleeps while I_SYNC is set. */
 void inode_wait_sync(struct inode *inode);
+/*
+ * Sleeps until the inodes that have I_SYNC now no longer have it; false if
+ * there were none. They may be dirty still (a slice was written): ask
+ * icache_next_dirty() again. The caller holds I_SYNC of none.
+ */
+bool icache_wait_writers(struct super_block *sb);
+
+/* flags of super_iter_inodes() */
+#define INO_ITER_F_REFERENCED 1u /* skip inodes without references */
 
 /*
  * Calls fn(inode, priv) on every inode in memory, referenced, no lock held;
- * nonzero from fn stops the walk and is returned. (The iterator of the
+ * nonzero from fn stops the walk and is returned. Inodes that are being read
+ * or torn down are skipped. (The iterator of the
  * architecture will stand behind this name.)
  */
 int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),

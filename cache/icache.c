@@ -1,0 +1,1484 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/icache.c - inode cache: lookup by inode number, references, eviction
+ *
+ * The tree. One shard per 2^18 inode numbers, made when first needed; in it
+ * three levels of 64 slots, the root inside the shard. A slot of the last
+ * level is a 64-bit value:
+ *
+ *     0                 nothing
+ *     bit 0 clear       struct inode *
+ *     bit 0 set         shadow: bit 1 was referenced when evicted,
+ *                       bits 2-9 zone (0 so far), bits 10-33 lookup count,
+ *                       bits 34-63 eviction stamp (0 so far)
+ *
+ * Readers walk it under RCU. The shard lock guards every store. A node whose
+ * last slot empties is unlinked under that lock and freed a grace period later
+ * (a reader in it finds empty slots, which was true when it was unlinked).
+ *
+ * The life of an inode:
+ *
+ *   icache_get/insert   read, inode_unlock_new        last put, forget, scan
+ *   ----------> I_NEW -----------------------> usable ----------> I_FREEING
+ *                 | read failed                                      | evicted
+ *                 v                                                  v
+ *               I_BAD ------------------------------------------> I_UNHASHED
+ *                                                      slot: shadow or nothing
+ *
+ * Races, and why they end well:
+ * - Lookup, eviction. i_count leaves 0 under i_lock only, and I_FREEING is set
+ *   under i_lock with i_count 0. So a lookup's increment from non-zero cannot
+ *   hit a dying inode, and one under i_lock sees I_FREEING and waits.
+ * - Two misses. Whoever stores into the empty slot under the shard lock reads
+ *   from disk; the other frees its object and waits for I_NEW to go.
+ * - FORGET, eviction. The count moves from i_nlookup to the shadow under
+ *   i_lock and shard lock; FORGET subtracts under i_lock after seeing that the
+ *   inode is still in its slot, or under the shard lock from a shadow.
+ * - Last put, unlink, FORGET. Each ends in inode_settle_locked() under i_lock;
+ *   the one that sees all three at 0 sets I_FREEING and deletes.
+ * - A waiter holds no reference and so must not trust the memory it waits on:
+ *   its condition reads the slot again under RCU (slot_is_settled()), and the
+ *   inode's address is only the wait key.
+ *
+ * Dirty inodes. A queue in the order of i_dirtied_when, and behind it, as the
+ * kernel's writeback does, a batch being worked off and what a pass did not
+ * finish: nothing is served twice before everything old enough was served
+ * once. While I_SYNC is set the inode is on dl->syncing and on none of these.
+ *
+ * Locks:   i_lock -> { shard | LRU shard | dirty list }, leaves, one at a time.
+ *          The LRU scan holds the LRU lock and trylocks i_lock.
+ * Alive:   i_count, I_FREEING (its owner), or an RCU read-side section.
+ * Never:   I/O or s_op with a lock held; an inode freed before a grace period.
+ */
+#include "cache/icache.h"
+#include "cache/budget.h"
+#include "lib/counter.h"
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NODE_BITS 6
+#define NODE_SLOTS (1u << NODE_BITS)
+#define NODE_MASK (NODE_SLOTS - 1)
+#define MID_SPAN (1u << 2 * NODE_BITS)
+#define SHARD_BITS (3 * NODE_BITS)
+#define SHARD_SPAN (1u << SHARD_BITS)
+
+#define SHADOW_TAG 1u
+#define SHADOW_WORKINGSET 2u
+#define SHADOW_NLOOKUP_SHIFT 10
+#define SHADOW_NLOOKUP_MAX ((1u << 24) - 1)
+
+/* What one inode is charged: struct inode and what the file system adds. */
+#define INODE_COST 1024
+#define SCAN_BATCH 32u
+#define ITER_BATCH NODE_SLOTS
+#define WRITERS_BATCH 32
+
+struct ic_node {
+	_Atomic u64 slot[NODE_SLOTS]; /* [rcu, write shard lock] */
+	u32 nr;                       /* slots not 0 [shard lock] */
+	struct rcu_head rcu;
+};
+
+struct ic_shard {
+	struct spinlock lock; /* RANK_CACHE_LIST */
+	struct ic_node root;
+};
+
+struct ic_lru {
+	struct spinlock lock;      /* RANK_CACHE_LIST */
+	struct cds_list_head list; /* [lock] head: the oldest */
+	_Atomic u64 nr;            /* [write lock] */
+} __cacheline_aligned;
+
+struct dirty_list {
+	struct spinlock lock;         /* RANK_CACHE_LIST */
+	struct cds_list_head queue;   /* [lock] by i_dirtied_when */
+	struct cds_list_head batch;   /* [lock] being worked off */
+	struct cds_list_head more;    /* [lock] written, and dirty still */
+	struct cds_list_head syncing; /* [lock] I_SYNC is set */
+};
+
+struct icache {
+	struct super_block *sb;   /* [const] */
+	ino_nr max_ino;           /* [const] */
+	u32 nr_shards;            /* [const] */
+	u32 nr_lru;               /* power of two [const] */
+	struct ic_shard *_Atomic *shards; /* [rcu, set once] */
+	struct dirty_list dirty;
+	struct shrinker shrinker;
+	struct counter *inodes, *shadows, *hits, *misses, *evicted;
+	_Atomic u32 scan_cursor;  /* [atomic] list the next scan starts at */
+	struct ic_lru lru[];
+};
+
+/* Nodes made before the shard lock is taken. */
+struct node_stock {
+	struct ic_node *node[2];
+	u32 nr;
+};
+
+/* ---- inodes: locks and memory ---- */
+
+void inode_init_once(struct inode *inode)
+{
+	spin_init(&inode->i_lock, RANK_I_LOCK);
+	rwsem_init(&inode->i_rwsem, RANK_I_RWSEM);
+	CDS_INIT_LIST_HEAD(&inode->i_lru);
+	CDS_INIT_LIST_HEAD(&inode->i_io_list);
+	mapping_init(&inode->i_mapping, inode, inode->i_sb);
+}
+
+void inode_destroy_locks(struct inode *inode)
+{
+	mapping_destroy(&inode->i_mapping);
+	rwsem_destroy(&inode->i_rwsem);
+	spin_destroy(&inode->i_lock);
+}
+
+static void inode_free_rcu(struct rcu_head *head)
+{
+	struct inode *inode = caa_container_of(head, struct inode, i_rcu);
+
+	inode->i_sb->s_op->free_inode(inode);
+}
+
+static u32 inode_state(const struct inode *inode)
+{
+	return atomic_load_explicit(&inode->i_state, memory_order_acquire);
+}
+
+static void state_set_locked(struct inode *inode, u32 flags)
+{
+	assert_spin_held(&inode->i_lock);
+	atomic_fetch_or(&inode->i_state, flags);
+}
+
+static void state_clear_locked(struct inode *inode, u32 flags)
+{
+	assert_spin_held(&inode->i_lock);
+	atomic_fetch_and(&inode->i_state, ~flags);
+}
+
+/* ---- shadows ---- */
+
+static bool is_shadow(u64 v)
+{
+	return v & SHADOW_TAG;
+}
+
+static u64 shadow_nlookup(u64 v)
+{
+	return v >> SHADOW_NLOOKUP_SHIFT & SHADOW_NLOOKUP_MAX;
+}
+
+static u64 shadow_set_nlookup(u64 v, u64 nlookup)
+{
+	assert(nlookup <= SHADOW_NLOOKUP_MAX);
+	v &= ~((u64)SHADOW_NLOOKUP_MAX << SHADOW_NLOOKUP_SHIFT);
+	return v | nlookup << SHADOW_NLOOKUP_SHIFT;
+}
+
+static u64 shadow_of(const struct inode *inode)
+{
+	u64 v = SHADOW_TAG;
+
+	if (inode_state(inode) & I_REFERENCED)
+		v |= SHADOW_WORKINGSET;
+	return shadow_set_nlookup(v, inode->i_nlookup);
+}
+
+/* ---- the tree ---- */
+
+static struct inode *slot_inode(u64 v)
+{
+	return (struct inode *)(uintptr_t)v;
+}
+
+static u64 inode_slot(const struct inode *inode)
+{
+	return (u64)(uintptr_t)inode;
+}
+
+static struct ic_shard *shard_of(struct icache *ic, ino_nr ino)
+{
+	return atomic_load_explicit(&ic->shards[ino >> SHARD_BITS],
+				    memory_order_acquire);
+}
+
+/* RCU read side or shard lock held. Acquire: pairs with node_set(). */
+static u64 node_get(const struct ic_node *node, u32 i)
+{
+	return atomic_load_explicit(&node->slot[i], memory_order_acquire);
+}
+
+static struct ic_node *node_child(const struct ic_node *node, u32 i)
+{
+	return (struct ic_node *)(uintptr_t)node_get(node, i);
+}
+
+/* Shard lock held. */
+static void node_set(struct ic_node *node, u32 i, u64 v)
+{
+	u64 old = atomic_load_explicit(&node->slot[i], memory_order_relaxed);
+
+	node->nr += (v != 0);
+	node->nr -= (old != 0);
+	atomic_store_explicit(&node->slot[i], v, memory_order_release);
+}
+
+static u32 root_index(ino_nr ino)
+{
+	return ino >> 2 * NODE_BITS & NODE_MASK;
+}
+
+static u32 mid_index(ino_nr ino)
+{
+	return ino >> NODE_BITS & NODE_MASK;
+}
+
+static u32 leaf_index(ino_nr ino)
+{
+	return ino & NODE_MASK;
+}
+
+/* The last-level node; NULL if there is none. RCU or shard lock held. */
+static struct ic_node *tree_leaf(struct icache *ic, ino_nr ino)
+{
+	struct ic_shard *shard = shard_of(ic, ino);
+	struct ic_node *mid;
+
+	if (!shard)
+		return NULL;
+	mid = node_child(&shard->root, root_index(ino));
+	return mid ? node_child(mid, mid_index(ino)) : NULL;
+}
+
+/* RCU or shard lock held. */
+static u64 tree_get(struct icache *ic, ino_nr ino)
+{
+	struct ic_node *leaf = tree_leaf(ic, ino);
+
+	return leaf ? node_get(leaf, leaf_index(ino)) : 0;
+}
+
+static void node_free_rcu(struct rcu_head *head)
+{
+	free(caa_container_of(head, struct ic_node, rcu));
+}
+
+static struct ic_node *node_alloc(struct icache *ic)
+{
+	struct ic_node *node = calloc(1, sizeof(*node));
+
+	if (node)
+		budget_charge(ic->sb->s_budget, BUDGET_TREE, sizeof(*node));
+	return node;
+}
+
+static void node_uncharge(struct icache *ic)
+{
+	budget_uncharge(ic->sb->s_budget, BUDGET_TREE, sizeof(struct ic_node));
+}
+
+static void stock_free(struct icache *ic, struct node_stock *stock)
+{
+	while (stock->nr) {
+		free(stock->node[--stock->nr]);
+		node_uncharge(ic);
+	}
+}
+
+static int stock_fill(struct icache *ic, struct node_stock *stock)
+{
+	while (stock->nr < ARRAY_SIZE(stock->node)) {
+		struct ic_node *node = node_alloc(ic);
+
+		if (!node)
+			return -ENOMEM;
+		stock->node[stock->nr++] = node;
+	}
+	return 0;
+}
+
+/* The shard, made if need be; NULL: no memory. */
+static struct ic_shard *shard_make(struct icache *ic, ino_nr ino)
+{
+	struct ic_shard *shard = shard_of(ic, ino);
+	struct ic_shard *other = NULL;
+
+	if (shard)
+		return shard;
+	shard = calloc(1, sizeof(*shard));
+	if (!shard)
+		return NULL;
+	spin_init(&shard->lock, RANK_CACHE_LIST);
+	if (atomic_compare_exchange_strong(&ic->shards[ino >> SHARD_BITS],
+					   &other, shard))
+		return shard;
+	spin_destroy(&shard->lock);
+	free(shard);
+	return other;
+}
+
+/* The leaf, made from the stock if need be; NULL if the stock runs out. */
+static struct ic_node *tree_make_leaf_locked(struct ic_shard *shard, ino_nr ino,
+					     struct node_stock *stock)
+{
+	struct ic_node *node = &shard->root;
+	const u32 index[2] = { root_index(ino), mid_index(ino) };
+
+	for (u32 level = 0; level < 2; level++) {
+		struct ic_node *child = node_child(node, index[level]);
+
+		if (!child) {
+			if (!stock->nr)
+				return NULL;
+			child = stock->node[--stock->nr];
+			node_set(node, index[level], (u64)(uintptr_t)child);
+		}
+		node = child;
+	}
+	return node;
+}
+
+/* Stores v; unlinks the nodes that this empties. The leaf exists. */
+static void tree_set_locked(struct icache *ic, struct ic_shard *shard,
+			    ino_nr ino, u64 v)
+{
+	struct ic_node *mid = node_child(&shard->root, root_index(ino));
+	struct ic_node *leaf = node_child(mid, mid_index(ino));
+
+	assert_spin_held(&shard->lock);
+	node_set(leaf, leaf_index(ino), v);
+	if (leaf->nr)
+		return;
+	node_set(mid, mid_index(ino), 0);
+	node_uncharge(ic);
+	call_rcu(&leaf->rcu, node_free_rcu);
+	if (mid->nr)
+		return;
+	node_set(&shard->root, root_index(ino), 0);
+	node_uncharge(ic);
+	call_rcu(&mid->rcu, node_free_rcu);
+}
+
+/*
+ * Enters the inode, which nobody else sees yet. A shadow is replaced, its
+ * count taken over, unless `fresh_number` forbids it.
+ * 0, -ENOMEM, -EEXIST (an inode, or a forbidden shadow, is there).
+ */
+static int tree_insert(struct icache *ic, struct inode *inode, bool fresh_number)
+{
+	struct node_stock stock = { .nr = 0 };
+	struct ic_shard *shard;
+	bool was_shadow = false;
+	int error = 0;
+
+	shard = shard_make(ic, inode->i_ino);
+	if (!shard)
+		return -ENOMEM;
+	for (;;) {
+		struct ic_node *leaf;
+
+		spin_lock(&shard->lock);
+		leaf = tree_make_leaf_locked(shard, inode->i_ino, &stock);
+		if (leaf) {
+			u32 i = leaf_index(inode->i_ino);
+			u64 old = node_get(leaf, i);
+
+			was_shadow = is_shadow(old);
+			if (old && (!was_shadow || fresh_number)) {
+				error = -EEXIST;
+			} else {
+				inode->i_nlookup =
+					was_shadow ? shadow_nlookup(old) : 0;
+				node_set(leaf, i, inode_slot(inode));
+			}
+		}
+		spin_unlock(&shard->lock);
+		if (leaf)
+			break;
+		/* Without a stock nothing was linked in; with a full one all. */
+		error = stock_fill(ic, &stock);
+		if (error)
+			break;
+	}
+	stock_free(ic, &stock);
+	if (error)
+		return error;
+	counter_add(ic->inodes, 1);
+	if (was_shadow)
+		counter_add(ic->shadows, -1);
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+/*
+ * Whether `seen`, found busy in the slot before, is no longer there or no
+ * longer busy. Its memory is looked at only while the slot points to it.
+ */
+static bool slot_is_settled(struct icache *ic, ino_nr ino,
+			    const struct inode *seen)
+{
+	bool settled;
+
+	rcu_read_lock();
+	settled = tree_get(ic, ino) != inode_slot(seen) ||
+		  !(inode_state(seen) & (I_NEW | I_FREEING));
+	rcu_read_unlock();
+	return settled;
+}
+
+/* `seen` may be freed already: an address only. */
+static void slot_wait(struct icache *ic, ino_nr ino, const struct inode *seen)
+{
+	wait_event(seen, slot_is_settled(ic, ino, seen));
+}
+
+/* ---- LRU ---- */
+
+static struct ic_lru *inode_lru(struct icache *ic, const struct inode *inode)
+{
+	u32 hash = inode->i_ino * 0x9E3779B1u;
+
+	return &ic->lru[hash >> 16 & (ic->nr_lru - 1)];
+}
+
+static void lru_add_locked(struct icache *ic, struct inode *inode)
+{
+	struct ic_lru *lru = inode_lru(ic, inode);
+
+	if (inode_state(inode) & I_LRU)
+		return;
+	spin_lock(&lru->lock);
+	cds_list_add_tail(&inode->i_lru, &lru->list);
+	atomic_fetch_add(&lru->nr, 1);
+	spin_unlock(&lru->lock);
+	state_set_locked(inode, I_LRU);
+}
+
+static void lru_del_locked(struct icache *ic, struct inode *inode)
+{
+	struct ic_lru *lru = inode_lru(ic, inode);
+
+	if (!(inode_state(inode) & I_LRU))
+		return;
+	spin_lock(&lru->lock);
+	cds_list_del(&inode->i_lru);
+	atomic_fetch_sub(&lru->nr, 1);
+	spin_unlock(&lru->lock);
+	state_clear_locked(inode, I_LRU);
+}
+
+/* ---- dirty list ---- */
+
+/* i_lock held. As of now, at the end of the queue. */
+static void dirty_queue_locked(struct icache *ic, struct inode *inode)
+{
+	struct dirty_list *dl = &ic->dirty;
+
+	spin_lock(&dl->lock);
+	if (cds_list_empty(&inode->i_io_list)) {
+		/* The clock is read inside, so that the queue is in order. */
+		inode->i_dirtied_when = clock_mono_ns();
+		cds_list_add_tail(&inode->i_io_list, &dl->queue);
+	}
+	spin_unlock(&dl->lock);
+}
+
+/* i_lock held. */
+static void dirty_unqueue_locked(struct icache *ic, struct inode *inode)
+{
+	spin_lock(&ic->dirty.lock);
+	cds_list_del_init(&inode->i_io_list);
+	spin_unlock(&ic->dirty.lock);
+}
+
+/* ---- the end of an inode ---- */
+
+enum verdict { INODE_KEEP, INODE_EVICT, INODE_DELETE };
+
+/* i_lock held. No user, nothing to write, and its lookups fit in a shadow. */
+static bool inode_evictable_locked(const struct inode *inode)
+{
+	u32 busy = I_NEW | I_FREEING | I_BAD | I_UNHASHED | I_DIRTY | I_SYNC;
+
+	return atomic_load(&inode->i_count) == 0 && inode->i_nlink > 0 &&
+	       !(inode_state(inode) & busy) &&
+	       inode->i_nlookup <= SHADOW_NLOOKUP_MAX;
+}
+
+/* i_lock held: from here on it belongs to the caller, who calls inode_evict(). */
+static void inode_claim_locked(struct icache *ic, struct inode *inode)
+{
+	assert(atomic_load(&inode->i_count) == 0);
+	assert(!(inode_state(inode) & (I_NEW | I_FREEING | I_UNHASHED)));
+	state_set_locked(inode, I_FREEING);
+	lru_del_locked(ic, inode);
+	if (inode_state(inode) & I_DIRTY)
+		dirty_unqueue_locked(ic, inode);
+}
+
+/*
+ * The one place that decides what becomes of an inode whose i_count, i_nlookup
+ * or i_nlink may just have become 0. With EVICT and DELETE it is claimed.
+ */
+static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
+{
+	u32 state = inode_state(inode);
+
+	assert_spin_held(&inode->i_lock);
+	if (atomic_load(&inode->i_count) ||
+	    state & (I_NEW | I_FREEING | I_BAD | I_UNHASHED))
+		return INODE_KEEP;
+	if (inode->i_nlink == 0) {
+		/* An orphan on disk, and here, until the kernel lets go. */
+		if (inode->i_nlookup)
+			return INODE_KEEP;
+		inode_claim_locked(ic, inode);
+		return INODE_DELETE;
+	}
+	/* The flusher's put will come here again. */
+	if (state & (I_DIRTY | I_SYNC))
+		return INODE_KEEP;
+	if (state & I_DONTCACHE && inode_evictable_locked(inode)) {
+		inode_claim_locked(ic, inode);
+		return INODE_EVICT;
+	}
+	lru_add_locked(ic, inode);
+	return INODE_KEEP;
+}
+
+/*
+ * Takes a claimed or bad inode out of its slot, leaving its lookups there as a
+ * shadow, and frees it a grace period later.
+ */
+static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
+{
+	struct ic_shard *shard = shard_of(ic, inode->i_ino);
+	u64 left = 0;
+
+	spin_lock(&inode->i_lock);
+	if (inode->i_nlookup)
+		left = shadow_of(inode);
+	spin_lock(&shard->lock);
+	tree_set_locked(ic, shard, inode->i_ino, left);
+	spin_unlock(&shard->lock);
+	state_set_locked(inode, I_UNHASHED | new_state);
+	state_clear_locked(inode, I_NEW);
+	spin_unlock(&inode->i_lock);
+
+	wake_up(inode);
+	counter_add(ic->inodes, -1);
+	if (left)
+		counter_add(ic->shadows, 1);
+	budget_uncharge(ic->sb->s_budget, BUDGET_INODE, INODE_COST);
+	call_rcu(&inode->i_rcu, inode_free_rcu);
+}
+
+/* After inode_claim_locked(). No lock held; sleeps. */
+static void inode_evict(struct icache *ic, struct inode *inode, bool delete)
+{
+	ic->sb->s_op->evict_inode(inode, delete);
+	counter_add(ic->evicted, 1);
+	inode_remove(ic, inode, 0);
+}
+
+/* Carries out what inode_settle_locked() said; no lock held. */
+static void inode_execute(struct icache *ic, struct inode *inode,
+			  enum verdict verdict)
+{
+	if (verdict != INODE_KEEP)
+		inode_evict(ic, inode, verdict == INODE_DELETE);
+}
+
+/* ---- references ---- */
+
+void inode_get(struct inode *inode)
+{
+	u32 n = atomic_fetch_add(&inode->i_count, 1);
+
+	assert(n > 0 && n < UINT32_MAX);
+}
+
+/* i_count + 1 unless it is 0. RCU read side held. */
+static bool inode_get_nonzero(struct inode *inode)
+{
+	u32 n = atomic_load_explicit(&inode->i_count, memory_order_relaxed);
+
+	while (n) {
+		if (atomic_compare_exchange_weak(&inode->i_count, &n, n + 1))
+			return true;
+	}
+	return false;
+}
+
+void inode_put(struct inode *inode)
+{
+	enum verdict verdict = INODE_KEEP;
+	struct icache *ic;
+	u32 n;
+
+	if (!inode)
+		return;
+	ic = inode->i_sb->s_icache;
+	n = atomic_load_explicit(&inode->i_count, memory_order_relaxed);
+	assert(n > 0);
+	while (n > 1) {
+		/* Acquire-release: our work on it is before the last put. */
+		if (atomic_compare_exchange_weak(&inode->i_count, &n, n - 1))
+			return;
+	}
+	/*
+	 * 1 -> 0 under i_lock only. Another may still raise it before we get
+	 * there. After the unlock the inode may go at any time.
+	 */
+	spin_lock(&inode->i_lock);
+	if (atomic_fetch_sub(&inode->i_count, 1) == 1)
+		verdict = inode_settle_locked(ic, inode);
+	spin_unlock(&inode->i_lock);
+	inode_execute(ic, inode, verdict);
+}
+
+enum grab { GRAB_OK, GRAB_BUSY };
+
+/* RCU read side held; the inode was found in the tree. */
+static enum grab inode_grab(struct inode *inode, bool touch)
+{
+	u32 busy = I_NEW | I_FREEING | I_BAD | I_UNHASHED;
+	enum grab ret = GRAB_BUSY;
+
+	/*
+	 * I_NEW never comes back, and with I_FREEING the count stays 0: no
+	 * need to look at the state again after the increment. The acquire
+	 * pairs with the clearing of I_NEW.
+	 */
+	if (!(inode_state(inode) & busy) && inode_get_nonzero(inode))
+		return GRAB_OK;
+	spin_lock(&inode->i_lock);
+	if (!(inode_state(inode) & busy)) {
+		atomic_fetch_add(&inode->i_count, 1);
+		if (touch) {
+			/* Wanted a second time: worth keeping after all. */
+			state_set_locked(inode, I_REFERENCED);
+			state_clear_locked(inode, I_DONTCACHE);
+		}
+		ret = GRAB_OK;
+	}
+	spin_unlock(&inode->i_lock);
+	return ret;
+}
+
+/* Cached and usable, referenced; NULL if not cached. Waits. */
+static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
+{
+	for (;;) {
+		struct inode *inode;
+		enum grab ret;
+		u64 v;
+
+		rcu_read_lock();
+		v = tree_get(ic, ino);
+		if (!v || is_shadow(v)) {
+			rcu_read_unlock();
+			return NULL;
+		}
+		inode = slot_inode(v);
+		ret = inode_grab(inode, true);
+		rcu_read_unlock();
+		if (ret == GRAB_OK) {
+			/* So that a pool of reused objects would be found. */
+			assert(inode->i_ino == ino);
+			return inode;
+		}
+		slot_wait(ic, ino, inode);
+	}
+}
+
+static bool ino_is_valid(const struct icache *ic, ino_nr ino)
+{
+	return ino >= 1 && ino <= ic->max_ino;
+}
+
+struct inode *icache_find(struct super_block *sb, ino_nr ino)
+{
+	struct icache *ic = sb->s_icache;
+	struct inode *inode;
+
+	if (!ino_is_valid(ic, ino))
+		return NULL;
+	inode = icache_lookup(ic, ino);
+	if (inode)
+		counter_add(ic->hits, 1);
+	return inode;
+}
+
+/* Makes the inode ready to be entered: ours alone until then. */
+static void inode_prepare(struct super_block *sb, struct inode *inode)
+{
+	inode->i_sb = sb;
+	inode->i_mapping.m_inode = inode;
+	inode->i_mapping.m_sb = sb;
+	atomic_store_explicit(&inode->i_state, I_NEW, memory_order_relaxed);
+	atomic_store_explicit(&inode->i_count, 1, memory_order_relaxed);
+}
+
+/* A miss: enters a new inode and reads it. -EEXIST: another did, look again. */
+static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
+{
+	struct super_block *sb = ic->sb;
+	struct inode *inode;
+	int error;
+
+	inode = sb->s_op->alloc_inode(sb);
+	if (!inode)
+		return -ENOMEM;
+	inode->i_ino = ino;
+	inode_prepare(sb, inode);
+	error = tree_insert(ic, inode, false);
+	if (error) {
+		sb->s_op->free_inode(inode);
+		return error;
+	}
+	budget_charge(sb->s_budget, BUDGET_INODE, INODE_COST);
+	counter_add(ic->misses, 1);
+	error = sb->s_op->read_inode(inode);
+	if (error) {
+		/* Nobody but us has a reference: it was I_NEW all the time. */
+		inode_remove(ic, inode, I_BAD);
+		return error;
+	}
+	inode_unlock_new(inode);
+	*out = inode;
+	return 0;
+}
+
+int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
+{
+	struct icache *ic = sb->s_icache;
+	int error;
+
+	if (!ino_is_valid(ic, ino))
+		return -ESTALE;
+	do {
+		struct inode *inode = icache_lookup(ic, ino);
+
+		if (inode) {
+			counter_add(ic->hits, 1);
+			*out = inode;
+			return 0;
+		}
+		error = icache_instantiate(ic, ino, out);
+	} while (error == -EEXIST);
+	return error;
+}
+
+/*
+ * An inode that is being deleted stays in its slot a little longer than its
+ * bit in the bitmap: wait for its end. evict_inode() frees the number as its
+ * last journalled step, so our caller's handle does not keep it from ending.
+ */
+int icache_insert(struct super_block *sb, struct inode *inode)
+{
+	struct icache *ic = sb->s_icache;
+	ino_nr ino = inode->i_ino;
+	int error;
+
+	if (!ino_is_valid(ic, ino))
+		return -EFSCORRUPTED;
+	inode_prepare(sb, inode);
+	for (;;) {
+		struct inode *old;
+		bool dying;
+		u64 v;
+
+		error = tree_insert(ic, inode, true);
+		if (error != -EEXIST)
+			break;
+		rcu_read_lock();
+		v = tree_get(ic, ino);
+		if (is_shadow(v)) {
+			rcu_read_unlock();
+			return -EFSCORRUPTED;
+		}
+		old = slot_inode(v);
+		dying = !old || inode_state(old) & (I_FREEING | I_BAD);
+		rcu_read_unlock();
+		if (!dying)
+			return -EFSCORRUPTED;
+		if (old)
+			slot_wait(ic, ino, old);
+	}
+	if (!error)
+		budget_charge(sb->s_budget, BUDGET_INODE, INODE_COST);
+	return error;
+}
+
+void inode_unlock_new(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	assert(inode_state(inode) & I_NEW);
+	state_clear_locked(inode, I_NEW);
+	if (inode_state(inode) & I_DIRTY)
+		dirty_queue_locked(inode->i_sb->s_icache, inode);
+	spin_unlock(&inode->i_lock);
+	wake_up(inode);
+}
+
+/* ---- the kernel's lookups ---- */
+
+void inode_lookup_inc(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	inode->i_nlookup++;
+	spin_unlock(&inode->i_lock);
+}
+
+/* n less; a count below 0 is somebody's bug, and not worth dying for. */
+static u64 nlookup_sub(struct icache *ic, ino_nr ino, u64 nlookup, u64 n)
+{
+	if (likely(n <= nlookup))
+		return nlookup - n;
+	log_ratelimited(LOG_LVL_WARN,
+			"%s: inode %u: %" PRIu64 " lookups forgotten of %"
+			PRIu64, ic->sb->s_id, ino, n, nlookup);
+	return 0;
+}
+
+/* False: there is no shadow (any more). */
+static bool shadow_forget(struct icache *ic, ino_nr ino, u64 n)
+{
+	struct ic_shard *shard = shard_of(ic, ino);
+	bool gone = false;
+	u64 v;
+
+	spin_lock(&shard->lock);
+	v = tree_get(ic, ino);
+	if (!is_shadow(v)) {
+		spin_unlock(&shard->lock);
+		return false;
+	}
+	n = nlookup_sub(ic, ino, shadow_nlookup(v), n);
+	gone = n == 0;
+	tree_set_locked(ic, shard, ino, gone ? 0 : shadow_set_nlookup(v, n));
+	spin_unlock(&shard->lock);
+	if (gone)
+		counter_add(ic->shadows, -1);
+	return true;
+}
+
+void icache_forget(struct super_block *sb, ino_nr ino, u64 n)
+{
+	struct icache *ic = sb->s_icache;
+
+	if (!ino_is_valid(ic, ino) || n == 0)
+		return;
+	for (;;) {
+		enum verdict verdict;
+		struct inode *inode;
+		u64 v;
+
+		rcu_read_lock();
+		v = tree_get(ic, ino);
+		if (!v || is_shadow(v)) {
+			rcu_read_unlock();
+			if (v && !shadow_forget(ic, ino, n))
+				continue;
+			if (!v)
+				(void)nlookup_sub(ic, ino, 0, n);
+			return;
+		}
+		inode = slot_inode(v);
+		spin_lock(&inode->i_lock);
+		if (inode_state(inode) & I_UNHASHED) {
+			/* Its count has moved to the slot: look there. */
+			spin_unlock(&inode->i_lock);
+			rcu_read_unlock();
+			continue;
+		}
+		inode->i_nlookup = nlookup_sub(ic, ino, inode->i_nlookup, n);
+		verdict = inode_settle_locked(ic, inode);
+		spin_unlock(&inode->i_lock);
+		rcu_read_unlock();
+		/* Claimed or not ours: as in inode_put(). */
+		inode_execute(ic, inode, verdict);
+		return;
+	}
+}
+
+/* ---- dirty inodes ---- */
+
+void inode_mark_dirty(struct inode *inode, u32 flags)
+{
+	struct icache *ic = inode->i_sb->s_icache;
+	u32 old;
+
+	assert(!(flags & ~I_DIRTY));
+	/*
+	 * Orders what the caller dirtied before the look at the flags. Pairs
+	 * with the fence in inode_clear_dirty(): if we still see a flag that is
+	 * being cleared, he who clears it sees our dirty blocks.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
+	if ((atomic_load(&inode->i_state) & flags) == flags)
+		return;
+	spin_lock(&inode->i_lock);
+	old = inode_state(inode);
+	state_set_locked(inode, flags);
+	if (!(old & I_DIRTY)) {
+		if (old & I_SYNC)
+			/* icache_written() queues it, as of now. */
+			inode->i_dirtied_when = clock_mono_ns();
+		else if (!(old & (I_NEW | I_FREEING)))
+			dirty_queue_locked(ic, inode);
+	}
+	spin_unlock(&inode->i_lock);
+}
+
+void inode_clear_dirty(struct inode *inode, u32 flags)
+{
+	u32 state;
+
+	assert(!(flags & ~I_DIRTY));
+	spin_lock(&inode->i_lock);
+	state_clear_locked(inode, flags);
+	atomic_thread_fence(memory_order_seq_cst); /* see inode_mark_dirty() */
+	if (flags & I_DIRTY_PAGES &&
+	    atomic_load(&inode->i_mapping.m_nr_dirty) > 0)
+		state_set_locked(inode, I_DIRTY_PAGES);
+	state = inode_state(inode);
+	if (!(state & (I_DIRTY | I_SYNC)))
+		dirty_unqueue_locked(inode->i_sb->s_icache, inode);
+	spin_unlock(&inode->i_lock);
+}
+
+/* First of a list that was dirtied at or before older_than; dl->lock held. */
+static struct inode *dirty_first(struct cds_list_head *list, u64 older_than)
+{
+	struct inode *inode;
+
+	cds_list_for_each_entry(inode, list, i_io_list) {
+		if (inode->i_dirtied_when <= older_than)
+			return inode;
+	}
+	return NULL;
+}
+
+static void list_splice_tail_init(struct cds_list_head *from,
+				  struct cds_list_head *to)
+{
+	if (cds_list_empty(from))
+		return;
+	cds_list_splice(from, to->prev);
+	CDS_INIT_LIST_HEAD(from);
+}
+
+/*
+ * The next candidate. When the batch has none, it is filled with what was not
+ * finished before and what is old enough in the queue.
+ */
+static struct inode *dirty_pick(struct dirty_list *dl, u64 older_than)
+{
+	struct inode *inode, *next;
+
+	inode = dirty_first(&dl->batch, older_than);
+	if (inode)
+		return inode;
+	list_splice_tail_init(&dl->more, &dl->batch);
+	cds_list_for_each_entry_safe(inode, next, &dl->queue, i_io_list) {
+		if (inode->i_dirtied_when > older_than)
+			break;
+		cds_list_del(&inode->i_io_list);
+		cds_list_add_tail(&inode->i_io_list, &dl->batch);
+	}
+	return dirty_first(&dl->batch, older_than);
+}
+
+struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
+{
+	struct dirty_list *dl = &sb->s_icache->dirty;
+	u32 busy = I_NEW | I_FREEING | I_UNHASHED | I_SYNC;
+
+	/*
+	 * From the list to the inode against the lock order: RCU keeps the
+	 * candidate while the list lock is dropped, and i_lock says whether
+	 * it still is one. If not, somebody took it off the list.
+	 */
+	for (;;) {
+		struct inode *inode;
+		u32 state;
+
+		rcu_read_lock();
+		spin_lock(&dl->lock);
+		inode = dirty_pick(dl, older_than);
+		spin_unlock(&dl->lock);
+		if (!inode) {
+			rcu_read_unlock();
+			return NULL;
+		}
+		spin_lock(&inode->i_lock);
+		state = inode_state(inode);
+		if (state & I_DIRTY && !(state & busy)) {
+			atomic_fetch_add(&inode->i_count, 1);
+			state_set_locked(inode, I_SYNC);
+			spin_lock(&dl->lock);
+			cds_list_del(&inode->i_io_list);
+			cds_list_add_tail(&inode->i_io_list, &dl->syncing);
+			spin_unlock(&dl->lock);
+			spin_unlock(&inode->i_lock);
+			rcu_read_unlock();
+			return inode;
+		}
+		spin_unlock(&inode->i_lock);
+		rcu_read_unlock();
+	}
+}
+
+void icache_written(struct inode *inode)
+{
+	struct dirty_list *dl = &inode->i_sb->s_icache->dirty;
+
+	spin_lock(&inode->i_lock);
+	assert(inode_state(inode) & I_SYNC);
+	state_clear_locked(inode, I_SYNC);
+	spin_lock(&dl->lock);
+	cds_list_del_init(&inode->i_io_list);
+	if (inode_state(inode) & I_DIRTY)
+		cds_list_add_tail(&inode->i_io_list, &dl->more);
+	spin_unlock(&dl->lock);
+	spin_unlock(&inode->i_lock);
+	wake_up(inode);
+}
+
+void inode_wait_sync(struct inode *inode)
+{
+	wait_event(inode, !(inode_state(inode) & I_SYNC));
+}
+
+bool icache_wait_writers(struct super_block *sb)
+{
+	struct dirty_list *dl = &sb->s_icache->dirty;
+	struct inode *found[WRITERS_BATCH];
+	struct inode *inode;
+	u32 nr = 0;
+
+	/* Whoever set I_SYNC has a reference until after icache_written(). */
+	spin_lock(&dl->lock);
+	cds_list_for_each_entry(inode, &dl->syncing, i_io_list) {
+		if (nr == WRITERS_BATCH)
+			break;
+		inode_get(inode);
+		found[nr++] = inode;
+	}
+	spin_unlock(&dl->lock);
+	for (u32 i = 0; i < nr; i++) {
+		inode_wait_sync(found[i]);
+		inode_put(found[i]);
+	}
+	return nr > 0;
+}
+
+/* ---- walking ---- */
+
+/*
+ * First number >= ino whose node of the last level may exist, or above max_ino
+ * if there is none. RCU read side held.
+ */
+static u64 tree_next_leaf(struct icache *ic, u64 ino)
+{
+	while (ino <= ic->max_ino) {
+		struct ic_shard *shard = shard_of(ic, (ino_nr)ino);
+		struct ic_node *mid;
+
+		if (!shard) {
+			ino = (ino | (SHARD_SPAN - 1)) + 1;
+			continue;
+		}
+		mid = node_child(&shard->root, root_index((ino_nr)ino));
+		if (!mid) {
+			ino = (ino | (MID_SPAN - 1)) + 1;
+			continue;
+		}
+		if (node_child(mid, mid_index((ino_nr)ino)))
+			return ino;
+		ino = (ino | NODE_MASK) + 1;
+	}
+	return ino;
+}
+
+/*
+ * References the usable inodes of the next leaf at or after *ino, which moves
+ * behind it; -1 at the end of the tree.
+ */
+static int iter_grab_leaf(struct icache *ic, u64 *ino, u32 flags,
+			  struct inode *found[ITER_BATCH])
+{
+	struct ic_node *leaf;
+	int nr = 0;
+
+	rcu_read_lock();
+	*ino = tree_next_leaf(ic, *ino);
+	if (*ino > ic->max_ino) {
+		rcu_read_unlock();
+		return -1;
+	}
+	leaf = tree_leaf(ic, (ino_nr)*ino);
+	for (u32 i = 0; leaf && i < NODE_SLOTS; i++) {
+		u64 v = node_get(leaf, i);
+		struct inode *inode = slot_inode(v);
+
+		if (!v || is_shadow(v))
+			continue;
+		if (flags & INO_ITER_F_REFERENCED &&
+		    !atomic_load(&inode->i_count))
+			continue;
+		if (inode_grab(inode, false) == GRAB_OK)
+			found[nr++] = inode;
+	}
+	rcu_read_unlock();
+	*ino = (*ino | NODE_MASK) + 1;
+	return nr;
+}
+
+int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),
+		      void *priv, u32 flags)
+{
+	struct inode *found[ITER_BATCH];
+	u64 ino = 0;
+	int ret = 0;
+	int nr;
+
+	while (!ret && (nr = iter_grab_leaf(sb->s_icache, &ino, flags,
+					    found)) >= 0) {
+		for (int i = 0; i < nr; i++) {
+			if (!ret)
+				ret = fn(found[i], priv);
+			inode_put(found[i]);
+		}
+	}
+	return ret;
+}
+
+/* ---- reclaim ---- */
+
+/*
+ * Looks at the `look` oldest of one list and claims what can go. Busy ones
+ * leave the list (their last put brings them back), those with a second
+ * chance, or whose i_lock is taken, go to its end.
+ */
+static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
+		       struct cds_list_head *victims)
+{
+	u32 nr = 0;
+
+	spin_lock(&lru->lock);
+	while (look-- && !cds_list_empty(&lru->list)) {
+		struct inode *inode = cds_list_first_entry(
+			&lru->list, struct inode, i_lru);
+
+		cds_list_del(&inode->i_lru);
+		if (!spin_trylock(&inode->i_lock)) {
+			cds_list_add_tail(&inode->i_lru, &lru->list);
+			continue;
+		}
+		if (inode_state(inode) & I_REFERENCED && !force) {
+			state_clear_locked(inode, I_REFERENCED);
+			cds_list_add_tail(&inode->i_lru, &lru->list);
+		} else if (inode_evictable_locked(inode)) {
+			/* As inode_claim_locked(); clean, so on no dirty list. */
+			state_set_locked(inode, I_FREEING);
+			state_clear_locked(inode, I_LRU);
+			atomic_fetch_sub(&lru->nr, 1);
+			cds_list_add_tail(&inode->i_lru, victims);
+			nr++;
+		} else if (inode->i_nlookup > SHADOW_NLOOKUP_MAX) {
+			/* No put may come: a FORGET makes it evictable. */
+			cds_list_add_tail(&inode->i_lru, &lru->list);
+		} else {
+			state_clear_locked(inode, I_LRU);
+			atomic_fetch_sub(&lru->nr, 1);
+		}
+		spin_unlock(&inode->i_lock);
+	}
+	spin_unlock(&lru->lock);
+	return nr;
+}
+
+/* Evicts up to max inodes of one list; each is looked at once at most. */
+static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max, bool force)
+{
+	u64 left = atomic_load(&lru->nr);
+	u64 freed = 0;
+
+	while (left && freed < max) {
+		u32 look = (u32)min_of(left, (u64)SCAN_BATCH);
+		struct cds_list_head victims;
+		struct inode *inode, *next;
+
+		CDS_INIT_LIST_HEAD(&victims);
+		left -= look;
+		freed += lru_isolate(lru, look, force, &victims);
+		/* I_FREEING is ours: no lock needed to walk. */
+		cds_list_for_each_entry_safe(inode, next, &victims, i_lru)
+			inode_evict(ic, inode, false);
+	}
+	return freed;
+}
+
+static u64 icache_scan(struct shrinker *s, u64 bytes)
+{
+	struct icache *ic = s->priv;
+	u64 want = bytes / INODE_COST + 1;
+	u64 freed = 0;
+	u32 first = atomic_fetch_add(&ic->scan_cursor, 1);
+
+	for (u32 i = 0; i < ic->nr_lru && freed < want; i++)
+		freed += lru_shrink(ic, &ic->lru[(first + i) & (ic->nr_lru - 1)],
+				    want - freed, false);
+	return freed * INODE_COST;
+}
+
+u64 icache_shrink_all(struct super_block *sb)
+{
+	struct icache *ic = sb->s_icache;
+	u64 freed = 0;
+
+	for (u32 i = 0; i < ic->nr_lru; i++)
+		freed += lru_shrink(ic, &ic->lru[i], UINT64_MAX, true);
+	return freed;
+}
+
+/* ---- unmount ---- */
+
+/* Erases a shadow whatever its count. */
+static void shadow_drop(struct icache *ic, ino_nr ino)
+{
+	struct ic_shard *shard = shard_of(ic, ino);
+	bool dropped;
+
+	spin_lock(&shard->lock);
+	dropped = is_shadow(tree_get(ic, ino));
+	if (dropped)
+		tree_set_locked(ic, shard, ino, 0);
+	spin_unlock(&shard->lock);
+	if (dropped)
+		counter_add(ic->shadows, -1);
+}
+
+/*
+ * Empties one slot; true if it changed (or was waited for). An inode in use is
+ * left alone.
+ */
+static bool evict_slot(struct icache *ic, ino_nr ino)
+{
+	struct inode *inode;
+	bool delete;
+	u32 state;
+	u64 v;
+
+	rcu_read_lock();
+	v = tree_get(ic, ino);
+	if (!v || is_shadow(v)) {
+		rcu_read_unlock();
+		if (v)
+			shadow_drop(ic, ino);
+		return v != 0;
+	}
+	inode = slot_inode(v);
+	spin_lock(&inode->i_lock);
+	state = inode_state(inode);
+	inode->i_nlookup = 0;
+	if (atomic_load(&inode->i_count) || state & (I_NEW | I_FREEING | I_BAD)) {
+		spin_unlock(&inode->i_lock);
+		rcu_read_unlock();
+		if (!(state & I_FREEING))
+			return false;
+		slot_wait(ic, ino, inode);
+		return true;
+	}
+	delete = inode->i_nlink == 0;
+	if (!delete && state & I_DIRTY)
+		log_err("%s: inode %u is dirty at unmount (state %#x): its "
+			"changes are lost", ic->sb->s_id, ino, state);
+	inode_claim_locked(ic, inode);
+	state_clear_locked(inode, I_DIRTY);
+	spin_unlock(&inode->i_lock);
+	rcu_read_unlock();
+	inode_evict(ic, inode, delete);
+	return true;
+}
+
+/* One pass over all slots; true if anything changed. */
+static bool evict_pass(struct icache *ic)
+{
+	bool changed = false;
+	u64 ino = 0;
+
+	for (;;) {
+		rcu_read_lock();
+		ino = tree_next_leaf(ic, ino);
+		rcu_read_unlock();
+		if (ino > ic->max_ino)
+			return changed;
+		for (u32 i = 0; i < NODE_SLOTS; i++)
+			changed |= evict_slot(ic, (ino_nr)((ino & ~(u64)NODE_MASK) | i));
+		ino = (ino | NODE_MASK) + 1;
+	}
+}
+
+static int log_referenced(struct inode *inode, void *priv)
+{
+	/* One reference is the walk's. */
+	log_err("%s: inode %u still has %u users at unmount (state %#x)",
+		inode->i_sb->s_id, inode->i_ino,
+		atomic_load(&inode->i_count) - 1, inode_state(inode));
+	return 0;
+}
+
+void icache_evict_all(struct super_block *sb)
+{
+	struct icache *ic = sb->s_icache;
+
+	/* Evicting one may put, or even read, others: until all is quiet. */
+	while (evict_pass(ic))
+		;
+	(void)super_iter_inodes(sb, log_referenced, NULL, INO_ITER_F_REFERENCED);
+}
+
+/* ---- mount ---- */
+
+static void icache_free(struct icache *ic)
+{
+	if (!ic)
+		return;
+	counter_free(ic->inodes);
+	counter_free(ic->shadows);
+	counter_free(ic->hits);
+	counter_free(ic->misses);
+	counter_free(ic->evicted);
+	free(ic->shards);
+	free(ic);
+}
+
+int icache_create(struct super_block *sb, ino_nr max_ino)
+{
+	struct icache *ic;
+	u32 nr_lru = 1;
+	size_t size;
+
+	while (nr_lru < thread_nr_cpus() && nr_lru < 64)
+		nr_lru *= 2;
+	size = sizeof(*ic) + nr_lru * sizeof(ic->lru[0]);
+	ic = aligned_alloc(_Alignof(struct icache),
+			   ALIGN_UP(size, _Alignof(struct icache)));
+	if (!ic)
+		return -ENOMEM;
+	memset(ic, 0, size);
+	ic->sb = sb;
+	ic->max_ino = max_ino;
+	ic->nr_shards = (max_ino >> SHARD_BITS) + 1;
+	ic->nr_lru = nr_lru;
+	ic->shards = calloc(ic->nr_shards, sizeof(ic->shards[0]));
+	ic->inodes = counter_new(0, 32);
+	ic->shadows = counter_new(0, 32);
+	ic->hits = counter_new(0, 1024);
+	ic->misses = counter_new(0, 1024);
+	ic->evicted = counter_new(0, 1024);
+	if (!ic->shards || !ic->inodes || !ic->shadows || !ic->hits ||
+	    !ic->misses || !ic->evicted) {
+		icache_free(ic);
+		return -ENOMEM;
+	}
+	for (u32 i = 0; i < nr_lru; i++) {
+		spin_init(&ic->lru[i].lock, RANK_CACHE_LIST);
+		CDS_INIT_LIST_HEAD(&ic->lru[i].list);
+	}
+	spin_init(&ic->dirty.lock, RANK_CACHE_LIST);
+	CDS_INIT_LIST_HEAD(&ic->dirty.queue);
+	CDS_INIT_LIST_HEAD(&ic->dirty.batch);
+	CDS_INIT_LIST_HEAD(&ic->dirty.more);
+	CDS_INIT_LIST_HEAD(&ic->dirty.syncing);
+	ic->shrinker = (struct shrinker){
+		.name = "inodes",
+		.kind = BUDGET_INODE,
+		.scan = icache_scan,
+		.priv = ic,
+	};
+	sb->s_icache = ic;
+	budget_register(sb->s_budget, &ic->shrinker);
+	return 0;
+}
+
+/* Frees the nodes; what inodes they still hold are leaked (they are in use). */
+static void shard_free(struct icache *ic, struct ic_shard *shard)
+{
+	for (u32 i = 0; i < NODE_SLOTS; i++) {
+		struct ic_node *mid = node_child(&shard->root, i);
+
+		for (u32 j = 0; mid && j < NODE_SLOTS; j++) {
+			struct ic_node *leaf = node_child(mid, j);
+
+			if (leaf) {
+				free(leaf);
+				node_uncharge(ic);
+			}
+		}
+		if (mid) {
+			free(mid);
+			node_uncharge(ic);
+		}
+	}
+	spin_destroy(&shard->lock);
+	free(shard);
+}
+
+void icache_destroy(struct super_block *sb)
+{
+	struct icache *ic = sb->s_icache;
+
+	if (!ic)
+		return;
+	budget_unregister(sb->s_budget, &ic->shrinker);
+	icache_evict_all(sb);
+	/* Twice: freeing an inode may queue callbacks for its mapping. */
+	rcu_barrier();
+	rcu_barrier();
+	for (u32 i = 0; i < ic->nr_shards; i++) {
+		struct ic_shard *shard = atomic_load(&ic->shards[i]);
+
+		if (shard)
+			shard_free(ic, shard);
+	}
+	for (u32 i = 0; i < ic->nr_lru; i++)
+		spin_destroy(&ic->lru[i].lock);
+	spin_destroy(&ic->dirty.lock);
+	icache_free(ic);
+	sb->s_icache = NULL;
+}
+
+static u64 counter_u64(const struct counter *c)
+{
+	s64 v = counter_sum(c);
+
+	return v > 0 ? (u64)v : 0;
+}
+
+void icache_get_stats(struct super_block *sb, struct icache_stats *st)
+{
+	struct icache *ic = sb->s_icache;
+
+	st->inodes = counter_u64(ic->inodes);
+	st->shadows = counter_u64(ic->shadows);
+	st->hits = counter_u64(ic->hits);
+	st->misses = counter_u64(ic->misses);
+	st->evicted = counter_u64(ic->evicted);
+}
