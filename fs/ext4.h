@@ -116,7 +116,9 @@ struct ext4_sb {
 	struct mutex s_lock;          /* superblock fields, orphan list; RANK_SB_FIELDS */
 	struct buffer *sb_buf;        /* [const after mount] referenced */
 	struct ext4_super_block *es;  /* [s_lock] in sb_buf's memory */
+	struct ext4_super_block disk_es; /* as found before recovery [mount thread] */
 	u16 mount_state;              /* s_state as found [const] */
+	u64 mount_bytes;              /* device bytes written at mount [const] */
 	u64 mount_kbytes;             /* s_kbytes_written as found [const] */
 
 	/* groups */
@@ -131,7 +133,6 @@ struct ext4_sb {
 	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
 
-	struct rwsem s_umount;        /* RANK_S_UMOUNT */
 	struct mutex rename_lock;     /* RANK_RENAME */
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool aborted;         /* [atomic] after a fatal error */

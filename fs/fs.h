@@ -54,8 +54,8 @@ struct sl_cred {
 };
 
 /*
- * Mounts the volume on bd. On success the volume owns bd (closed by
- * sl_unmount()); on error the caller still does. The reason is logged.
+ * Mounts the volume on bd, which it takes over: closed by sl_unmount(), or
+ * before an error is returned. The reason of an error is logged.
  * -EINVAL (not ext4, or impossible geometry), -EFSCORRUPTED, -EFSBADCRC,
  * -EOPNOTSUPP (a feature; named), -EROFS (needs a read-write mount that the device or features
  * forbid; the message tells to use ro), -EIO, -ENOMEM.
@@ -68,9 +68,6 @@ int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
  * unmounted all the same, needing recovery).
  */
 int sl_unmount(struct super_block *sb);
-/* ro -> writes everything, journal emptied; rw again only if it was mounted rw. */
-int __must_check sl_remount_ro(struct super_block *sb);
-int __must_check sl_remount_rw(struct super_block *sb);
 /* sync(2), syncfs(2): data, then metadata, durable. */
 int __must_check sl_sync(struct super_block *sb);
 int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
@@ -78,8 +75,6 @@ bool sl_is_readonly(struct super_block *sb);
 bool sl_nsec_times(struct super_block *sb);
 /* Multi-line text of counters for the log and tests; returns bytes written. */
 size_t sl_stats(struct super_block *sb, char *buf, size_t len);
-/* Log line and superblock record as after a fatal error: no more writes (tests, shutdown). */
-void sl_shutdown(struct super_block *sb);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
 
