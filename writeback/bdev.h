@@ -24,10 +24,21 @@ struct bdev_ops {
 	/* Discards [pos, pos+len); -EOPNOTSUPP if it can't. */
 	int (*discard)(struct bdev *bd, u64 pos, u64 len);
 	void (*close)(struct bdev *bd);
+	/* Optional (may be NULL): one transfer of at most BIO_MAX_BYTES and
+	 * BIO_MAX_VECS, all aligned, done by the calling thread, which sleeps:
+	 * spares a waiting thread two switches. 0 or negative errno. */
+	int (*rw_now)(struct bdev *bd, enum bio_op op, u64 pos,
+		      const struct iovec *iov, int nr_iov, u32 bytes, u32 flags);
+	/* Optional: see bdev_release_claim(). */
+	void (*release_claim)(struct bdev *bd);
 };
 
 struct bdev_stats { /* [atomic each] */
-	_Atomic u64 bios[2], bytes[2], submissions, flushes, meta_bios, retries, errors;
+	_Atomic u64 bios[2], bytes[2]; /* by enum bio_op */
+	_Atomic u64 submissions;  /* batches of bios, and transfers made inline */
+	_Atomic u64 flushes, meta_bios;
+	_Atomic u64 retries;      /* requests refused or cut short, tried again */
+	_Atomic u64 errors;       /* bios and flushes that failed */
 	_Atomic u64 size_hist[8]; /* bios of <=4K, 8K, 16K, ... 512K */
 };
 
@@ -46,21 +57,45 @@ struct bdev {
  * volume starts (multiple of the sector size). Sleeps.
  * -ENOENT, -EACCES, -EROFS (rw wanted, device read-only), -EBUSY (mounted, or
  * used by another daemon or loop device that is in use; *why says which),
- * -EINVAL (neither device nor regular file; offset beyond the end).
+ * -EINVAL (neither device nor regular file; offset beyond the end or not a
+ * multiple of the sector size), -ENAMETOOLONG, -EAGAIN (no AIO context left).
  * why: static or thread-local text for the user; never NULL on error.
+ *
+ * The AIO context and the threads do not survive fork(2): open in the process
+ * that will serve the volume, after it has detached.
  */
 int __must_check bdev_open_aio(const char *path, bool readonly, u64 offset,
 			       struct bdev **out, const char **why);
 /*
- * Block devices only: gives up the O_EXCL claim right before the mount(2) of
- * type fuseblk, which claims the device itself. The flock stays.
+ * Block devices only (else nothing happens): gives up the O_EXCL claim right
+ * before the mount(2) of type fuseblk, which claims the device itself. The
+ * flock stays. No I/O may be under way. Sleeps. If the lock cannot be carried
+ * over, the claim is kept (and logged), and mount(2) will say EBUSY.
  */
 void bdev_release_claim(struct bdev *bd);
+/* Every bio must have ended. Waits for the threads. NULL is allowed. */
 void bdev_close(struct bdev *bd);
 
+/*
+ * Starts all n bios (see bdev_ops.submit). A bio outside of [0, bd_size) ends
+ * with -ENXIO, a write to a read-only device with -EROFS. Position, length and
+ * memory are multiples of bd_sector (asserted). The array is the caller's again on
+ * return, the bios are not. May sleep for a free slot; not from a bi_end_io.
+ */
 void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n);
+/* For back ends: counts a failure, sets bi_error and calls bi_end_io. */
+void bdev_end_bio(struct bdev *bd, struct bio *bio, int error);
+/* 0 or negative errno. Sleeps. After one failure every later flush of the aio
+ * back end fails too: what the device has lost cannot be known. */
 int __must_check bdev_flush(struct bdev *bd);
-/* One transfer of any length, split into bios, waited for. pos and len sector aligned. */
+/* Discards [pos, pos+len) bytes, sector aligned. -EOPNOTSUPP, -EROFS, -ENXIO, -EIO. */
+int __must_check bdev_discard(struct bdev *bd, u64 pos, u64 len);
+/*
+ * One transfer of any length, split into bios, waited for. pos and len are
+ * sector aligned (-EINVAL); memory may be unaligned (copied). flags: enum bio_flags.
+ * -ENXIO beyond the end, -EROFS, -ENOMEM, -EIO or what the device said; on
+ * error any part may have been transferred.
+ */
 int __must_check bdev_read(struct bdev *bd, u64 pos, void *buf, size_t len);
 int __must_check bdev_write(struct bdev *bd, u64 pos, const void *buf, size_t len,
 			    u32 flags);

@@ -29,6 +29,7 @@ int __must_check flusher_start(struct super_block *sb, const struct flusher_para
 void flusher_stop(struct flusher *f); /* writes nothing more; waits for the thread */
 /* Before a writer dirties `bytes` more. No lock held. Sleeps. */
 void balance_dirty(struct flusher *f, u64 bytes);
+/* Writes what is dirty now, whatever the marks say; does not wait. */
 void flusher_kick(struct flusher *f);
 /* Writes all inodes dirty at the time of the call and waits for them (sync(2)'s
  * first half; the caller commits the journal after). First error, all tried. */

@@ -25,10 +25,16 @@ struct io_end {
 	bool inline_end;     /* end() does not block: run where the last bio ends */
 	struct cds_list_head link; /* [worker queue] */
 };
+/* refs = 1: the submitter's. Errors: first one wins. */
 void io_end_init(struct io_end *ioe, void (*end)(struct io_end *), bool inline_end);
 void io_end_get(struct io_end *ioe);
+void io_end_set_error(struct io_end *ioe, int error); /* 0: nothing */
 void io_end_put(struct io_end *ioe);
 
+/*
+ * Why a bio was closed: 512 KiB reached; next block elsewhere on the device;
+ * vector full or other io_end; nothing more came.
+ */
 enum page_io_split { SPLIT_FULL, SPLIT_DISCONTIG, SPLIT_LIMIT, SPLIT_LAST, SPLIT_NR };
 
 struct page_io {
@@ -37,6 +43,7 @@ struct page_io {
 	u32 flags;            /* enum bio_flags */
 	struct io_end *ioe;   /* of the bio being built */
 	struct bio *bio;      /* being built, or NULL */
+	int room;             /* segments that bio has room for */
 	u64 next_pos;
 	unsigned nr_closed;
 	struct bio *closed[64];
@@ -46,7 +53,9 @@ void page_io_init(struct page_io *io, struct bdev *bd, enum bio_op op, u32 flags
 /*
  * Appends bytes (multiple of the sector; may exceed 512 KiB, then split) at
  * device position pos. ioe: its io_end (one io_end per bio: a change of ioe
- * closes the bio). On -ENOMEM nothing of this call was added.
+ * closes the bio). data is aligned to the sector and stays until end().
+ * On -ENOMEM nothing of this call was added. When 64 bios are closed they are
+ * sent, so this may sleep for a free slot.
  */
 int __must_check page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 			     struct io_end *ioe);
@@ -56,8 +65,13 @@ void page_io_submit(struct page_io *io);
 struct page_io_stats { _Atomic u64 split[SPLIT_NR]; };
 extern struct page_io_stats page_io_stats;
 
-/* End-io workers: started once per process with the first user. */
+/*
+ * End-io workers: started once per process with the first user, one start per
+ * stop. An io_end without inline_end needs them running. -ENOMEM, -EAGAIN.
+ */
 int __must_check end_io_start(void);
-void end_io_stop(void); /* drains the queue first */
+/* Waits until every end() queued before the call has run; the last user's
+ * stop also ends the workers. */
+void end_io_stop(void);
 
 #endif

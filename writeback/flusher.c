@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * writeback/flusher.c - writes dirty inodes in the background, slows writers
+ *
+ * The thread works in passes. A pass asks the inode cache for the next dirty
+ * inode again and again and writes a slice of each; the cache puts an inode it
+ * hands out at the tail, so all get their turn. There are three reasons for a
+ * pass, and each says when it is over:
+ *
+ *   over the background mark   until below it again
+ *   a kick                     until nothing dirtied before the kick is left
+ *   every expiry/5             until nothing older than the expiry is left
+ *
+ * What could make a pass spin: an inode whose write-out fails, or whose dirty
+ * blocks are all under way already, comes back at once. So progress is
+ * measured (bytes taken, or the inode is clean); once an inode comes round for the second
+ * time with no progress in between, the pass ends and the thread rests. The rest
+ * is not cut short by kicks, only by the stop.
+ *
+ * s_dirty_bytes falls when blocks leave WRITEBACK, which happens on other
+ * threads without a word to us. So a writer above the limit sleeps in short
+ * steps (2, 4, ... 20 ms) and looks again; the flusher also wakes it after
+ * each slice. It gives up when the volume has become read-only or the flusher is
+ * being stopped: then nothing will be written any more.
+ *
+ * Locks:   none held across s_op or cache calls; waits by lib/wait.h
+ * Alive:   an inode, by the reference that icache_next_dirty() or the
+ *          iterator gives; the flusher, until flusher_stop()
+ * Never:   a wait without end for a volume that is read-only
+ * Threads: the flusher; writers in balance_dirty(); sync in flusher_sync_all()
+ */
+#include "writeback/flusher.h"
+
+#include "cache/icache.h"
+#include "lib/counter.h"
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS 1000000ull
+#define SLICE_BYTES (8ull << 20)
+#define PERIOD_MIN_MS 20u
+#define PERIOD_MAX_MS 5000u
+#define REST_BUSY_MS 5    /* all that is dirty is under way */
+#define REST_ERROR_MS 200 /* what is left fails */
+#define STREAK_MAX 4096   /* inodes in a row without progress */
+#define THROTTLE_MAX_MS 20
+
+struct flusher {
+	struct super_block *sb;  /* [const] */
+	struct flusher_params p; /* [const] */
+	struct thread *thread;
+	_Atomic u32 wake;  /* [atomic] writers and kicks raise it, the thread clears */
+	_Atomic u64 kicked_at; /* [atomic] ns; 0: no kick; raised by anyone,
+				  cleared by the thread */
+	_Atomic bool stop; /* [atomic] */
+	_Atomic u64 slices; /* [atomic] slices written; key of throttled writers */
+};
+
+static bool is_dead(const struct flusher *f)
+{
+	return atomic_load(&f->stop) || atomic_load(&f->sb->s_rdonly);
+}
+
+static bool over_background(const struct flusher *f)
+{
+	s64 dirty = counter_read_fast(f->sb->s_dirty_bytes);
+
+	return dirty > 0 && (u64)dirty > f->p.dirty_background_bytes;
+}
+
+/* ---- the thread ---- */
+
+/* What a pass has seen since it last got anything done. */
+struct pass {
+	ino_nr first_stuck; /* 0: none */
+	u32 streak;
+	bool failed;
+};
+
+/* Writes one slice of an inode; consumes the reference. */
+static int write_slice(struct flusher *f, struct inode *inode, u64 bytes,
+		       bool *progress)
+{
+	struct wb_control wbc = {
+		.start = 0,
+		.end = LBLK_MAX + 1,
+		.nr_to_write = bytes,
+	};
+	int err = f->sb->s_op->write_inode(inode, &wbc);
+
+	*progress = wbc.nr_to_write != bytes ||
+		    !(atomic_load(&inode->i_state) & I_DIRTY);
+	icache_written(inode);
+	inode_put(inode);
+	return err;
+}
+
+/* Records one inode's outcome; true if the pass cannot get further now. */
+static bool is_stuck(struct pass *pass, ino_nr ino, bool progress, int err)
+{
+	if (progress && !err) {
+		memset(pass, 0, sizeof(*pass));
+		return false;
+	}
+	if (err)
+		pass->failed = true;
+	if (pass->first_stuck == ino || ++pass->streak > STREAK_MAX)
+		return true;
+	if (!pass->first_stuck)
+		pass->first_stuck = ino;
+	return false;
+}
+
+static void rest(struct flusher *f, unsigned ms)
+{
+	wait_event_deadline(&f->stop, atomic_load(&f->stop),
+			    clock_mono_ns() + ms * MS);
+}
+
+/*
+ * One pass over inodes dirtied at or before older_than, or over all of them
+ * while the background mark is passed. True if all was done.
+ */
+static bool run_pass(struct flusher *f, u64 older_than)
+{
+	struct pass pass = { 0 };
+
+	while (!is_dead(f)) {
+		bool over = over_background(f), progress;
+		struct inode *inode;
+		ino_nr ino;
+		int err;
+
+		inode = icache_next_dirty(f->sb, over ? UINT64_MAX : older_than);
+		if (!inode) {
+			if (over)
+				rest(f, REST_BUSY_MS);
+			return !over;
+		}
+		ino = inode->i_ino;
+		err = write_slice(f, inode, SLICE_BYTES, &progress);
+		if (err)
+			log_ratelimited(LOG_LVL_WARN,
+					"%s: inode %u: background write-out failed: %s",
+					f->sb->s_id, ino, strerror(-err));
+		atomic_fetch_add(&f->slices, 1);
+		wake_up(&f->slices);
+		if (is_stuck(&pass, ino, progress, err)) {
+			rest(f, pass.failed ? REST_ERROR_MS : REST_BUSY_MS);
+			return false;
+		}
+	}
+	return true;
+}
+
+static u32 period_ms(const struct flusher *f)
+{
+	u32 ms = f->p.dirty_expire_ms / 5;
+
+	return min_of(max_of(ms, PERIOD_MIN_MS), PERIOD_MAX_MS);
+}
+
+/* Inodes dirtied before this are due. */
+static u64 due_before(const struct flusher *f, u64 kicked, u64 now)
+{
+	u64 age = f->p.dirty_expire_ms * MS;
+	u64 expired = now > age ? now - age : 0;
+
+	return max_of(kicked, expired);
+}
+
+/*
+ * `wake` is cleared before the state is looked at, so a raise that comes
+ * later finds it clear and is seen at the next wait. A kick stays in kicked_at
+ * until a pass that covered it has got through; a later kick has replaced it then.
+ */
+static void flusher_main(void *arg)
+{
+	struct flusher *f = arg;
+	u64 deadline = clock_mono_ns() + period_ms(f) * MS;
+
+	while (!atomic_load(&f->stop)) {
+		u64 kicked, now;
+		bool done;
+
+		wait_event_deadline(&f->wake, atomic_load(&f->wake), deadline);
+		atomic_store(&f->wake, 0);
+		now = clock_mono_ns();
+		kicked = atomic_load(&f->kicked_at);
+		if (kicked || now >= deadline || over_background(f)) {
+			done = run_pass(f, due_before(f, kicked, now));
+			if (done && kicked)
+				atomic_compare_exchange_strong(&f->kicked_at,
+							       &kicked, 0);
+			if (!done)
+				atomic_store(&f->wake, 1);
+			deadline = clock_mono_ns() + period_ms(f) * MS;
+		}
+		/* Read-only: the writes above would only fail. */
+		if (atomic_load(&f->sb->s_rdonly))
+			rest(f, REST_ERROR_MS);
+	}
+}
+
+/* Saves writers the bucket lock while the thread is awake anyway. */
+static void wake_thread(struct flusher *f)
+{
+	if (!atomic_exchange(&f->wake, 1))
+		wake_up(&f->wake);
+}
+
+int flusher_start(struct super_block *sb, const struct flusher_params *p,
+		  struct flusher **out)
+{
+	struct flusher *f;
+	int err;
+
+	if (!p->dirty_bytes || p->dirty_background_bytes > p->dirty_bytes)
+		return -EINVAL;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	f->sb = sb;
+	f->p = *p;
+	err = thread_create(&f->thread, "sl-flusher", flusher_main, f);
+	if (err) {
+		free(f);
+		return err;
+	}
+	*out = f;
+	return 0;
+}
+
+void flusher_stop(struct flusher *f)
+{
+	if (!f)
+		return;
+	atomic_store(&f->stop, true);
+	wake_up(&f->stop);
+	atomic_store(&f->wake, 1);
+	wake_up(&f->wake);
+	wake_up(&f->slices);
+	thread_join(f->thread);
+	free(f);
+}
+
+void flusher_kick(struct flusher *f)
+{
+	u64 now = clock_mono_ns(), old = atomic_load(&f->kicked_at);
+
+	while (old < now &&
+	       !atomic_compare_exchange_weak(&f->kicked_at, &old, now))
+		;
+	wake_thread(f);
+}
+
+/* ---- writers ---- */
+
+/* Exact, so near the limit only. One huge write may pass when half is free. */
+static bool below_limit(const struct flusher *f, u64 bytes)
+{
+	u64 limit = f->p.dirty_bytes - min_of(bytes, f->p.dirty_bytes / 2);
+	s64 dirty = counter_sum(f->sb->s_dirty_bytes);
+
+	return dirty <= 0 || (u64)dirty <= limit;
+}
+
+void balance_dirty(struct flusher *f, u64 bytes)
+{
+	s64 dirty = counter_read_fast(f->sb->s_dirty_bytes);
+	u64 after = (dirty > 0 ? (u64)dirty : 0) + bytes;
+	unsigned step_ms = 2;
+
+	if (after <= f->p.dirty_background_bytes)
+		return;
+	wake_thread(f);
+	if (after <= f->p.dirty_bytes)
+		return;
+	while (!is_dead(f) && !below_limit(f, bytes)) {
+		u64 seen = atomic_load(&f->slices);
+
+		wake_thread(f);
+		wait_event_deadline(&f->slices,
+				    atomic_load(&f->slices) != seen || is_dead(f),
+				    clock_mono_ns() + step_ms * MS);
+		step_ms = min_of(2 * step_ms, (unsigned)THROTTLE_MAX_MS);
+	}
+}
+
+/* ---- sync ---- */
+
+/*
+ * Starts write-out of all that is dirty, one inode after the other, without
+ * waiting: the device gets its queue full before sync_one() waits for each. It only
+ * saves time, so it stops at the first inode that does not get clean.
+ */
+static void start_all(struct flusher *f, u64 before)
+{
+	struct inode *inode;
+	bool progress = true;
+
+	while (progress) {
+		inode = icache_next_dirty(f->sb, before);
+		if (!inode)
+			return;
+		/* An error is met again, and reported, by sync_one(). */
+		if (write_slice(f, inode, UINT64_MAX, &progress))
+			return;
+	}
+}
+
+struct sync_state {
+	struct flusher *f;
+	int error;
+};
+
+/*
+ * An inode needs work if it is dirty, if the flusher is at it (its bits may be
+ * clear while the write-out is still to be submitted), or if blocks are under
+ * WRITEBACK: these were dirty before the call, perhaps, and are no longer on the dirty
+ * list.
+ */
+static int sync_one(struct inode *inode, void *priv)
+{
+	struct sync_state *s = priv;
+	struct wb_control wbc = {
+		.sync = true,
+		.start = 0,
+		.end = LBLK_MAX + 1,
+		.nr_to_write = UINT64_MAX,
+	};
+	int err = 0;
+
+	if (atomic_load(&inode->i_state) & I_SYNC)
+		inode_wait_sync(inode);
+	if (atomic_load(&inode->i_state) & I_DIRTY)
+		err = s->f->sb->s_op->write_inode(inode, &wbc);
+	if (atomic_load(&inode->i_mapping.m_nr_writeback))
+		mapping_wait_writeback(&inode->i_mapping, 0, LBLK_MAX + 1);
+	if (err && !s->error)
+		s->error = err;
+	return 0;
+}
+
+/*
+ * The walk meets each inode in memory once, so it ends however fast others
+ * write, and one that was dirty at the start is in memory until it is clean.
+ */
+int flusher_sync_all(struct flusher *f)
+{
+	struct sync_state s = { .f = f };
+	int err;
+
+	start_all(f, clock_mono_ns());
+	err = super_iter_inodes(f->sb, sync_one, &s, 0);
+	return s.error ? s.error : err;
+}
