@@ -187,7 +187,7 @@ bool log_ratelimit_ok(struct log_ratelimit *rl, u32 burst, u32 interval_s)
 
 	pthread_mutex_lock(&limit_lock);
 	/* `now` may be older than a window opened by another thread. */
-	if (now > atomic_load(&rl->window_start_s) &&
+	if (now >= atomic_load(&rl->window_start_s) &&
 	    !window_open(rl, now, interval_s)) {
 		atomic_store(&rl->printed, 0);
 		atomic_store(&rl->window_start_s, now);

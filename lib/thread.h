@@ -38,7 +38,8 @@ unsigned thread_cpu(void);
 /*
  * Hand-over hooks. Called around each wait by a thread that set a hook with
  * thread_set_block_hook(); nested calls count, the outermost pair calls. Locks
- * of any rank may be held then: a hook takes no ranked lock.
+ * of any rank may be held then: a hook takes no ranked lock itself
+ * (wake_up() is all right).
  */
 struct thread_block_hook {
 	void (*begin)(void *priv);
