@@ -134,6 +134,7 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	    atomic_load_explicit(&log_max_level, memory_order_relaxed))
 		return;
 	va_start(ap, fmt);
+	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): started above */
 	len = vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	if (len < 0)
