@@ -26,7 +26,8 @@
 #include "cache/mapping_internal.h"
 #include "lib/wait.h"
 
-/* The part [*s, *e) of a leaf that lies in [start, end) and has room. */
+/* The part [*s, *e) of a leaf that lies in [start, end) and has room. False,
+ * and both 0: none (the range begins beyond the end of a small leaf). */
 static bool leaf_clip(const struct map_leaf *leaf, u64 start, u64 end, u32 *s,
 		      u32 *e)
 {
@@ -34,6 +35,8 @@ static bool leaf_clip(const struct map_leaf *leaf, u64 start, u64 end, u32 *s,
 
 	*s = start > base ? (u32)(start - base) : 0;
 	*e = (u32)min_of(end - base, (u64)leaf->l_cap);
+	if (*s >= *e)
+		*s = *e = 0;
 	return *s < *e;
 }
 
@@ -136,7 +139,7 @@ void mapping_take_dirty(struct mapping *m, lblk_t start, lblk_t end, u32 max,
 		if (!leaf)
 			return;
 		cur = max_of(cur, leaf_base(leaf));
-		b = e = 0;
+		b = 0;
 		if (leaf_clip(leaf, cur, end, &s, &e))
 			b = run_start(leaf, s, e, sync);
 		if (b == e) {
@@ -271,7 +274,7 @@ lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end)
 		u64 base = leaf_base(leaf);
 		u32 s, e, b;
 
-		b = e = 0;
+		b = 0;
 		if (leaf_clip(leaf, cur, end, &s, &e))
 			b = bm_find_set_or(leaf_mark(leaf, MARK_DIRTY),
 					   leaf_mark(leaf, MARK_WRITEBACK), s,
