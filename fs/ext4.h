@@ -61,6 +61,9 @@ static inline struct ext4_inode *EXT4_I(struct inode *inode)
 	return container_of_type(inode, struct ext4_inode, vfs);
 }
 
+/* End of a range of blocks that covers the whole file. */
+#define EXT4_LBLK_END ((lblk_t)0xFFFFFFFFu)
+
 struct ext4_group_info; /* balloc.c, group.c */
 
 struct ext4_error_record {

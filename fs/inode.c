@@ -1,0 +1,873 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/inode.c - inodes: from disk, to disk, new ones, attributes, deletion
+ *
+ * The inode in memory is decoded once and checked; ext4_mark_inode_dirty()
+ * puts it back into its table block inside a handle, touching only the fields
+ * this code knows, so that in-body attributes and later extensions survive.
+ * Times and sizes that a write changed may be newer in memory than in the
+ * journal (I_DIRTY_INODE): the flusher and fsync write those.
+ *
+ * Deletion happens when the cache says that nobody knows the inode any more
+ * (evict_inode with delete): blocks are removed in as many transactions as it
+ * takes, with the inode on the orphan list; the last one frees the number.
+ *
+ * Locks:   i_rwsem (callers) -> handle -> i_data_sem, b_lock -> i_lock
+ * Source:  ext4-format brief 5, 9; Documentation/filesystems/ext4/inodes.rst
+ */
+#include "fs/ext4.h"
+#include "lib/crc.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+
+const struct buffer_type ext4_symlink_type = { .name = "symlink" };
+
+/* ------------------------------------------------------------- memory */
+
+static struct inode *alloc_inode(struct super_block *sb)
+{
+	struct ext4_inode *ei = calloc(1, sizeof(*ei));
+
+	if (!ei)
+		return NULL;
+	ei->vfs.i_sb = sb;
+	inode_init_once(&ei->vfs);
+	rwsem_init(&ei->i_data_sem, RANK_I_DATA);
+	mutex_init(&ei->xattr_sem, RANK_XATTR);
+	mutex_init(&ei->wb_lock, RANK_WRITEBACK);
+	CDS_INIT_LIST_HEAD(&ei->i_orphan);
+	ei->i_orphan_slot = -1;
+	return &ei->vfs;
+}
+
+static void free_inode(struct inode *inode)
+{
+	struct ext4_inode *ei = EXT4_I(inode);
+
+	mutex_destroy(&ei->wb_lock);
+	mutex_destroy(&ei->xattr_sem);
+	rwsem_destroy(&ei->i_data_sem);
+	inode_destroy_locks(inode);
+	free(ei);
+}
+
+bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino)
+{
+	if (ino == EXT4_ROOT_INO)
+		return true;
+	return ino >= sbi->first_ino && ino <= sbi->inodes_count &&
+	       ino != sbi->orphan_file_ino && ino != sbi->journal_ino;
+}
+
+/* ----------------------------------------------------------- from disk */
+
+/* Is the field inside the extra part of this inode? */
+#define FITS_EXTRA(extra, field)                                               \
+	((extra) && offsetof(struct ext4_inode_disk, field) + 4 <=             \
+			    EXT4_GOOD_OLD_INODE_SIZE + (u32)(extra))
+
+static struct timespec get_time(le32 lo, u32 extra, bool has_extra)
+{
+	struct timespec t = { .tv_sec = (s32)le32_to_cpu(lo) };
+
+	if (has_extra) {
+		t.tv_sec += (s64)(extra & 3) << 32;
+		t.tv_nsec = extra >> 2;
+		if (t.tv_nsec >= 1000000000)
+			t.tv_nsec = 0;
+	}
+	return t;
+}
+
+static u32 inode_csum(const struct ext4_sb *sbi, u32 seed, const u8 *raw)
+{
+	const size_t lo = offsetof(struct ext4_inode_disk, i_checksum_lo);
+	const size_t hi = offsetof(struct ext4_inode_disk, i_checksum_hi);
+	const struct ext4_inode_disk *di = (const void *)raw;
+	static const u8 zero[2];
+	u32 crc = crc32c(seed, raw, lo);
+
+	crc = crc32c(crc, zero, 2);
+	crc = crc32c(crc, raw + lo + 2, EXT4_GOOD_OLD_INODE_SIZE - lo - 2);
+	if (sbi->inode_size <= EXT4_GOOD_OLD_INODE_SIZE)
+		return crc & 0xFFFF;
+	crc = crc32c(crc, raw + EXT4_GOOD_OLD_INODE_SIZE,
+		     hi - EXT4_GOOD_OLD_INODE_SIZE);
+	if (le16_to_cpu(di->i_extra_isize) >= 4)
+		crc = crc32c(crc, zero, 2);
+	else
+		crc = crc32c(crc, raw + hi, 2);
+	crc = crc32c(crc, raw + hi + 2, sbi->inode_size - hi - 2);
+	return le16_to_cpu(di->i_extra_isize) >= 4 ? crc : crc & 0xFFFF;
+}
+
+static u32 stored_csum(const struct ext4_sb *sbi, const struct ext4_inode_disk *di)
+{
+	u32 crc = le16_to_cpu(di->i_checksum_lo);
+
+	if (sbi->inode_size > EXT4_GOOD_OLD_INODE_SIZE &&
+	    le16_to_cpu(di->i_extra_isize) >= 4)
+		crc |= (u32)le16_to_cpu(di->i_checksum_hi) << 16;
+	return crc;
+}
+
+static u32 inode_seed(const struct ext4_sb *sbi, ino_nr ino, u32 generation)
+{
+	le32 n = cpu_to_le32(ino), g = cpu_to_le32(generation);
+	u32 crc = crc32c(sbi->csum_seed, &n, sizeof(n));
+
+	return crc32c(crc, &g, sizeof(g));
+}
+
+u64 ext4_max_size(const struct ext4_inode *ei)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+
+	if (ei->vfs.i_flags & EXT4_EXTENTS_FL)
+		return (u64)0xFFFFFFFFu << bits;
+	/* Indirect: 12 + n + n^2 + n^3 blocks, and what i_blocks can count. */
+	u64 n = sbi->s.s_blocksize / 4;
+	u64 blocks = 12 + n + n * n + n * n * n;
+	return min_of(blocks, (u64)LBLK_MAX) << bits;
+}
+
+#define bad_inode(sbi, ino, ...)                                               \
+	ext4_error(sbi, ino, 0, -EFSCORRUPTED, __VA_ARGS__)
+
+static int check_inode(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct inode *inode = &ei->vfs;
+	u32 flags = inode->i_flags;
+
+	switch (inode->i_mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		break;
+	default:
+		/* Reserved inodes may have no type at all. */
+		if (ext4_ino_is_exposed(sbi, inode->i_ino))
+			return bad_inode(sbi, inode->i_ino, "bogus mode 0%o",
+					 inode->i_mode);
+	}
+	if (flags & EXT4_INLINE_DATA_FL)
+		return bad_inode(sbi, inode->i_ino,
+				 "inline data without the feature");
+	if (flags & (EXT4_ENCRYPT_FL | EXT4_CASEFOLD_FL))
+		return bad_inode(sbi, inode->i_ino,
+				 "encrypted or casefolded without the feature");
+	if (inode->i_size > ext4_max_size(ei))
+		return bad_inode(sbi, inode->i_ino, "size %llu is impossible",
+				 (unsigned long long)inode->i_size);
+	if (S_ISDIR(inode->i_mode) &&
+	    (!inode->i_size || inode->i_size & (sbi->s.s_blocksize - 1)) &&
+	    inode->i_nlink)
+		return bad_inode(sbi, inode->i_ino, "directory of %llu bytes",
+				 (unsigned long long)inode->i_size);
+	if (S_ISLNK(inode->i_mode) && inode->i_size >= sbi->s.s_blocksize)
+		return bad_inode(sbi, inode->i_ino, "symlink of %llu bytes",
+				 (unsigned long long)inode->i_size);
+	if (ei->i_file_acl && !ext4_block_range_ok(sbi, ei->i_file_acl, 1))
+		return bad_inode(sbi, inode->i_ino,
+				 "attribute block %llu is not a data block",
+				 (unsigned long long)ei->i_file_acl);
+	if (flags & EXT4_EXTENTS_FL)
+		return ext4_ext_check_root(ei);
+	return 0;
+}
+
+static void load_extra(struct ext4_inode *ei, const struct ext4_inode_disk *di)
+{
+	struct inode *inode = &ei->vfs;
+	u16 extra = ei->i_extra_isize;
+
+	inode->i_ctime = get_time(di->i_ctime, le32_to_cpu(di->i_ctime_extra),
+				  FITS_EXTRA(extra, i_ctime_extra));
+	inode->i_mtime = get_time(di->i_mtime, le32_to_cpu(di->i_mtime_extra),
+				  FITS_EXTRA(extra, i_mtime_extra));
+	inode->i_atime = get_time(di->i_atime, le32_to_cpu(di->i_atime_extra),
+				  FITS_EXTRA(extra, i_atime_extra));
+	if (FITS_EXTRA(extra, i_crtime))
+		inode->i_crtime =
+			get_time(di->i_crtime, le32_to_cpu(di->i_crtime_extra),
+				 FITS_EXTRA(extra, i_crtime_extra));
+	inode->i_version = le32_to_cpu(di->i_version_lo);
+	if (FITS_EXTRA(extra, i_version_hi))
+		inode->i_version |= (u64)le32_to_cpu(di->i_version_hi) << 32;
+}
+
+static void load_blocks(struct ext4_inode *ei, const struct ext4_inode_disk *di)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u64 n = le32_to_cpu(di->i_blocks_lo);
+
+	if (ext4_has_ro_compat(sbi, HUGE_FILE)) {
+		n |= (u64)le16_to_cpu(di->i_blocks_high) << 32;
+		if (ei->vfs.i_flags & EXT4_HUGE_FILE_FL)
+			n <<= sbi->s.s_blocksize_bits - 9;
+	}
+	ei->vfs.i_blocks = n;
+}
+
+static void load_rdev(struct ext4_inode *ei)
+{
+	le32 w[2];
+	u32 v;
+
+	if (!S_ISCHR(ei->vfs.i_mode) && !S_ISBLK(ei->vfs.i_mode))
+		return;
+	memcpy(w, ei->i_block, sizeof(w));
+	v = le32_to_cpu(w[0]);
+	if (v) {
+		ei->vfs.i_rdev = makedev(v >> 8 & 0xFF, v & 0xFF);
+		return;
+	}
+	v = le32_to_cpu(w[1]);
+	ei->vfs.i_rdev = makedev((v & 0xFFF00) >> 8,
+				 (v & 0xFF) | ((v >> 12) & 0xFFF00));
+}
+
+static void store_rdev(u8 *i_block, u64 rdev)
+{
+	u32 ma = major(rdev), mi = minor(rdev);
+	le32 w[2] = { { 0 }, { 0 } };
+
+	if (ma < 256 && mi < 256)
+		w[0] = cpu_to_le32(ma << 8 | mi);
+	else
+		w[1] = cpu_to_le32((mi & 0xFF) | ma << 8 | (mi & ~0xFFu) << 12);
+	memcpy(i_block, w, sizeof(w));
+}
+
+int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	const struct ext4_inode_disk *di = raw;
+	struct inode *inode = &ei->vfs;
+	int err;
+
+	inode->i_generation = le32_to_cpu(di->i_generation);
+	ei->i_csum_seed = inode_seed(sbi, inode->i_ino, inode->i_generation);
+	ei->i_group = ext4_inode_group(sbi, inode->i_ino);
+	inode->i_mode = le16_to_cpu(di->i_mode);
+	inode->i_nlink = le16_to_cpu(di->i_links_count);
+	if (!inode->i_nlink && !sbi->orphan_recovery)
+		return -ESTALE;
+	ei->i_extra_isize = 0;
+	if (sbi->inode_size > EXT4_GOOD_OLD_INODE_SIZE) {
+		ei->i_extra_isize = le16_to_cpu(di->i_extra_isize);
+		if (ei->i_extra_isize % 4 ||
+		    ei->i_extra_isize >
+			    sbi->inode_size - EXT4_GOOD_OLD_INODE_SIZE)
+			return bad_inode(sbi, inode->i_ino, "extra size %u",
+					 ei->i_extra_isize);
+	}
+	if (sbi->has_csum &&
+	    inode_csum(sbi, ei->i_csum_seed, raw) != stored_csum(sbi, di))
+		return ext4_error(sbi, inode->i_ino, 0, -EFSBADCRC,
+				  "inode checksum is wrong");
+	inode->i_uid = le16_to_cpu(di->i_uid) |
+		       (u32)le16_to_cpu(di->i_uid_high) << 16;
+	inode->i_gid = le16_to_cpu(di->i_gid) |
+		       (u32)le16_to_cpu(di->i_gid_high) << 16;
+	inode->i_flags = le32_to_cpu(di->i_flags);
+	inode->i_size = le32_to_cpu(di->i_size_lo);
+	if (S_ISREG(inode->i_mode) || S_ISDIR(inode->i_mode))
+		inode->i_size |= (u64)le32_to_cpu(di->i_size_high) << 32;
+	ei->i_disksize = inode->i_size;
+	ei->i_dtime = le32_to_cpu(di->i_dtime);
+	ei->i_file_acl = le32_to_cpu(di->i_file_acl_lo);
+	if (sbi->has_64bit)
+		ei->i_file_acl |= (u64)le16_to_cpu(di->i_file_acl_high) << 32;
+	memcpy(ei->i_block, di->i_block, sizeof(ei->i_block));
+	load_blocks(ei, di);
+	load_extra(ei, di);
+	load_rdev(ei);
+	err = check_inode(ei);
+	if (!err && ei->i_extra_isize) {
+		err = ext4_xattr_check_ibody(sbi, raw, sbi->inode_size,
+					     ei->i_extra_isize);
+		if (err)
+			ext4_error(sbi, inode->i_ino, 0, err,
+				   "attributes in the inode are damaged");
+	}
+	return err;
+}
+
+static int read_inode(struct inode *inode)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	struct buffer *b;
+	u32 offset;
+	u8 *raw;
+	int err;
+
+	raw = malloc(sbi->inode_size);
+	if (!raw)
+		return -ENOMEM;
+	err = ext4_inode_buffer(sbi, inode->i_ino, false, &b, &offset);
+	if (!err) {
+		mutex_lock(&b->b_lock);
+		memcpy(raw, b->b_data + offset, sbi->inode_size);
+		mutex_unlock(&b->b_lock);
+		buffer_put(b);
+		err = ext4_load_inode_raw(EXT4_I(inode), raw);
+	}
+	free(raw);
+	return err;
+}
+
+/* ------------------------------------------------------------- to disk */
+
+static void put_time(le32 *lo, le32 *extra, bool has_extra, struct timespec t)
+{
+	s64 sec = t.tv_sec;
+
+	if (!has_extra) { /* 32 bits: clamp, do not wrap */
+		sec = min_of(max_of(sec, (s64)INT32_MIN), (s64)INT32_MAX);
+		*lo = cpu_to_le32((u32)sec);
+		return;
+	}
+	/* Range 1901-2446: the epoch bits add multiples of 2^32 seconds. */
+	sec = min_of(max_of(sec, (s64)INT32_MIN), (3LL << 32) + INT32_MAX);
+	*lo = cpu_to_le32((u32)sec);
+	*extra = cpu_to_le32((u32)(((sec - (s32)sec) >> 32) & 3) |
+			     (u32)t.tv_nsec << 2);
+}
+
+static void store_blocks(struct ext4_sb *sbi, struct inode *inode,
+			 struct ext4_inode_disk *di, u32 *flags)
+{
+	u64 n = inode->i_blocks;
+
+	*flags &= ~(u32)EXT4_HUGE_FILE_FL;
+	if (ext4_has_ro_compat(sbi, HUGE_FILE)) {
+		if (n >> 48) {
+			*flags |= EXT4_HUGE_FILE_FL;
+			n >>= sbi->s.s_blocksize_bits - 9;
+		}
+		di->i_blocks_high = cpu_to_le16((u16)(n >> 32));
+	}
+	di->i_blocks_lo = cpu_to_le32((u32)n);
+}
+
+/* b_lock held: the inode as it is in memory now, into its slot. */
+static void store_inode(struct ext4_inode *ei, u8 *raw)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct inode *inode = &ei->vfs;
+	struct ext4_inode_disk *di = (void *)raw;
+	u16 extra = ei->i_extra_isize;
+	u32 flags, crc;
+	u64 size;
+
+	spin_lock(&inode->i_lock);
+	flags = inode->i_flags;
+	di->i_mode = cpu_to_le16((u16)inode->i_mode);
+	di->i_uid = cpu_to_le16((u16)inode->i_uid);
+	di->i_uid_high = cpu_to_le16((u16)(inode->i_uid >> 16));
+	di->i_gid = cpu_to_le16((u16)inode->i_gid);
+	di->i_gid_high = cpu_to_le16((u16)(inode->i_gid >> 16));
+	di->i_links_count = cpu_to_le16((u16)inode->i_nlink);
+	size = S_ISREG(inode->i_mode) ? ei->i_disksize : inode->i_size;
+	store_blocks(sbi, inode, di, &flags);
+	inode->i_flags = flags;
+	put_time(&di->i_ctime, &di->i_ctime_extra,
+		 FITS_EXTRA(extra, i_ctime_extra), inode->i_ctime);
+	put_time(&di->i_mtime, &di->i_mtime_extra,
+		 FITS_EXTRA(extra, i_mtime_extra), inode->i_mtime);
+	put_time(&di->i_atime, &di->i_atime_extra,
+		 FITS_EXTRA(extra, i_atime_extra), inode->i_atime);
+	if (FITS_EXTRA(extra, i_crtime_extra))
+		put_time(&di->i_crtime, &di->i_crtime_extra, true,
+			 inode->i_crtime);
+	di->i_version_lo = cpu_to_le32((u32)inode->i_version);
+	if (FITS_EXTRA(extra, i_version_hi))
+		di->i_version_hi = cpu_to_le32((u32)(inode->i_version >> 32));
+	spin_unlock(&inode->i_lock);
+
+	di->i_flags = cpu_to_le32(flags);
+	di->i_size_lo = cpu_to_le32((u32)size);
+	if (S_ISREG(inode->i_mode) || S_ISDIR(inode->i_mode))
+		di->i_size_high = cpu_to_le32((u32)(size >> 32));
+	/* Joins this transaction: pre_commit writes the superblock. */
+	if (size > INT32_MAX && S_ISREG(inode->i_mode) &&
+	    !ext4_has_ro_compat(sbi, LARGE_FILE)) {
+		mutex_lock(&sbi->s_lock);
+		sbi->features_ro_compat |= EXT4_RO_COMPAT_LARGE_FILE;
+		mutex_unlock(&sbi->s_lock);
+	}
+	di->i_dtime = cpu_to_le32(ei->i_dtime);
+	di->i_generation = cpu_to_le32(inode->i_generation);
+	di->i_file_acl_lo = cpu_to_le32((u32)ei->i_file_acl);
+	if (sbi->has_64bit)
+		di->i_file_acl_high = cpu_to_le16((u16)(ei->i_file_acl >> 32));
+	if (sbi->inode_size > EXT4_GOOD_OLD_INODE_SIZE)
+		di->i_extra_isize = cpu_to_le16(extra);
+	memcpy(di->i_block, ei->i_block, sizeof(di->i_block));
+	if (sbi->has_csum) {
+		di->i_checksum_lo = cpu_to_le16(0);
+		if (extra >= 4)
+			di->i_checksum_hi = cpu_to_le16(0);
+		crc = inode_csum(sbi, ei->i_csum_seed, raw);
+		di->i_checksum_lo = cpu_to_le16((u16)crc);
+		if (extra >= 4)
+			di->i_checksum_hi = cpu_to_le16((u16)(crc >> 16));
+	}
+}
+
+/* The table buffer of the inode, with write access; nothing has changed yet. */
+static int inode_access(struct handle *h, struct ext4_inode *ei, bool fresh,
+			struct buffer **out, u32 *offset)
+{
+	int err = ext4_inode_buffer(ext4_sb_of(ei), ei->vfs.i_ino, fresh, out,
+				    offset);
+
+	if (err)
+		return err;
+	err = handle_get_write_access(h, *out);
+	if (err)
+		buffer_put(*out);
+	return err;
+}
+
+/* Consumes the reference on b. Cannot fail. */
+static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
+			    struct buffer *b, u32 offset)
+{
+	/* Cleared first: who changes the inode from here on marks it dirty
+	 * again, so that nothing is lost in between. */
+	if (atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE)
+		inode_clear_dirty(&ei->vfs, I_DIRTY_INODE);
+	mutex_lock(&b->b_lock);
+	if (fresh)
+		memset(b->b_data + offset, 0, ext4_sb_of(ei)->inode_size);
+	store_inode(ei, b->b_data + offset);
+	mutex_unlock(&b->b_lock);
+	handle_dirty(h, b);
+	buffer_put(b);
+	atomic_store(&ei->i_sync_tid, handle_tid(h));
+}
+
+int ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei)
+{
+	struct buffer *b;
+	u32 offset;
+	int err = inode_access(h, ei, false, &b, &offset);
+
+	if (!err)
+		inode_to_buffer(h, ei, false, b, offset);
+	return err;
+}
+
+int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
+{
+	int err = ext4_mark_inode_dirty(h, ei);
+
+	if (!err)
+		atomic_store(&ei->i_datasync_tid, handle_tid(h));
+	return err;
+}
+
+void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks)
+{
+	struct inode *inode = &ei->vfs;
+	s64 delta = blocks * (s64)(ext4_sb_of(ei)->s.s_blocksize >> 9);
+
+	spin_lock(&inode->i_lock);
+	inode->i_blocks = (s64)inode->i_blocks + delta > 0
+				  ? (u64)((s64)inode->i_blocks + delta)
+				  : 0;
+	spin_unlock(&inode->i_lock);
+}
+
+void ext4_set_size(struct ext4_inode *ei, u64 size)
+{
+	spin_lock(&ei->vfs.i_lock);
+	ei->vfs.i_size = size;
+	spin_unlock(&ei->vfs.i_lock);
+}
+
+static struct timespec now_of(const struct ext4_sb *sbi)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	if (!sbi->nsec_times)
+		t.tv_nsec = 0;
+	return t;
+}
+
+void ext4_touch(struct ext4_inode *ei, u32 which)
+{
+	struct timespec now = now_of(ext4_sb_of(ei));
+
+	spin_lock(&ei->vfs.i_lock);
+	if (which & EXT4_T_ATIME)
+		ei->vfs.i_atime = now;
+	if (which & EXT4_T_MTIME)
+		ei->vfs.i_mtime = now;
+	if (which & EXT4_T_CTIME)
+		ei->vfs.i_ctime = now;
+	spin_unlock(&ei->vfs.i_lock);
+}
+
+/* ------------------------------------------------------------ new inodes */
+
+static u32 inherited_flags(const struct ext4_inode *dir, u32 mode)
+{
+	u32 flags = dir->vfs.i_flags & EXT4_FL_INHERITED;
+
+	/* What this daemon does not do for new files is not promised on disk. */
+	flags &= ~(u32)(EXT4_JOURNAL_DATA_FL | EXT4_CASEFOLD_FL | EXT4_DAX_FL);
+	if (S_ISREG(mode))
+		return flags & ~(u32)(EXT4_DIRSYNC_FL | EXT4_TOPDIR_FL |
+				      EXT4_PROJINHERIT_FL);
+	if (S_ISDIR(mode))
+		return flags;
+	return flags & (EXT4_NODUMP_FL | EXT4_NOATIME_FL);
+}
+
+int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
+		   const struct sl_cred *cred, u64 rdev, struct inode **out)
+{
+	struct ext4_sb *sbi = ext4_sb_of(dir);
+	struct inode *inode = alloc_inode(&sbi->s);
+	struct ext4_inode *ei;
+	struct buffer *b;
+	ino_nr ino;
+	u32 offset;
+	int err;
+
+	if (!inode)
+		return -ENOMEM;
+	ei = EXT4_I(inode);
+	err = ext4_alloc_ino(h, dir, mode, &ino);
+	if (err)
+		goto out_free;
+	inode->i_ino = ino;
+	inode->i_mode = mode;
+	inode->i_uid = cred->uid;
+	inode->i_gid = cred->gid;
+	if (dir->vfs.i_mode & S_ISGID) {
+		inode->i_gid = dir->vfs.i_gid;
+		if (S_ISDIR(mode))
+			inode->i_mode |= S_ISGID;
+	}
+	inode->i_nlink = S_ISDIR(mode) ? 2 : 1;
+	inode->i_flags = inherited_flags(dir, mode);
+	inode->i_rdev = rdev;
+	inode->i_generation = atomic_fetch_add(&sbi->inode_gen, 0x9E3779B1u);
+	inode->i_crtime = inode->i_atime = inode->i_mtime = inode->i_ctime =
+		now_of(sbi);
+	ei->i_csum_seed = inode_seed(sbi, ino, inode->i_generation);
+	ei->i_group = ext4_inode_group(sbi, ino);
+	ei->i_extra_isize = sbi->want_extra_isize;
+	if (S_ISREG(mode) || S_ISDIR(mode)) {
+		inode->i_flags |= EXT4_EXTENTS_FL;
+		ext4_ext_init_root(ei);
+	} else if (S_ISCHR(mode) || S_ISBLK(mode)) {
+		store_rdev(ei->i_block, rdev);
+	}
+	err = inode_access(h, ei, true, &b, &offset);
+	if (err)
+		goto out_ino;
+	err = icache_insert(&sbi->s, inode);
+	if (err) {
+		buffer_put(b);
+		if (err == -EFSCORRUPTED)
+			ext4_error(sbi, ino, 0, err,
+				   "a free inode was found in use");
+		goto out_ino;
+	}
+	inode_to_buffer(h, ei, true, b, offset);
+	*out = inode;
+	return 0;
+out_ino:
+	/* The number goes back in the same transaction. */
+	if (ext4_free_ino(h, sbi, ino, S_ISDIR(mode)))
+		log_err("%s: inode %u stays allocated", sbi->s.s_id, ino);
+out_free:
+	mapping_destroy(&inode->i_mapping);
+	free_inode(inode);
+	return err;
+}
+
+/* -------------------------------------------------------------- deletion */
+
+static int free_on_disk(struct ext4_inode *ei, struct handle *h)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct inode *inode = &ei->vfs;
+	const u32 last = EXT4_XATTR_RELEASE_CREDITS + EXT4_ORPHAN_CREDITS +
+			 2 * EXT4_INODE_CREDITS + EXT4_ALLOC_CREDITS;
+	bool is_dir = S_ISDIR(inode->i_mode);
+	bool mapped = S_ISREG(inode->i_mode) || is_dir ||
+		      (S_ISLNK(inode->i_mode) &&
+		       (inode->i_flags & EXT4_EXTENTS_FL ||
+			inode->i_size > EXT4_FAST_SYMLINK_MAX));
+	int err = 0;
+
+	/* A directory's or symlink's blocks were journalled: revoke them. */
+	if (mapped)
+		err = ext4_remove_blocks(h, ei, 0, (u64)LBLK_MAX + 1,
+					 !S_ISREG(inode->i_mode));
+	if (!err)
+		err = handle_ensure(h, last, 1);
+	if (err == 1)
+		err = handle_restart(h, last, 1);
+	if (!err && ei->i_file_acl)
+		err = ext4_xattr_release(h, ei);
+	if (!err)
+		err = ext4_orphan_del(h, ei);
+	if (err)
+		return err;
+	ei->i_dtime = (u32)time(NULL);
+	ext4_set_size(ei, 0);
+	ei->i_disksize = 0;
+	err = ext4_mark_inode_dirty(h, ei);
+	if (!err)
+		err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
+	return err;
+}
+
+static void delete_inode(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct inode *inode = &ei->vfs;
+	struct handle *h;
+	int err, err2;
+
+	err = journal_start(sbi->journal,
+			    ext4_remove_credits(ei) + EXT4_ORPHAN_CREDITS +
+				    EXT4_INODE_CREDITS,
+			    0, &h);
+	if (err)
+		goto out;
+	/* Already there unless it never had a name. */
+	err = ext4_orphan_add(h, ei);
+	if (!err)
+		err = free_on_disk(ei, h);
+	err2 = handle_stop(h);
+	err = err ? err : err2;
+out:
+	if (err && !atomic_load(&sbi->aborted))
+		log_err("%s: inode %u could not be deleted (%s); it stays an orphan",
+			sbi->s.s_id, inode->i_ino, strerror(-err));
+}
+
+static void evict_inode(struct inode *inode, bool delete)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	struct ext4_inode *ei = EXT4_I(inode);
+	u32 delayed;
+
+	mapping_wait_writeback(&inode->i_mapping, 0, EXT4_LBLK_END);
+	/* Dirty data of a linked inode is here only after an abort. */
+	delayed = mapping_invalidate(&inode->i_mapping, 0, EXT4_LBLK_END);
+	if (delayed)
+		ext4_release_reserved(sbi, delayed);
+	if (atomic_load(&inode->i_state) & I_DIRTY)
+		inode_clear_dirty(inode, I_DIRTY);
+	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly))
+		delete_inode(ei);
+	mapping_destroy(&inode->i_mapping);
+}
+
+const struct super_ops ext4_super_ops = {
+	.alloc_inode = alloc_inode,
+	.free_inode = free_inode,
+	.read_inode = read_inode,
+	.evict_inode = evict_inode,
+	.write_inode = ext4_write_inode,
+};
+
+/* ------------------------------------------------------------- helpers */
+
+int ext4_may_write(struct ext4_sb *sbi)
+{
+	return atomic_load(&sbi->s.s_rdonly) ? -EROFS : 0;
+}
+
+bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)
+{
+	if (err != -EAGAIN || (*tries)++ >= 3)
+		return false;
+	return journal_force_commit(sbi->journal) == 0;
+}
+
+static bool wants_sync(const struct ext4_inode *ei)
+{
+	u32 flags = ei->vfs.i_flags;
+
+	return flags & EXT4_SYNC_FL ||
+	       (S_ISDIR(ei->vfs.i_mode) && flags & EXT4_DIRSYNC_FL);
+}
+
+int ext4_stop_sync(struct handle *h, int err, struct ext4_inode *a,
+		   struct ext4_inode *b)
+{
+	struct ext4_sb *sbi = ext4_sb_of(a);
+	int err2;
+
+	if (!err && (sbi->opts.sync || sbi->opts.dirsync || wants_sync(a) ||
+		     (b && wants_sync(b))))
+		handle_set_sync(h);
+	err2 = handle_stop(h);
+	return err ? err : err2;
+}
+
+/* --------------------------------------------------------- the in-process API */
+
+int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
+{
+	struct ext4_sb *sbi = EXT4_SB(sb);
+
+	if (ino > UINT32_MAX || !ext4_ino_is_exposed(sbi, (ino_nr)ino))
+		return -ESTALE;
+	return icache_get(sb, (ino_nr)ino, out);
+}
+
+void sl_iput(struct inode *inode)
+{
+	inode_put(inode);
+}
+
+void sl_lookup_inc(struct inode *inode)
+{
+	inode_lookup_inc(inode);
+}
+
+void sl_forget(struct super_block *sb, u64 ino, u64 n)
+{
+	if (ino <= UINT32_MAX)
+		icache_forget(sb, (ino_nr)ino, n);
+}
+
+u64 sl_ino(const struct inode *inode)
+{
+	return inode->i_ino;
+}
+
+u32 sl_generation(const struct inode *inode)
+{
+	return inode->i_generation;
+}
+
+void sl_getattr(struct inode *inode, struct stat *st)
+{
+	u32 delayed = atomic_load(&inode->i_mapping.m_nr_delayed);
+
+	memset(st, 0, sizeof(*st));
+	st->st_ino = inode->i_ino;
+	st->st_blksize = (blksize_t)inode->i_sb->s_blocksize;
+	spin_lock(&inode->i_lock);
+	st->st_mode = inode->i_mode;
+	st->st_nlink = inode->i_nlink;
+	st->st_uid = inode->i_uid;
+	st->st_gid = inode->i_gid;
+	st->st_rdev = inode->i_rdev;
+	st->st_size = (off_t)inode->i_size;
+	/* Blocks promised to delayed data count, as in the kernel's ext4. */
+	st->st_blocks = (blkcnt_t)(inode->i_blocks +
+				   (u64)delayed * (inode->i_sb->s_blocksize >> 9));
+	st->st_atim = inode->i_atime;
+	st->st_mtim = inode->i_mtime;
+	st->st_ctim = inode->i_ctime;
+	spin_unlock(&inode->i_lock);
+}
+
+/* What immutable and append-only files refuse. */
+static int setattr_allowed(const struct inode *inode, u32 valid)
+{
+	const u32 times = SL_SET_ATIME | SL_SET_MTIME;
+
+	if (inode->i_flags & EXT4_IMMUTABLE_FL)
+		return -EPERM;
+	if (inode->i_flags & EXT4_APPEND_FL &&
+	    valid & (SL_SET_MODE | SL_SET_UID | SL_SET_GID | SL_SET_SIZE | times))
+		return -EPERM;
+	return 0;
+}
+
+static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
+{
+	struct inode *inode = &ei->vfs;
+	struct timespec now = now_of(ext4_sb_of(ei));
+
+	spin_lock(&inode->i_lock);
+	if (valid & SL_SET_UID)
+		inode->i_uid = st->st_uid;
+	if (valid & SL_SET_GID)
+		inode->i_gid = st->st_gid;
+	if (valid & SL_SET_MODE)
+		inode->i_mode = (inode->i_mode & S_IFMT) | (st->st_mode & 07777);
+	if (valid & SL_KILL_SUIDGID && !S_ISDIR(inode->i_mode)) {
+		inode->i_mode &= ~(u32)S_ISUID;
+		if (inode->i_mode & S_IXGRP)
+			inode->i_mode &= ~(u32)S_ISGID;
+	}
+	if (valid & SL_SET_ATIME)
+		inode->i_atime = valid & SL_SET_ATIME_NOW ? now : st->st_atim;
+	if (valid & SL_SET_MTIME)
+		inode->i_mtime = valid & SL_SET_MTIME_NOW ? now : st->st_mtim;
+	inode->i_ctime = valid & SL_SET_CTIME ? st->st_ctim : now;
+	inode->i_version++;
+	spin_unlock(&inode->i_lock);
+}
+
+int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
+	       const struct sl_cred *cred, struct stat *after)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	struct ext4_inode *ei = EXT4_I(inode);
+	struct handle *h;
+	int err = ext4_may_write(sbi);
+
+	if (valid & SL_SET_ATIME_NOW)
+		valid |= SL_SET_ATIME;
+	if (valid & SL_SET_MTIME_NOW)
+		valid |= SL_SET_MTIME;
+	if (err)
+		return err;
+	budget_throttle(sbi->s.s_budget);
+	rwsem_down_write(&inode->i_rwsem);
+	err = setattr_allowed(inode, valid);
+	if (!err && valid & SL_SET_SIZE) {
+		if (S_ISDIR(inode->i_mode))
+			err = -EISDIR;
+		else if (!S_ISREG(inode->i_mode))
+			err = -EINVAL;
+		else if (st->st_size < 0)
+			err = -EINVAL;
+		else if ((u64)st->st_size > ext4_max_size(ei))
+			err = -EFBIG;
+		else
+			err = ext4_truncate(ei, (u64)st->st_size);
+		if (!err && !(valid & SL_SET_MTIME))
+			ext4_touch(ei, EXT4_T_MTIME);
+	}
+	if (!err) {
+		err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
+		if (!err) {
+			apply_attrs(ei, st, valid);
+			err = ext4_mark_inode_dirty(h, ei);
+			err = ext4_stop_sync(h, err, ei, NULL);
+		}
+	}
+	if (!err && after)
+		sl_getattr(inode, after);
+	rwsem_up_write(&inode->i_rwsem);
+	return err;
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/namei.c - the name space: lookup, create, link, unlink, rename
+ *
+ * Each change is one handle. Everything that can fail (reading, finding,
+ * allocating) comes before the first change; a new inode whose name could not
+ * be entered is turned into an orphan in the same handle and deleted after.
+ *
+ * A directory operation holds the directory's i_rwsem; a change of an inode's
+ * link count holds that inode's as well. Order: ancestors before descendants,
+ * directories before files, else the lower number first. Rename across
+ * directories holds rename_lock, under which "is A above B" stays true.
+ *
+ * A request that finds free space only in transactions not yet committed
+ * (-EAGAIN) lets go of everything, commits, and starts again.
+ *
+ * Locks:   rename_lock -> i_rwsem (dirs) -> i_rwsem (files) -> handle -> ...
+ */
+#include "fs/ext4.h"
+#include "lib/log.h"
+
+#include <linux/fs.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define MAX_DEPTH 65536 /* of a path upwards: a loop in the tree ends there */
+
+static u8 ftype_of(const struct ext4_sb *sbi, u32 mode)
+{
+	if (!ext4_has_incompat(sbi, FILETYPE))
+		return EXT4_FT_UNKNOWN;
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return EXT4_FT_REG_FILE;
+	case S_IFDIR:
+		return EXT4_FT_DIR;
+	case S_IFCHR:
+		return EXT4_FT_CHRDEV;
+	case S_IFBLK:
+		return EXT4_FT_BLKDEV;
+	case S_IFIFO:
+		return EXT4_FT_FIFO;
+	case S_IFSOCK:
+		return EXT4_FT_SOCK;
+	case S_IFLNK:
+		return EXT4_FT_SYMLINK;
+	default:
+		return EXT4_FT_UNKNOWN;
+	}
+}
+
+static int check_name(const struct inode *dir, const char *name, size_t len)
+{
+	if (!S_ISDIR(dir->i_mode))
+		return -ENOTDIR;
+	if (len > EXT4_NAME_LEN)
+		return -ENAMETOOLONG;
+	if (!len)
+		return -ENOENT;
+	return 0;
+}
+
+static bool is_dots(const char *name, size_t len)
+{
+	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
+}
+
+/* The inode an entry names; a stale or hidden one means damage. */
+static int get_named(struct ext4_inode *dir, ino_nr ino, struct inode **out)
+{
+	struct ext4_sb *sbi = ext4_sb_of(dir);
+	int err;
+
+	if (!ext4_ino_is_exposed(sbi, ino))
+		return ext4_error(sbi, dir->vfs.i_ino, 0, -EFSCORRUPTED,
+				  "an entry names inode %u", ino);
+	err = icache_get(&sbi->s, ino, out);
+	if (err == -ESTALE)
+		err = ext4_error(sbi, dir->vfs.i_ino, 0, -EFSCORRUPTED,
+				 "an entry names the deleted inode %u", ino);
+	return err;
+}
+
+int sl_lookup(struct inode *dir, const char *name, size_t len, struct inode **out)
+{
+	struct ext4_inode *di = EXT4_I(dir);
+	ino_nr ino;
+	u8 ftype;
+	int err = check_name(dir, name, len);
+
+	if (err)
+		return err;
+	budget_throttle(dir->i_sb->s_budget);
+	if (len == 1 && name[0] == '.') {
+		inode_get(dir);
+		*out = dir;
+		return 0;
+	}
+	rwsem_down_read(&dir->i_rwsem);
+	if (is_dots(name, len))
+		err = ext4_dir_get_dotdot(di, &ino);
+	else
+		err = ext4_dir_find(di, name, (u32)len, &ino, &ftype);
+	/* With the directory held: the entry can't go, nor can its inode. */
+	if (!err)
+		err = get_named(di, ino, out);
+	rwsem_up_read(&dir->i_rwsem);
+	return err;
+}
+
+/* ------------------------------------------------------- link counts */
+
+static void set_nlink(struct inode *inode, u32 n)
+{
+	spin_lock(&inode->i_lock);
+	inode->i_nlink = n;
+	spin_unlock(&inode->i_lock);
+}
+
+/* A directory's count stops at 65000 and becomes 1, "unknown" (dir_nlink). */
+static bool dir_can_grow(const struct ext4_inode *dir)
+{
+	return dir->vfs.i_nlink < EXT4_LINK_MAX ||
+	       (ext4_has_ro_compat(ext4_sb_of(dir), DIR_NLINK) &&
+		ext4_dir_is_indexed(dir));
+}
+
+static void dir_inc_nlink(struct ext4_inode *dir)
+{
+	u32 n = dir->vfs.i_nlink;
+
+	if (n == 1)
+		return;
+	n++;
+	if (n >= EXT4_LINK_MAX && ext4_dir_is_indexed(dir) &&
+	    ext4_has_ro_compat(ext4_sb_of(dir), DIR_NLINK))
+		n = 1;
+	set_nlink(&dir->vfs, n);
+}
+
+static void dir_dec_nlink(struct ext4_inode *dir)
+{
+	if (dir->vfs.i_nlink > 2)
+		set_nlink(&dir->vfs, dir->vfs.i_nlink - 1);
+}
+
+/* One name fewer; the last one makes an orphan. Same handle. */
+static int drop_link(struct handle *h, struct ext4_inode *ei)
+{
+	struct inode *inode = &ei->vfs;
+
+	if (S_ISDIR(inode->i_mode))
+		set_nlink(inode, 0);
+	else if (inode->i_nlink)
+		set_nlink(inode, inode->i_nlink - 1);
+	ext4_touch(ei, EXT4_T_CTIME);
+	if (!inode->i_nlink) {
+		int err = ext4_orphan_add(h, ei);
+
+		if (err)
+			return err;
+	}
+	return ext4_mark_inode_dirty(h, ei);
+}
+
+static int touch_dir(struct handle *h, struct ext4_inode *dir)
+{
+	ext4_touch(dir, EXT4_T_MTIME | EXT4_T_CTIME);
+	return ext4_mark_inode_dirty(h, dir);
+}
+
+/* May names be added to or removed from this directory? i_rwsem held. */
+static int may_change(const struct inode *dir, bool remove)
+{
+	if (!dir->i_nlink)
+		return -ENOENT; /* removed meanwhile */
+	if (dir->i_flags & EXT4_IMMUTABLE_FL)
+		return -EPERM;
+	if (remove && dir->i_flags & EXT4_APPEND_FL)
+		return -EPERM;
+	return 0;
+}
+
+static int may_remove(const struct inode *dir, const struct inode *victim)
+{
+	int err = may_change(dir, true);
+
+	if (err)
+		return err;
+	return victim->i_flags & (EXT4_IMMUTABLE_FL | EXT4_APPEND_FL) ? -EPERM
+								      : 0;
+}
+
+static int begin(struct inode *dir, const char *name, size_t len)
+{
+	int err = check_name(dir, name, len);
+
+	if (!err)
+		err = ext4_may_write(EXT4_SB(dir->i_sb));
+	if (!err)
+		budget_throttle(dir->i_sb->s_budget);
+	return err;
+}
+
+/* -------------------------------------------------------------- creation */
+
+struct creation {
+	u32 mode;
+	u64 rdev;
+	const char *target; /* symlink */
+	const struct sl_cred *cred;
+};
+
+/* The block of a long symlink. */
+static int write_target(struct handle *h, struct ext4_inode *ei, const char *target,
+			size_t len)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct ext4_map m = { .lblk = 0, .len = 1 };
+	struct buffer *b;
+	int err;
+
+	ei->vfs.i_flags |= EXT4_EXTENTS_FL;
+	ext4_ext_init_root(ei);
+	err = ext4_map_create(h, ei, &m, 0);
+	if (err)
+		return err;
+	err = buffer_get_zeroed(&sbi->s, m.pblk, &ext4_symlink_type, 0, &b);
+	if (err)
+		return err;
+	err = handle_get_create_access(h, b);
+	if (!err) {
+		memcpy(b->b_data, target, len);
+		handle_dirty(h, b);
+	}
+	buffer_put(b);
+	return err;
+}
+
+/* What a new inode needs beyond itself. */
+static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *dir,
+		    const struct creation *c)
+{
+	struct inode *inode = &ei->vfs;
+	int err = 0;
+
+	if (S_ISDIR(c->mode)) {
+		err = ext4_dir_init(h, ei, dir->vfs.i_ino);
+	} else if (S_ISLNK(c->mode)) {
+		size_t len = strlen(c->target);
+
+		if (len > EXT4_FAST_SYMLINK_MAX)
+			err = write_target(h, ei, c->target, len);
+		else
+			memcpy(ei->i_block, c->target, len);
+		ext4_set_size(ei, len);
+	} else {
+		return 0; /* written by ext4_new_inode() as it is */
+	}
+	if (!err)
+		err = ext4_mark_inode_dirty(h, ei);
+	(void)inode;
+	return err;
+}
+
+static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
+		     u32 len, const struct creation *c, struct inode **out)
+{
+	struct ext4_sb *sbi = ext4_sb_of(dir);
+	struct inode *inode;
+	struct ext4_inode *ei;
+	int err, err2;
+
+	err = ext4_new_inode(h, dir, c->mode, c->cred, c->rdev, &inode);
+	if (err)
+		return err;
+	ei = EXT4_I(inode);
+	err = fill_new(h, ei, dir, c);
+	if (!err)
+		err = ext4_dir_add(h, dir, name, len, inode->i_ino,
+				   ftype_of(sbi, c->mode));
+	if (err) {
+		/* An orphan: deleted when the caller drops it. */
+		set_nlink(inode, 0);
+		err2 = ext4_orphan_add(h, ei);
+		if (!err2)
+			err2 = ext4_mark_inode_dirty(h, ei);
+		if (err2)
+			ext4_error(sbi, inode->i_ino, 0, err2,
+				   "a failed creation can't be undone");
+	} else {
+		if (S_ISDIR(c->mode))
+			dir_inc_nlink(dir);
+		err = touch_dir(h, dir);
+	}
+	inode_unlock_new(inode);
+	*out = inode;
+	return err;
+}
+
+static int create(struct inode *dir, const char *name, size_t len,
+		  const struct creation *c, struct inode **out)
+{
+	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
+	struct ext4_inode *di = EXT4_I(dir);
+	struct inode *inode;
+	struct handle *h;
+	int tries = 0, err;
+	ino_nr ino;
+	u8 ft;
+
+	err = begin(dir, name, len);
+	if (err)
+		return err;
+	if (is_dots(name, len))
+		return -EEXIST;
+	do {
+		inode = NULL;
+		rwsem_down_write(&dir->i_rwsem);
+		err = may_change(dir, false);
+		if (!err && S_ISDIR(c->mode) && !dir_can_grow(di))
+			err = -EMLINK;
+		if (!err) {
+			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
+			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
+		}
+		if (!err)
+			err = journal_start(sbi->journal,
+					    EXT4_NEW_INODE_CREDITS +
+						    EXT4_DIR_ADD_CREDITS +
+						    EXT4_ORPHAN_CREDITS +
+						    16 /* first block */ +
+						    3 * EXT4_INODE_CREDITS,
+					    0, &h);
+		if (!err) {
+			err = create_in(h, di, name, (u32)len, c, &inode);
+			err = ext4_stop_sync(h, err, di, NULL);
+		}
+		rwsem_up_write(&dir->i_rwsem);
+		if (err)
+			inode_put(inode);
+	} while (ext4_should_retry(sbi, err, &tries));
+	if (!err)
+		*out = inode;
+	return err == -EAGAIN ? -ENOSPC : err;
+}
+
+int sl_mknod(struct inode *dir, const char *name, size_t len, u32 mode, u64 rdev,
+	     const struct sl_cred *cred, struct inode **out)
+{
+	struct creation c = { .mode = mode, .rdev = rdev, .cred = cred };
+
+	if (!(mode & S_IFMT))
+		c.mode |= S_IFREG;
+	if (S_ISDIR(c.mode) || S_ISLNK(c.mode))
+		return -EINVAL;
+	return create(dir, name, len, &c, out);
+}
+
+int sl_mkdir(struct inode *dir, const char *name, size_t len, u32 mode,
+	     const struct sl_cred *cred, struct inode **out)
+{
+	struct creation c = { .mode = (mode & 07777) | S_IFDIR, .cred = cred };
+
+	return create(dir, name, len, &c, out);
+}
+
+int sl_symlink(struct inode *dir, const char *name, size_t len, const char *target,
+	       const struct sl_cred *cred, struct inode **out)
+{
+	struct creation c = { .mode = S_IFLNK | 0777,
+			      .target = target,
+			      .cred = cred };
+	size_t n = strlen(target);
+
+	if (!n)
+		return -ENOENT;
+	if (n >= dir->i_sb->s_blocksize || n >= 4096)
+		return -ENAMETOOLONG;
+	return create(dir, name, len, &c, out);
+}
+
+int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len)
+{
+	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
+	struct ext4_inode *di = EXT4_I(dir), *ei = EXT4_I(inode);
+	struct handle *h;
+	int tries = 0, err, err2;
+	ino_nr ino;
+	u8 ft;
+
+	err = begin(dir, name, len);
+	if (err)
+		return err;
+	if (S_ISDIR(inode->i_mode))
+		return -EPERM;
+	if (is_dots(name, len))
+		return -EEXIST;
+	do {
+		rwsem_down_write(&dir->i_rwsem);
+		rwsem_down_write(&inode->i_rwsem);
+		err = may_change(dir, false);
+		if (!err && inode->i_flags & (EXT4_IMMUTABLE_FL | EXT4_APPEND_FL))
+			err = -EPERM;
+		if (!err && !inode->i_nlink)
+			err = -ENOENT;
+		if (!err && inode->i_nlink >= EXT4_LINK_MAX)
+			err = -EMLINK;
+		if (!err) {
+			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
+			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
+		}
+		if (!err)
+			err = journal_start(sbi->journal,
+					    EXT4_DIR_ADD_CREDITS +
+						    2 * EXT4_INODE_CREDITS,
+					    0, &h);
+		if (!err) {
+			err = ext4_dir_add(h, di, name, (u32)len, inode->i_ino,
+					   ftype_of(sbi, inode->i_mode));
+			if (!err) {
+				set_nlink(inode, inode->i_nlink + 1);
+				ext4_touch(ei, EXT4_T_CTIME);
+				err = ext4_mark_inode_dirty(h, ei);
+				err2 = touch_dir(h, di);
+				err = err ? err : err2;
+			}
+			err = ext4_stop_sync(h, err, di, ei);
+		}
+		rwsem_up_write(&inode->i_rwsem);
+		rwsem_up_write(&dir->i_rwsem);
+	} while (ext4_should_retry(sbi, err, &tries));
+	return err == -EAGAIN ? -ENOSPC : err;
+}
+
+/* --------------------------------------------------------------- removal */
+
+static int remove_name(struct handle *h, struct ext4_inode *dir, const char *name,
+		       u32 len, struct ext4_inode *ei)
+{
+	int err = ext4_dir_remove(h, dir, name, len, ei->vfs.i_ino);
+
+	if (err)
+		return err;
+	if (S_ISDIR(ei->vfs.i_mode))
+		dir_dec_nlink(dir);
+	err = drop_link(h, ei);
+	if (!err)
+		err = touch_dir(h, dir);
+	return err;
+}
+
+static int check_victim(struct ext4_inode *dir, struct ext4_inode *ei, bool is_rmdir)
+{
+	bool empty;
+	int err = may_remove(&dir->vfs, &ei->vfs);
+
+	if (err)
+		return err;
+	if (!is_rmdir)
+		return S_ISDIR(ei->vfs.i_mode) ? -EISDIR : 0;
+	if (!S_ISDIR(ei->vfs.i_mode))
+		return -ENOTDIR;
+	err = ext4_dir_is_empty(ei, &empty);
+	return err ? err : empty ? 0 : -ENOTEMPTY;
+}
+
+static int remove_entry(struct inode *dir, const char *name, size_t len, bool is_rmdir)
+{
+	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
+	struct ext4_inode *di = EXT4_I(dir);
+	struct inode *inode = NULL;
+	struct handle *h;
+	ino_nr ino;
+	int err;
+	u8 ft;
+
+	err = begin(dir, name, len);
+	if (err)
+		return err;
+	if (is_dots(name, len))
+		return !is_rmdir ? -EISDIR : len == 1 ? -EINVAL : -ENOTEMPTY;
+	rwsem_down_write(&dir->i_rwsem);
+	err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
+	if (err)
+		goto out_dir;
+	if (ino == dir->i_ino) {
+		err = ext4_error(sbi, ino, 0, -EFSCORRUPTED,
+				 "a directory contains itself");
+		goto out_dir;
+	}
+	err = get_named(di, ino, &inode);
+	if (err)
+		goto out_dir;
+	rwsem_down_write(&inode->i_rwsem);
+	err = check_victim(di, EXT4_I(inode), is_rmdir);
+	if (!err)
+		err = journal_start(sbi->journal,
+				    EXT4_DIR_DEL_CREDITS + EXT4_ORPHAN_CREDITS +
+					    2 * EXT4_INODE_CREDITS,
+				    0, &h);
+	if (!err) {
+		err = remove_name(h, di, name, (u32)len, EXT4_I(inode));
+		err = ext4_stop_sync(h, err, di, NULL);
+	}
+	rwsem_up_write(&inode->i_rwsem);
+out_dir:
+	rwsem_up_write(&dir->i_rwsem);
+	inode_put(inode); /* the last reference deletes it */
+	return err;
+}
+
+int sl_unlink(struct inode *dir, const char *name, size_t len)
+{
+	return remove_entry(dir, name, len, false);
+}
+
+int sl_rmdir(struct inode *dir, const char *name, size_t len)
+{
+	return remove_entry(dir, name, len, true);
+}
