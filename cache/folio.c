@@ -195,7 +195,7 @@ struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 {
 	struct mapping_cache *mc = sb->s_mapping_cache;
 	struct folio_shard *sh = &mc->shards[thread_cpu() % mc->nr_shards];
-	struct folio *f = malloc(sizeof(*f));
+	struct folio *f = calloc(1, sizeof(*f));
 
 	if (!f)
 		return NULL;
@@ -208,10 +208,7 @@ struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 	atomic_init(&f->f_refs, 1);
 	atomic_init(&f->f_referenced, false);
 	atomic_init(&f->f_leaf, NULL);
-	f->f_written = false;
-	f->f_on_lru = false;
 	f->f_nr = (u16)nr;
-	f->f_live = 0;
 	f->f_lblk = lblk;
 	f->f_shard = sh;
 	f->f_cache = mc;
