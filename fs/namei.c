@@ -16,16 +16,11 @@
  *
  * Locks:   rename_lock -> i_rwsem (dirs) -> i_rwsem (files) -> handle -> ...
  */
-#include "fs/ext4.h"
-#include "lib/log.h"
+#include "fs/namei.h"
 
-#include <linux/fs.h>
-#include <stdatomic.h>
 #include <string.h>
 
-#define MAX_DEPTH 65536 /* of a path upwards: a loop in the tree ends there */
-
-static u8 ftype_of(const struct ext4_sb *sbi, u32 mode)
+u8 ext4_ftype(const struct ext4_sb *sbi, u32 mode)
 {
 	if (!ext4_has_incompat(sbi, FILETYPE))
 		return EXT4_FT_UNKNOWN;
@@ -60,13 +55,13 @@ static int check_name(const struct inode *dir, const char *name, size_t len)
 	return 0;
 }
 
-static bool is_dots(const char *name, size_t len)
+bool ext4_is_dots(const char *name, size_t len)
 {
 	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
 }
 
 /* The inode an entry names; a stale or hidden one means damage. */
-static int get_named(struct ext4_inode *dir, ino_nr ino, struct inode **out)
+int ext4_get_named(struct ext4_inode *dir, ino_nr ino, struct inode **out)
 {
 	struct ext4_sb *sbi = ext4_sb_of(dir);
 	int err;
@@ -97,13 +92,13 @@ int sl_lookup(struct inode *dir, const char *name, size_t len, struct inode **ou
 		return 0;
 	}
 	rwsem_down_read(&dir->i_rwsem);
-	if (is_dots(name, len))
+	if (ext4_is_dots(name, len))
 		err = ext4_dir_get_dotdot(di, &ino);
 	else
 		err = ext4_dir_find(di, name, (u32)len, &ino, &ftype);
 	/* With the directory held: the entry can't go, nor can its inode. */
 	if (!err)
-		err = get_named(di, ino, out);
+		err = ext4_get_named(di, ino, out);
 	rwsem_up_read(&dir->i_rwsem);
 	return err;
 }
@@ -118,14 +113,14 @@ static void set_nlink(struct inode *inode, u32 n)
 }
 
 /* A directory's count stops at 65000 and becomes 1, "unknown" (dir_nlink). */
-static bool dir_can_grow(const struct ext4_inode *dir)
+bool ext4_dir_can_grow(const struct ext4_inode *dir)
 {
 	return dir->vfs.i_nlink < EXT4_LINK_MAX ||
 	       (ext4_has_ro_compat(ext4_sb_of(dir), DIR_NLINK) &&
 		ext4_dir_is_indexed(dir));
 }
 
-static void dir_inc_nlink(struct ext4_inode *dir)
+void ext4_dir_inc_nlink(struct ext4_inode *dir)
 {
 	u32 n = dir->vfs.i_nlink;
 
@@ -138,14 +133,14 @@ static void dir_inc_nlink(struct ext4_inode *dir)
 	set_nlink(&dir->vfs, n);
 }
 
-static void dir_dec_nlink(struct ext4_inode *dir)
+void ext4_dir_dec_nlink(struct ext4_inode *dir)
 {
 	if (dir->vfs.i_nlink > 2)
 		set_nlink(&dir->vfs, dir->vfs.i_nlink - 1);
 }
 
 /* One name fewer; the last one makes an orphan. Same handle. */
-static int drop_link(struct handle *h, struct ext4_inode *ei)
+int ext4_drop_link(struct handle *h, struct ext4_inode *ei)
 {
 	struct inode *inode = &ei->vfs;
 
@@ -163,14 +158,14 @@ static int drop_link(struct handle *h, struct ext4_inode *ei)
 	return ext4_mark_inode_dirty(h, ei);
 }
 
-static int touch_dir(struct handle *h, struct ext4_inode *dir)
+int ext4_touch_dir(struct handle *h, struct ext4_inode *dir)
 {
 	ext4_touch(dir, EXT4_T_MTIME | EXT4_T_CTIME);
 	return ext4_mark_inode_dirty(h, dir);
 }
 
 /* May names be added to or removed from this directory? i_rwsem held. */
-static int may_change(const struct inode *dir, bool remove)
+int ext4_may_change(const struct inode *dir, bool remove)
 {
 	if (!dir->i_nlink)
 		return -ENOENT; /* removed meanwhile */
@@ -181,9 +176,9 @@ static int may_change(const struct inode *dir, bool remove)
 	return 0;
 }
 
-static int may_remove(const struct inode *dir, const struct inode *victim)
+int ext4_may_remove(const struct inode *dir, const struct inode *victim)
 {
-	int err = may_change(dir, true);
+	int err = ext4_may_change(dir, true);
 
 	if (err)
 		return err;
@@ -191,7 +186,7 @@ static int may_remove(const struct inode *dir, const struct inode *victim)
 								      : 0;
 }
 
-static int begin(struct inode *dir, const char *name, size_t len)
+int ext4_name_begin(struct inode *dir, const char *name, size_t len)
 {
 	int err = check_name(dir, name, len);
 
@@ -241,7 +236,6 @@ static int write_target(struct handle *h, struct ext4_inode *ei, const char *tar
 static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *dir,
 		    const struct creation *c)
 {
-	struct inode *inode = &ei->vfs;
 	int err = 0;
 
 	if (S_ISDIR(c->mode)) {
@@ -259,7 +253,6 @@ static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *
 	}
 	if (!err)
 		err = ext4_mark_inode_dirty(h, ei);
-	(void)inode;
 	return err;
 }
 
@@ -278,7 +271,7 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 	err = fill_new(h, ei, dir, c);
 	if (!err)
 		err = ext4_dir_add(h, dir, name, len, inode->i_ino,
-				   ftype_of(sbi, c->mode));
+				   ext4_ftype(sbi, c->mode));
 	if (err) {
 		/* An orphan: deleted when the caller drops it. */
 		set_nlink(inode, 0);
@@ -290,8 +283,8 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 				   "a failed creation can't be undone");
 	} else {
 		if (S_ISDIR(c->mode))
-			dir_inc_nlink(dir);
-		err = touch_dir(h, dir);
+			ext4_dir_inc_nlink(dir);
+		err = ext4_touch_dir(h, dir);
 	}
 	inode_unlock_new(inode);
 	*out = inode;
@@ -309,16 +302,16 @@ static int create(struct inode *dir, const char *name, size_t len,
 	ino_nr ino;
 	u8 ft;
 
-	err = begin(dir, name, len);
+	err = ext4_name_begin(dir, name, len);
 	if (err)
 		return err;
-	if (is_dots(name, len))
+	if (ext4_is_dots(name, len))
 		return -EEXIST;
 	do {
 		inode = NULL;
 		rwsem_down_write(&dir->i_rwsem);
-		err = may_change(dir, false);
-		if (!err && S_ISDIR(c->mode) && !dir_can_grow(di))
+		err = ext4_may_change(dir, false);
+		if (!err && S_ISDIR(c->mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
 		if (!err) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
@@ -389,17 +382,17 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 	ino_nr ino;
 	u8 ft;
 
-	err = begin(dir, name, len);
+	err = ext4_name_begin(dir, name, len);
 	if (err)
 		return err;
 	if (S_ISDIR(inode->i_mode))
 		return -EPERM;
-	if (is_dots(name, len))
+	if (ext4_is_dots(name, len))
 		return -EEXIST;
 	do {
 		rwsem_down_write(&dir->i_rwsem);
 		rwsem_down_write(&inode->i_rwsem);
-		err = may_change(dir, false);
+		err = ext4_may_change(dir, false);
 		if (!err && inode->i_flags & (EXT4_IMMUTABLE_FL | EXT4_APPEND_FL))
 			err = -EPERM;
 		if (!err && !inode->i_nlink)
@@ -417,12 +410,12 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 					    0, &h);
 		if (!err) {
 			err = ext4_dir_add(h, di, name, (u32)len, inode->i_ino,
-					   ftype_of(sbi, inode->i_mode));
+					   ext4_ftype(sbi, inode->i_mode));
 			if (!err) {
 				set_nlink(inode, inode->i_nlink + 1);
 				ext4_touch(ei, EXT4_T_CTIME);
 				err = ext4_mark_inode_dirty(h, ei);
-				err2 = touch_dir(h, di);
+				err2 = ext4_touch_dir(h, di);
 				err = err ? err : err2;
 			}
 			err = ext4_stop_sync(h, err, di, ei);
@@ -443,17 +436,17 @@ static int remove_name(struct handle *h, struct ext4_inode *dir, const char *nam
 	if (err)
 		return err;
 	if (S_ISDIR(ei->vfs.i_mode))
-		dir_dec_nlink(dir);
-	err = drop_link(h, ei);
+		ext4_dir_dec_nlink(dir);
+	err = ext4_drop_link(h, ei);
 	if (!err)
-		err = touch_dir(h, dir);
+		err = ext4_touch_dir(h, dir);
 	return err;
 }
 
 static int check_victim(struct ext4_inode *dir, struct ext4_inode *ei, bool is_rmdir)
 {
 	bool empty;
-	int err = may_remove(&dir->vfs, &ei->vfs);
+	int err = ext4_may_remove(&dir->vfs, &ei->vfs);
 
 	if (err)
 		return err;
@@ -475,10 +468,10 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 	int err;
 	u8 ft;
 
-	err = begin(dir, name, len);
+	err = ext4_name_begin(dir, name, len);
 	if (err)
 		return err;
-	if (is_dots(name, len))
+	if (ext4_is_dots(name, len))
 		return !is_rmdir ? -EISDIR : len == 1 ? -EINVAL : -ENOTEMPTY;
 	rwsem_down_write(&dir->i_rwsem);
 	err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
@@ -489,7 +482,7 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 				 "a directory contains itself");
 		goto out_dir;
 	}
-	err = get_named(di, ino, &inode);
+	err = ext4_get_named(di, ino, &inode);
 	if (err)
 		goto out_dir;
 	rwsem_down_write(&inode->i_rwsem);

@@ -1007,7 +1007,8 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	sbi->bdev = bd;
 	sbi->s.s_op = &ext4_super_ops;
 	atomic_store(&sbi->s.s_rdonly, opts->readonly);
-	snprintf(sbi->s.s_id, sizeof(sbi->s.s_id), "%s", bd->bd_name);
+	snprintf(sbi->s.s_id, sizeof(sbi->s.s_id), "%.*s",
+		 (int)sizeof(sbi->s.s_id) - 1, bd->bd_name);
 	mutex_init(&sbi->s_lock, RANK_SB_FIELDS);
 	mutex_init(&sbi->rename_lock, RANK_RENAME);
 	spin_init(&sbi->err_lock, RANK_STATS);
