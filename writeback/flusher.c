@@ -15,7 +15,9 @@
  * blocks are all under way already, comes back at once. So progress is
  * measured (bytes taken, or the inode is clean); once an inode comes round for the second
  * time with no progress in between, the pass ends and the thread rests. The rest
- * is not cut short by kicks, only by the stop.
+ * is not cut short by kicks, only by the stop. A pass also ends when it has taken
+ * long (a file that is written to all the time never gets clean), so that what
+ * has expired meanwhile is not left out.
  *
  * s_dirty_bytes falls when blocks leave WRITEBACK, which happens on other
  * threads without a word to us. So a writer above the limit sleeps in short
@@ -82,9 +84,10 @@ struct pass {
 	bool failed;
 };
 
-/* Writes one slice of an inode; consumes the reference. */
+/* Writes one slice of an inode; consumes the reference. took: some bytes were
+ * taken for writing; clean: nothing is left to be taken. */
 static int write_slice(struct flusher *f, struct inode *inode, u64 bytes,
-		       bool *progress)
+		       bool *took, bool *clean)
 {
 	struct wb_control wbc = {
 		.start = 0,
@@ -93,8 +96,8 @@ static int write_slice(struct flusher *f, struct inode *inode, u64 bytes,
 	};
 	int err = f->sb->s_op->write_inode(inode, &wbc);
 
-	*progress = wbc.nr_to_write != bytes ||
-		    !(atomic_load(&inode->i_state) & I_DIRTY);
+	*took = wbc.nr_to_write != bytes;
+	*clean = !(atomic_load(&inode->i_state) & I_DIRTY);
 	icache_written(inode);
 	inode_put(inode);
 	return err;
@@ -122,16 +125,22 @@ static void rest(struct flusher *f, unsigned ms)
 			    clock_mono_ns() + ms * MS);
 }
 
+enum pass_end {
+	PASS_DONE,   /* nothing that is due is left */
+	PASS_AGAIN,  /* there is more, at once */
+	PASS_FAILED, /* what is left fails: leave it to the next period */
+};
+
 /*
  * One pass over inodes dirtied at or before older_than, or over all of them
- * while the background mark is passed. True if all was done.
+ * while the background mark is passed; ends at `deadline` at the latest.
  */
-static bool run_pass(struct flusher *f, u64 older_than)
+static enum pass_end run_pass(struct flusher *f, u64 older_than, u64 deadline)
 {
 	struct pass pass = { 0 };
 
 	while (!is_dead(f)) {
-		bool over = over_background(f), progress;
+		bool over = over_background(f), took, clean;
 		struct inode *inode;
 		ino_nr ino;
 		int err;
@@ -140,22 +149,24 @@ static bool run_pass(struct flusher *f, u64 older_than)
 		if (!inode) {
 			if (over)
 				rest(f, REST_BUSY_MS);
-			return !over;
+			return over ? PASS_AGAIN : PASS_DONE;
 		}
 		ino = inode->i_ino;
-		err = write_slice(f, inode, SLICE_BYTES, &progress);
+		err = write_slice(f, inode, SLICE_BYTES, &took, &clean);
 		if (err)
 			log_ratelimited(LOG_LVL_WARN,
 					"%s: inode %u: background write-out failed: %s",
 					f->sb->s_id, ino, strerror(-err));
 		atomic_fetch_add(&f->slices, 1);
 		wake_up(&f->slices);
-		if (is_stuck(&pass, ino, progress, err)) {
+		if (is_stuck(&pass, ino, took || clean, err)) {
 			rest(f, pass.failed ? REST_ERROR_MS : REST_BUSY_MS);
-			return false;
+			return pass.failed ? PASS_FAILED : PASS_AGAIN;
 		}
+		if (clock_mono_ns() >= deadline)
+			return PASS_AGAIN;
 	}
-	return true;
+	return PASS_DONE;
 }
 
 static u32 period_ms(const struct flusher *f)
@@ -177,7 +188,7 @@ static u64 due_before(const struct flusher *f, u64 kicked, u64 now)
 /*
  * `wake` is cleared before the state is looked at, so a raise that comes
  * later finds it clear and is seen at the next wait. A kick stays in kicked_at
- * until a pass that covered it has got through; a later kick has replaced it then.
+ * until a pass that covered it has ended; a later kick has replaced it then.
  */
 static void flusher_main(void *arg)
 {
@@ -185,20 +196,21 @@ static void flusher_main(void *arg)
 	u64 deadline = clock_mono_ns() + period_ms(f) * MS;
 
 	while (!atomic_load(&f->stop)) {
+		enum pass_end end;
 		u64 kicked, now;
-		bool done;
 
 		wait_event_deadline(&f->wake, atomic_load(&f->wake), deadline);
 		atomic_store(&f->wake, 0);
 		now = clock_mono_ns();
 		kicked = atomic_load(&f->kicked_at);
 		if (kicked || now >= deadline || over_background(f)) {
-			done = run_pass(f, due_before(f, kicked, now));
-			if (done && kicked)
+			end = run_pass(f, due_before(f, kicked, now),
+				       now + period_ms(f) * MS);
+			if (end == PASS_AGAIN)
+				atomic_store(&f->wake, 1);
+			else if (kicked)
 				atomic_compare_exchange_strong(&f->kicked_at,
 							       &kicked, 0);
-			if (!done)
-				atomic_store(&f->wake, 1);
 			deadline = clock_mono_ns() + period_ms(f) * MS;
 		}
 		/* Read-only: the writes above would only fail. */
@@ -210,7 +222,7 @@ static void flusher_main(void *arg)
 /* Saves writers the bucket lock while the thread is awake anyway. */
 static void wake_thread(struct flusher *f)
 {
-	if (!atomic_exchange(&f->wake, 1))
+	if (!atomic_load(&f->wake) && !atomic_exchange(&f->wake, 1))
 		wake_up(&f->wake);
 }
 
@@ -297,21 +309,25 @@ void balance_dirty(struct flusher *f, u64 bytes)
 /*
  * Starts write-out of all that is dirty, one inode after the other, without
  * waiting: the device gets its queue full before sync_one() waits for each. It only
- * saves time, so it stops at the first inode that does not get clean.
+ * saves time, so it stops when what is left does not get clean. An error is met
+ * again, and reported, by sync_one(). It ends: an inode that got clean and is dirtied
+ * anew counts as of then, so is no longer among those before `before`.
  */
 static void start_all(struct flusher *f, u64 before)
 {
+	struct pass pass = { 0 };
 	struct inode *inode;
-	bool progress = true;
+	bool took, clean;
+	ino_nr ino;
+	int err;
 
-	while (progress) {
+	do {
 		inode = icache_next_dirty(f->sb, before);
 		if (!inode)
 			return;
-		/* An error is met again, and reported, by sync_one(). */
-		if (write_slice(f, inode, UINT64_MAX, &progress))
-			return;
-	}
+		ino = inode->i_ino;
+		err = write_slice(f, inode, UINT64_MAX, &took, &clean);
+	} while (!is_stuck(&pass, ino, clean, err));
 }
 
 struct sync_state {

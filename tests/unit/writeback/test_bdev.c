@@ -1,0 +1,905 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/writeback/test_bdev.c - the aio back end on an image file, and on
+ * a loop device where there is one
+ *
+ * System calls that the back end makes are wrapped (ld --wrap), to be refused,
+ * cut short or failed on request. A second process is this program again,
+ * with arguments.
+ */
+#include "../unit.h"
+
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+#include "writeback/bdev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libaio.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#define IMAGE_BYTES (8u << 20)
+#define BLK 4096u
+
+static char image[] = "/tmp/sluice-test-bdev-XXXXXX";
+
+/* ---- wrapped system calls ---- */
+
+static struct {
+	_Atomic int submit_max;     /* 0: no limit; else iocbs taken per call */
+	_Atomic int submit_eagain;  /* refuse that many calls */
+	_Atomic int submit_no_dsync; /* EINVAL for RWF_DSYNC, here and below */
+	_Atomic int short_events;   /* report that many events as cut short */
+	_Atomic int error_events;   /* report that many events as failed */
+	_Atomic int flush_error;    /* errno for fdatasync, once */
+	_Atomic int syncs;          /* fdatasync calls */
+	_Atomic int dsync_writes;   /* RWF_DSYNC writes, both ways */
+} fault;
+
+int __real_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
+int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
+int __real_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev,
+			struct timespec *ts);
+int __wrap_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev,
+			struct timespec *ts);
+ssize_t __real_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, int flags);
+ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, int flags);
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+static bool take_one(_Atomic int *n)
+{
+	int old = atomic_load(n);
+
+	while (old > 0)
+		if (atomic_compare_exchange_weak(n, &old, old - 1))
+			return true;
+	return false;
+}
+
+static bool is_dsync(const struct iocb *io)
+{
+	return io->aio_lio_opcode == IO_CMD_PWRITEV &&
+	       (io->aio_rw_flags & RWF_DSYNC);
+}
+
+int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
+{
+	int max = atomic_load(&fault.submit_max);
+	int dsync = 0, rc;
+
+	if (take_one(&fault.submit_eagain))
+		return -EAGAIN;
+	if (max && nr > max)
+		nr = max;
+	for (long i = 0; i < nr; i++) {
+		if (!is_dsync(ios[i]))
+			continue;
+		dsync++;
+		if (!atomic_load(&fault.submit_no_dsync))
+			continue;
+		if (!i)
+			return -EINVAL;
+		nr = i;
+	}
+	rc = __real_io_submit(ctx, nr, ios);
+	atomic_fetch_add(&fault.dsync_writes, dsync);
+	return rc;
+}
+
+/* The stop event carries no result of interest; a whole bio has res > 512. */
+int __wrap_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev,
+			struct timespec *ts)
+{
+	int n = __real_io_getevents(ctx, min, nr, ev, ts);
+
+	for (int i = 0; i < n; i++) {
+		if ((long)ev[i].res <= 512)
+			continue;
+		if (take_one(&fault.short_events))
+			ev[i].res = 512;
+		else if (take_one(&fault.error_events))
+			ev[i].res = (unsigned long)-EIO;
+	}
+	return n;
+}
+
+ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, int flags)
+{
+	if (flags & RWF_DSYNC) {
+		if (atomic_load(&fault.submit_no_dsync)) {
+			errno = EOPNOTSUPP;
+			return -1;
+		}
+		atomic_fetch_add(&fault.dsync_writes, 1);
+	}
+	return __real_pwritev64v2(fd, iov, nr, pos, flags);
+}
+
+int __wrap_fdatasync(int fd)
+{
+	int err = atomic_exchange(&fault.flush_error, 0);
+
+	atomic_fetch_add(&fault.syncs, 1);
+	if (err) {
+		errno = err;
+		return -1;
+	}
+	return __real_fdatasync(fd);
+}
+
+/* ---- helpers ---- */
+
+static void quiet(enum log_level level, const char *line, void *priv)
+{
+}
+
+static int setup(void **state)
+{
+	int fd;
+
+	memset(&fault, 0, sizeof(fault));
+	strcpy(image + strlen(image) - 6, "XXXXXX");
+	fd = mkstemp(image);
+	if (fd < 0 || ftruncate(fd, IMAGE_BYTES) < 0)
+		return -1;
+	return close(fd);
+}
+
+static int teardown(void **state)
+{
+	return unlink(image);
+}
+
+static struct bdev *open_ok(const char *path, bool readonly, u64 offset)
+{
+	struct bdev *bd = NULL;
+	const char *why = NULL;
+	int err = bdev_open_aio(path, readonly, offset, &bd, &why);
+
+	if (err)
+		fail_msg("open %s: %d %s", path, err, why);
+	assert_null(why);
+	return bd;
+}
+
+static void open_fails(const char *path, bool readonly, u64 offset, int error,
+		       const char *text)
+{
+	struct bdev *bd;
+	const char *why = NULL;
+
+	assert_int_equal(bdev_open_aio(path, readonly, offset, &bd, &why), error);
+	assert_non_null(why);
+	if (!strstr(why, text))
+		fail_msg("'%s' lacks '%s'", why, text);
+}
+
+/* A pattern that tells position and seed. */
+static void fill(void *buf, size_t len, u64 pos, u32 seed)
+{
+	u64 *p = buf;
+
+	for (size_t i = 0; i < len / 8; i++)
+		p[i] = (pos + 8 * i) * 0x9E3779B97F4A7C15u ^ seed;
+}
+
+static void check(const void *buf, size_t len, u64 pos, u32 seed)
+{
+	const u64 *p = buf;
+
+	for (size_t i = 0; i < len / 8; i++)
+		if (p[i] != ((pos + 8 * i) * 0x9E3779B97F4A7C15u ^ seed))
+			fail_msg("wrong content at byte %zu", (size_t)pos + 8 * i);
+}
+
+struct done {
+	_Atomic u32 ended;
+	_Atomic u32 failed;
+	_Atomic int error;
+};
+
+static void count_end(struct bio *bio)
+{
+	struct done *d = bio->bi_private;
+
+	if (bio->bi_error) {
+		atomic_fetch_add(&d->failed, 1);
+		atomic_store(&d->error, bio->bi_error);
+	}
+	bio_free(bio);
+	atomic_fetch_add(&d->ended, 1);
+	wake_up(d);
+}
+
+static struct bio *make_bio(enum bio_op op, u64 pos, void *buf, u32 len, u32 flags,
+			    struct done *d)
+{
+	struct bio *bio = bio_alloc(1);
+
+	assert_non_null(bio);
+	bio->bi_op = op;
+	bio->bi_flags = flags;
+	bio->bi_pos = pos;
+	bio->bi_bytes = len;
+	bio->bi_iov[0].iov_base = buf;
+	bio->bi_iov[0].iov_len = len;
+	bio->bi_nr_iov = 1;
+	bio->bi_end_io = count_end;
+	bio->bi_private = d;
+	return bio;
+}
+
+/* Submits one bio and waits; its error. */
+static int one_bio(struct bdev *bd, enum bio_op op, u64 pos, void *buf, u32 len,
+		   u32 flags)
+{
+	struct done d = { 0 };
+	struct bio *bio = make_bio(op, pos, buf, len, flags, &d);
+
+	bdev_submit(bd, &bio, 1);
+	wait_event(&d, atomic_load(&d.ended) == 1);
+	return atomic_load(&d.error);
+}
+
+/* ---- transfers ---- */
+
+static void test_write_then_read_of_many_sizes(void **state)
+{
+	static const size_t size[] = { 512, 4096, 4096 + 512, 65536, 512u << 10,
+				       (512u << 10) + 512, (3u << 20) + 1024 };
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(4u << 20);
+	u32 s = bd->bd_sector;
+
+	assert_int_equal(bd->bd_size, IMAGE_BYTES);
+	assert_false(bd->bd_is_block);
+	assert_string_equal(bd->bd_name, image);
+	for (u32 i = 0; i < ARRAY_SIZE(size); i++) {
+		size_t len = ALIGN_UP(size[i], (size_t)s);
+
+		fill(buf, len, 4 * s, i);
+		assert_int_equal(bdev_write(bd, 4 * s, buf, len, 0), 0);
+		memset(buf, 0, len);
+		assert_int_equal(bdev_read(bd, 4 * s, buf, len), 0);
+		check(buf, len, 4 * s, i);
+	}
+	assert_int_equal(bdev_read(bd, 0, buf, 0), 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_statistics_count_bios_by_size(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(1u << 20);
+
+	memset(buf, 0, 1u << 20);
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, BIO_META), 0);
+	assert_int_equal(bdev_read(bd, 0, buf, 4096), 0);
+	assert_int_equal(bdev_read(bd, 0, buf, 8192), 0);
+	assert_int_equal(bdev_flush(bd), 0);
+	assert_int_equal(bd->bd_stats.bios[BIO_WRITE], 2);
+	assert_int_equal(bd->bd_stats.bytes[BIO_WRITE], 1u << 20);
+	assert_int_equal(bd->bd_stats.bios[BIO_READ], 2);
+	assert_int_equal(bd->bd_stats.bytes[BIO_READ], 12288);
+	assert_int_equal(bd->bd_stats.meta_bios, 2);
+	assert_int_equal(bd->bd_stats.size_hist[7], 2);
+	assert_int_equal(bd->bd_stats.size_hist[0], 1);
+	assert_int_equal(bd->bd_stats.size_hist[1], 1);
+	assert_int_equal(bd->bd_stats.submissions, 3);
+	assert_int_equal(bd->bd_stats.flushes, 1);
+	assert_int_equal(bd->bd_stats.errors, 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* More segments than a bio takes, scattered in memory. */
+static void test_long_vector_is_split(void **state)
+{
+	enum { NR = 1500 };
+	struct bdev *bd = open_ok(image, false, 0);
+	u32 s = bd->bd_sector;
+	char *buf = io_alloc(2u * NR * s), *back = io_alloc(NR * s);
+	struct iovec *iov = calloc(NR, sizeof(*iov));
+
+	for (u32 i = 0; i < NR; i++) {
+		iov[i].iov_base = buf + 2 * (size_t)i * s;
+		iov[i].iov_len = s;
+		fill(iov[i].iov_base, s, (u64)i * s, 7);
+	}
+	assert_int_equal(bdev_rwv(bd, BIO_WRITE, 0, iov, NR, 0), 0);
+	assert_int_equal(bdev_read(bd, 0, back, NR * s), 0);
+	check(back, NR * s, 0, 7);
+	memset(buf, 0, 2u * NR * s);
+	assert_int_equal(bdev_rwv(bd, BIO_READ, 0, iov, NR, 0), 0);
+	for (u32 i = 0; i < NR; i++)
+		check(iov[i].iov_base, s, (u64)i * s, 7);
+	free(iov);
+	io_free(back);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_unaligned_memory_is_bounced(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	size_t len = (1u << 20) + 8192;
+	char *good = io_alloc(len), *mem = malloc(len + 64), *back = malloc(len + 64);
+	struct iovec iov[4] = {
+		{ mem + 1, 100 },
+		{ NULL, 0 },
+		{ mem + 101, 4000 },
+		{ mem + 4101, len - 4100 },
+	};
+
+	fill(good, len, 0, 3);
+	memcpy(mem + 1, good, len);
+	assert_int_equal(bdev_rwv(bd, BIO_WRITE, 0, iov, 4, 0), 0);
+	assert_int_equal(bdev_read(bd, 0, back + 3, len), 0);
+	assert_memory_equal(back + 3, good, len);
+	memset(mem, 0, len + 64);
+	assert_int_equal(bdev_rwv(bd, BIO_READ, 0, iov, 4, 0), 0);
+	assert_memory_equal(mem + 1, good, len);
+	/* the inline way: one bio */
+	assert_int_equal(bdev_read(bd, 8192, back + 5, 4096), 0);
+	assert_memory_equal(back + 5, good + 8192, 4096);
+	free(back);
+	free(mem);
+	io_free(good);
+	bdev_close(bd);
+}
+
+static void test_offset_shifts_the_volume(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 1u << 20);
+	char *buf = io_alloc(BLK), raw[BLK];
+	int fd;
+
+	assert_int_equal(bd->bd_size, IMAGE_BYTES - (1u << 20));
+	fill(buf, BLK, 0, 9);
+	assert_int_equal(bdev_write(bd, BLK, buf, BLK, 0), 0);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 3 * BLK, buf, BLK, 0), 0);
+	fd = open(image, O_RDONLY);
+	assert_int_equal(pread(fd, raw, BLK, (1u << 20) + BLK), BLK);
+	assert_memory_equal(raw, buf, BLK);
+	assert_int_equal(pread(fd, raw, BLK, (1u << 20) + 3 * BLK), BLK);
+	assert_memory_equal(raw, buf, BLK);
+	close(fd);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_range_and_alignment_are_checked(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(2 * BLK);
+
+	memset(buf, 0, 2 * BLK);
+	assert_int_equal(bdev_read(bd, IMAGE_BYTES, buf, BLK), -ENXIO);
+	assert_int_equal(bdev_read(bd, IMAGE_BYTES - BLK, buf, 2 * BLK), -ENXIO);
+	assert_int_equal(bdev_read(bd, UINT64_MAX - BLK + 1, buf, BLK), -ENXIO);
+	assert_int_equal(bdev_read(bd, 1, buf, BLK), -EINVAL);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK - 1), -EINVAL);
+	assert_int_equal(one_bio(bd, BIO_WRITE, IMAGE_BYTES, buf, BLK, 0), -ENXIO);
+	assert_int_equal(bdev_discard(bd, IMAGE_BYTES, BLK), -ENXIO);
+	assert_int_equal(bd->bd_stats.errors, 1);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* Good bios around a bad one are carried out. */
+static void test_bad_bio_in_a_batch_ends_alone(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK);
+	struct done d = { 0 };
+	struct bio *bios[3];
+
+	memset(buf, 0, BLK);
+	bios[0] = make_bio(BIO_READ, 0, buf, 512, 0, &d);
+	bios[1] = make_bio(BIO_READ, IMAGE_BYTES, buf + 512, 512, 0, &d);
+	bios[2] = make_bio(BIO_READ, BLK, buf + 1024, 512, 0, &d);
+	bdev_submit(bd, bios, 3);
+	wait_event(&d, atomic_load(&d.ended) == 3);
+	assert_int_equal(d.failed, 1);
+	assert_int_equal(d.error, -ENXIO);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* The image shrinks under us: inline, by bio, and in the middle of a bio. */
+static void test_read_past_the_end_of_the_file_is_eio(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(16 * BLK);
+
+	assert_int_equal(truncate(image, 8 * BLK), 0);
+	assert_int_equal(bdev_read(bd, 8 * BLK, buf, BLK), -EIO);
+	assert_int_equal(one_bio(bd, BIO_READ, 8 * BLK, buf, BLK, 0), -EIO);
+	assert_int_equal(bdev_read(bd, 4 * BLK, buf, 8 * BLK), -EIO);
+	assert_int_equal(one_bio(bd, BIO_READ, 4 * BLK, buf, 8 * BLK, 0), -EIO);
+	assert_int_equal(truncate(image, 8 * BLK + 100), 0);
+	assert_int_equal(one_bio(bd, BIO_READ, 4 * BLK, buf, 8 * BLK, 0), -EIO);
+	assert_int_equal(bdev_read(bd, 8 * BLK, buf, BLK), -EIO);
+	assert_int_equal(bdev_read(bd, 4 * BLK, buf, 4 * BLK), 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* ---- many at once ---- */
+
+#define SUBMITTERS 4
+#define ROUNDS 12
+#define SLOT_BLOCKS 64u
+
+struct submitter {
+	struct bdev *bd;
+	u32 nr;
+	struct thread *t;
+};
+
+static void submit_main(void *arg)
+{
+	struct submitter *s = arg;
+	char *buf = io_alloc(SLOT_BLOCKS * BLK);
+	u64 base = (u64)s->nr * SLOT_BLOCKS * BLK;
+
+	for (u32 round = 0; round < ROUNDS; round++) {
+		for (int op = BIO_WRITE; op >= BIO_READ; op--) {
+			struct bio *bios[SLOT_BLOCKS];
+			struct done d = { 0 };
+
+			if (op == BIO_WRITE)
+				fill(buf, SLOT_BLOCKS * BLK, base, round);
+			else
+				memset(buf, 0, SLOT_BLOCKS * BLK);
+			for (u32 i = 0; i < SLOT_BLOCKS; i++)
+				bios[i] = make_bio((enum bio_op)op, base + i * BLK,
+						   buf + i * BLK, BLK, 0, &d);
+			bdev_submit(s->bd, bios, SLOT_BLOCKS);
+			wait_event(&d, atomic_load(&d.ended) == SLOT_BLOCKS);
+			assert_int_equal(d.failed, 0);
+		}
+		check(buf, SLOT_BLOCKS * BLK, base, round);
+		assert_int_equal(bdev_read(s->bd, base, buf, SLOT_BLOCKS * BLK), 0);
+		check(buf, SLOT_BLOCKS * BLK, base, round);
+	}
+	io_free(buf);
+}
+
+static void run_submitters(void)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	struct submitter s[SUBMITTERS];
+
+	for (u32 i = 0; i < SUBMITTERS; i++) {
+		s[i] = (struct submitter){ .bd = bd, .nr = i };
+		assert_int_equal(thread_create(&s[i].t, "sub", submit_main, &s[i]), 0);
+	}
+	for (u32 i = 0; i < SUBMITTERS; i++)
+		thread_join(s[i].t);
+	bdev_close(bd);
+}
+
+static void test_concurrent_submitters(void **state)
+{
+	run_submitters();
+}
+
+static void test_partial_and_refused_submissions(void **state)
+{
+	atomic_store(&fault.submit_max, 3);
+	atomic_store(&fault.submit_eagain, 30);
+	atomic_store(&fault.short_events, 30);
+	run_submitters();
+	assert_int_equal(fault.submit_eagain, 0);
+	assert_int_equal(fault.short_events, 0);
+}
+
+/* io_submit that refuses for good: the helper does the work. */
+static void test_submission_refused_for_long(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK);
+
+	fill(buf, BLK, 0, 1);
+	atomic_store(&fault.submit_eagain, 8);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), 0);
+	assert_int_equal(fault.submit_eagain, 0);
+	assert_int_equal(bd->bd_stats.retries, 8);
+	memset(buf, 0, BLK);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	check(buf, BLK, 0, 1);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_more_bios_than_slots(void **state)
+{
+	enum { NR = 700 };
+	struct bdev *bd = open_ok(image, false, 0);
+	struct bio *bios[NR];
+	char *buf = io_alloc(NR * BLK);
+	struct done d = { 0 };
+
+	fill(buf, NR * BLK, 0, 5);
+	for (u32 i = 0; i < NR; i++)
+		bios[i] = make_bio(BIO_WRITE, i * BLK, buf + i * BLK, BLK, 0, &d);
+	bdev_submit(bd, bios, NR);
+	wait_event(&d, atomic_load(&d.ended) == NR);
+	assert_int_equal(d.failed, 0);
+	memset(buf, 0, NR * BLK);
+	assert_int_equal(bdev_read(bd, 0, buf, NR * BLK), 0);
+	check(buf, NR * BLK, 0, 5);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_failed_event_reaches_the_bio(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(1u << 20);
+
+	memset(buf, 0, 1u << 20);
+	atomic_store(&fault.error_events, 1);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), -EIO);
+	atomic_store(&fault.error_events, 1);
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), -EIO);
+	assert_int_equal(bd->bd_stats.errors, 2);
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* ---- durability ---- */
+
+static void test_fua_uses_dsync(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK);
+
+	memset(buf, 1, BLK);
+	assert_int_equal(bdev_write(bd, 0, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(fault.dsync_writes, 1);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(fault.dsync_writes, 2);
+	assert_int_equal(fault.syncs, 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_fua_without_dsync_flushes(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK);
+
+	fill(buf, BLK, 0, 2);
+	atomic_store(&fault.submit_no_dsync, 1);
+	for (int i = 1; i <= 3; i++) {
+		assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, BIO_FUA), 0);
+		assert_int_equal(fault.syncs, i);
+	}
+	assert_int_equal(bdev_write(bd, BLK, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(fault.syncs, 4);
+	assert_int_equal(fault.dsync_writes, 0);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	check(buf, BLK, 0, 2);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_fua_without_dsync_found_inline(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK);
+
+	memset(buf, 1, BLK);
+	atomic_store(&fault.submit_no_dsync, 1);
+	assert_int_equal(bdev_write(bd, 0, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(fault.syncs, 1);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_failed_flush_is_never_forgotten(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+
+	assert_int_equal(bdev_flush(bd), 0);
+	assert_int_equal(fault.syncs, 1);
+	atomic_store(&fault.flush_error, EIO);
+	assert_int_equal(bdev_flush(bd), -EIO);
+	assert_int_equal(bdev_flush(bd), -EIO);
+	assert_int_equal(bd->bd_stats.errors, 2);
+	bdev_close(bd);
+}
+
+static void test_discard_of_an_image_punches(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(4 * BLK), zero[BLK] = { 0 };
+	int err;
+
+	memset(buf, 1, 4 * BLK);
+	assert_int_equal(bdev_write(bd, 0, buf, 4 * BLK, 0), 0);
+	err = bdev_discard(bd, BLK, BLK);
+	if (err != -EOPNOTSUPP) {
+		assert_int_equal(err, 0);
+		assert_int_equal(bdev_read(bd, BLK, buf, BLK), 0);
+		assert_memory_equal(buf, zero, BLK);
+	}
+	assert_int_equal(bdev_read(bd, 2 * BLK, buf, BLK), 0);
+	assert_int_equal(buf[0], 1);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* ---- backing_ops ---- */
+
+static void async_done(void *priv, int error)
+{
+	struct done *d = priv;
+
+	atomic_store(&d->error, error);
+	atomic_fetch_add(&d->ended, 1);
+	wake_up(d);
+}
+
+static void test_backing_ops_read_blocks(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	struct bdev_backing b = { .bd = bd, .blocksize_bits = 12 };
+	const struct backing_ops *ops = &bdev_backing_ops;
+	u32 nr = 700;
+	char *buf = io_alloc(nr * BLK);
+	struct iovec iov = { buf, nr * BLK };
+	struct done d = { 0 };
+
+	fill(buf, nr * BLK, 0, 4);
+	assert_int_equal(bdev_write(bd, 0, buf, nr * BLK, 0), 0);
+	memset(buf, 0, nr * BLK);
+	assert_int_equal(ops->read(&b, 0, nr, &iov, 1), 0);
+	check(buf, nr * BLK, 0, 4);
+	memset(buf, 0, nr * BLK);
+	assert_int_equal(ops->read_async(&b, 0, nr, &iov, 1, async_done, &d), 0);
+	memset(&iov, 0, sizeof(iov)); /* the vector may go */
+	wait_event(&d, atomic_load(&d.ended));
+	assert_int_equal(d.error, 0);
+	check(buf, nr * BLK, 0, 4);
+
+	iov = (struct iovec){ buf, BLK };
+	assert_int_equal(ops->read(&b, IMAGE_BYTES / BLK, 1, &iov, 1), -ENXIO);
+	assert_int_equal(ops->read(&b, UINT64_MAX, 1, &iov, 1), -ENXIO);
+	assert_int_equal(ops->read_async(&b, IMAGE_BYTES / BLK, 1, &iov, 1,
+					 async_done, &d), -ENXIO);
+	assert_int_equal(d.ended, 1);
+
+	assert_int_equal(truncate(image, BLK), 0);
+	memset(&d, 0, sizeof(d));
+	assert_int_equal(ops->read_async(&b, 5, 1, &iov, 1, async_done, &d), 0);
+	wait_event(&d, atomic_load(&d.ended));
+	assert_int_equal(d.error, -EIO);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+/* ---- exclusive use ---- */
+
+/* Opens path in another process; its result. */
+static int open_elsewhere(const char *path, bool readonly)
+{
+	char self[] = "/proc/self/exe", mode[8];
+	char name[256];
+	char *argv[] = { self, mode, name, NULL };
+	extern char **environ;
+	int status;
+	pid_t pid;
+
+	snprintf(mode, sizeof(mode), "%s", readonly ? "ro" : "rw");
+	snprintf(name, sizeof(name), "%s", path);
+	assert_int_equal(posix_spawn(&pid, self, NULL, NULL, argv, environ), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return -WEXITSTATUS(status);
+}
+
+static int open_as_other_process(char **argv)
+{
+	const char *why;
+	struct bdev *bd;
+	int err = bdev_open_aio(argv[2], !strcmp(argv[1], "ro"), 0, &bd, &why);
+
+	if (!err)
+		bdev_close(bd);
+	return -err;
+}
+
+static void test_image_has_one_writer(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+
+	assert_int_equal(open_elsewhere(image, false), -EBUSY);
+	assert_int_equal(open_elsewhere(image, true), -EBUSY);
+	open_fails(image, false, 0, -EBUSY, "in use by another daemon");
+	bdev_close(bd);
+	assert_int_equal(open_elsewhere(image, false), 0);
+}
+
+static void test_readers_share_an_image(void **state)
+{
+	struct bdev *bd = open_ok(image, true, 0);
+	char *buf = io_alloc(BLK);
+
+	assert_true(bd->bd_readonly);
+	assert_int_equal(open_elsewhere(image, true), 0);
+	assert_int_equal(open_elsewhere(image, false), -EBUSY);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	assert_int_equal(bdev_write(bd, 0, buf, BLK, 0), -EROFS);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), -EROFS);
+	assert_int_equal(bdev_discard(bd, 0, BLK), -EROFS);
+	assert_int_equal(bdev_flush(bd), 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void test_what_cannot_be_opened(void **state)
+{
+	char name[400] = "/tmp/";
+
+	memset(name + 5, 'x', 260);
+	open_fails("/nonexistent/image", false, 0, -ENOENT, "cannot find");
+	open_fails("/tmp", false, 0, -EINVAL, "neither");
+	open_fails("/dev/null", false, 0, -EINVAL, "neither");
+	open_fails(image, false, IMAGE_BYTES, -EINVAL, "beyond the end");
+	open_fails(image, false, 100, -EINVAL, "multiple");
+	open_fails(name, false, 0, -ENAMETOOLONG, "cannot find");
+	/* each failure let go of everything */
+	bdev_close(open_ok(image, false, 0));
+	bdev_close(NULL);
+}
+
+/* ---- loop devices ---- */
+
+/* A loop device on the image, or -1. */
+static int loop_create(char *path, size_t size, bool readonly)
+{
+	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int file = open(image, readonly ? O_RDONLY : O_RDWR | O_CLOEXEC);
+	int fd = -1;
+
+	for (int i = 0; ctl >= 0 && fd < 0 && i < 50; i++) {
+		int nr = ioctl(ctl, LOOP_CTL_GET_FREE);
+
+		if (nr < 0)
+			break;
+		snprintf(path, size, "/dev/loop%d", nr);
+		fd = open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+		if (fd >= 0 && ioctl(fd, LOOP_SET_FD, file) < 0) {
+			close(fd); /* taken by somebody else meanwhile */
+			fd = -1;
+		}
+	}
+	if (ctl >= 0)
+		close(ctl);
+	close(file);
+	return fd;
+}
+
+static void loop_destroy(int fd)
+{
+	ioctl(fd, LOOP_CLR_FD);
+	close(fd);
+}
+
+static void test_loop_device_is_claimed(void **state)
+{
+	char path[64];
+	int loop = loop_create(path, sizeof(path), false), fd;
+	struct bdev *bd;
+	char *buf;
+
+	if (loop < 0)
+		skip();
+	buf = io_alloc(1u << 20);
+	bd = open_ok(path, false, 0);
+	assert_true(bd->bd_is_block);
+	assert_int_equal(bd->bd_size, IMAGE_BYTES);
+	fill(buf, 1u << 20, 0, 6);
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), 0);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(bdev_flush(bd), 0);
+	memset(buf, 0, 1u << 20);
+	assert_int_equal(bdev_read(bd, 0, buf, 1u << 20), 0);
+	check(buf, 1u << 20, 0, 6);
+
+	open_fails(path, false, 0, -EBUSY, "already mounted or in use");
+	open_fails(path, true, 0, -EBUSY, "already mounted or in use");
+	open_fails(image, false, 0, -EBUSY, path);
+	assert_int_equal(open_elsewhere(path, false), -EBUSY);
+
+	/* Without the claim O_EXCL is possible, for us is not. */
+	bdev_release_claim(bd);
+	fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+	assert_true(fd >= 0);
+	close(fd);
+	open_fails(path, false, 0, -EBUSY, "in use by another daemon");
+	assert_int_equal(open_elsewhere(path, false), -EBUSY);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), 0);
+	assert_int_equal(bdev_discard(bd, 1u << 20, BLK), 0);
+	bdev_close(bd);
+
+	/* Set up but unused: the image itself may be opened... */
+	bd = open_ok(image, false, 0);
+	/* ...and then the loop device not. */
+	open_fails(path, false, 0, -EBUSY, "backing file");
+	bdev_close(bd);
+	io_free(buf);
+	loop_destroy(loop);
+}
+
+static void test_readonly_device(void **state)
+{
+	char path[64];
+	int loop = loop_create(path, sizeof(path), true);
+	struct bdev *bd;
+	char *buf;
+
+	if (loop < 0)
+		skip();
+	open_fails(path, false, 0, -EROFS, "read-only");
+	bd = open_ok(path, true, 0);
+	buf = io_alloc(BLK);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	bdev_release_claim(bd);
+	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
+	io_free(buf);
+	bdev_close(bd);
+	loop_destroy(loop);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_write_then_read_of_many_sizes),
+		T(test_statistics_count_bios_by_size),
+		T(test_long_vector_is_split),
+		T(test_unaligned_memory_is_bounced),
+		T(test_offset_shifts_the_volume),
+		T(test_range_and_alignment_are_checked),
+		T(test_bad_bio_in_a_batch_ends_alone),
+		T(test_read_past_the_end_of_the_file_is_eio),
+		T(test_concurrent_submitters),
+		T(test_partial_and_refused_submissions),
+		T(test_submission_refused_for_long),
+		T(test_more_bios_than_slots),
+		T(test_failed_event_reaches_the_bio),
+		T(test_fua_uses_dsync),
+		T(test_fua_without_dsync_flushes),
+		T(test_fua_without_dsync_found_inline),
+		T(test_failed_flush_is_never_forgotten),
+		T(test_discard_of_an_image_punches),
+		T(test_backing_ops_read_blocks),
+		T(test_image_has_one_writer),
+		T(test_readers_share_an_image),
+		T(test_what_cannot_be_opened),
+		T(test_loop_device_is_claimed),
+		T(test_readonly_device),
+	};
+
+	log_set_sink(quiet, NULL);
+	thread_register();
+	if (argc == 3)
+		return open_as_other_process(argv);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
