@@ -72,7 +72,7 @@ u64 budget_limit(const struct budget *b)
 
 u64 budget_used(const struct budget *b, enum budget_kind kind)
 {
-	s64 v = counter_read_fast(b->used[kind]);
+	s64 v = counter_sum(b->used[kind]);
 
 	return v > 0 ? (u64)v : 0;
 }

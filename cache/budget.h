@@ -54,7 +54,7 @@ void budget_throttle(struct budget *b);
 u64 budget_drop_all(struct budget *b);
 
 u64 budget_limit(const struct budget *b);
-u64 budget_used(const struct budget *b, enum budget_kind kind);
-u64 budget_used_total(const struct budget *b);
+u64 budget_used(const struct budget *b, enum budget_kind kind); /* exact */
+u64 budget_used_total(const struct budget *b); /* fast; within 1/64 of the limit */
 
 #endif

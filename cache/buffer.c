@@ -77,12 +77,7 @@ static unsigned long hash_block(pblk_t blk)
 	return (unsigned long)(blk ^ blk >> 32);
 }
 
-/*
- * TSan does not see the publication inside liburcu, and b_blocknr is const
- * from before it; everything else is read after the acquire in buffer_tryget().
- */
-__attribute__((no_sanitize("thread"))) static int
-match_block(struct cds_lfht_node *node, const void *key)
+static int match_block(struct cds_lfht_node *node, const void *key)
 {
 	return node_buffer(node)->b_blocknr == *(const pblk_t *)key;
 }
