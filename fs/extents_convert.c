@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/extents_convert.c - extent tree: unwritten -> written after the data is
+ * on the device
+ *
+ * One step handles the part [s, e) of one unwritten extent [x, y):
+ *
+ *   s == x, e == y   set written; merge with both neighbours
+ *   s == x, e <  y   move the border if the extent before it is written and
+ *                    contiguous (sequential writing); else insert [e, y)
+ *   s >  x, e == y   the mirror image; else insert [s, y)
+ *   s >  x, e <  y   split at e, then as above
+ *
+ * Each step inserts at most one entry and leaves a valid tree, so the handle
+ * may be restarted between steps, and a failure leaves at worst an extent
+ * split in two equal halves of state.
+ *
+ * If there is no space for a node, a small extent is written whole: zeroes
+ * are put on the device where it has no data, then all of it is marked
+ * written. That is safe only if nobody else is writing there: a block under
+ * write-out has WRITEBACK set from before its extent is looked up (under
+ * i_data_sem) until it is converted, so with i_data_sem held exclusively and
+ * no such mark in the page cache, whoever comes next will see it written, and
+ * writes after the zeroes. The zeroes are durable before the commit, which
+ * flushes the device before its commit block.
+ *
+ * Locks:  i_data_sem exclusively (RANK_I_DATA) -> leaf lock of the page cache
+ * Never:  a handle restarted with i_data_sem held
+ * Source: ext4-format brief 6, 12.1
+ */
+#include "fs/extents_internal.h"
+
+#define ZEROOUT_BYTES (32u << 10)
+
+/* One conversion: the extent at the leaf's pos, of which [s, end) is to be written. */
+struct conv {
+	struct handle *h;
+	struct ext_path *p;
+	struct ext4_extent_header *leaf;
+	u32 i;         /* its index in the leaf */
+	struct ext e;
+	lblk_t s;
+	u64 end;
+};
+
+static struct ext conv_part(const struct conv *c, u64 from, u64 to, bool unwritten)
+{
+	return (struct ext){
+		.lblk = (lblk_t)from,
+		.len = (u32)(to - from),
+		.pblk = c->e.pblk + (from - c->e.lblk),
+		.unwritten = unwritten,
+	};
+}
+
+/* Marks the whole extent written, in place. The leaf is accessible. */
+static void conv_all(struct conv *c)
+{
+	c->e.unwritten = false;
+	ext_set(c->leaf, c->i, &c->e);
+	ext_merge_pair(c->leaf, c->i);
+	if (c->i > 0)
+		ext_merge_pair(c->leaf, c->i - 1);
+	ext_dirty(c->h, c->p, c->p->depth);
+}
+
+/* [x, end) goes to the written extent before it, if that is contiguous. */
+static bool conv_into_left(struct conv *c)
+{
+	struct ext left, head = conv_part(c, c->e.lblk, c->end, false);
+	struct ext tail = conv_part(c, c->end, ext_end(&c->e), true);
+
+	if (c->i == 0)
+		return false;
+	left = ext_get(c->leaf, c->i - 1);
+	if (!ext_mergeable(&left, &head))
+		return false;
+	left.len += head.len;
+	ext_set(c->leaf, c->i - 1, &left);
+	ext_set(c->leaf, c->i, &tail);
+	ext_dirty(c->h, c->p, c->p->depth);
+	return true;
+}
+
+/* [s, y) goes to the written extent after it. */
+static bool conv_into_right(struct conv *c)
+{
+	struct ext right, tail = conv_part(c, c->s, ext_end(&c->e), false);
+	struct ext head = conv_part(c, c->e.lblk, c->s, true);
+
+	if (c->i + 1 >= eh_entries(c->leaf))
+		return false;
+	right = ext_get(c->leaf, c->i + 1);
+	if (!ext_mergeable(&tail, &right))
+		return false;
+	tail.len += right.len;
+	ext_set(c->leaf, c->i + 1, &tail);
+	ext_set(c->leaf, c->i, &head);
+	ext_dirty(c->h, c->p, c->p->depth);
+	return true;
+}
+
+/* The extent becomes [x, at) and [at, y), each in the given state. */
+static int conv_split(struct conv *c, u64 at, bool first_unwritten, bool second_unwritten)
+{
+	struct ext a = conv_part(c, c->e.lblk, at, first_unwritten);
+	struct ext b = conv_part(c, at, ext_end(&c->e), second_unwritten);
+	struct ext_room room;
+	int err = ext_insert_prepare(c->h, c->p, &room);
+
+	if (err)
+		return err;
+	ext_set(c->leaf, c->i, &a);
+	ext_insert(c->h, c->p, &b, &room);
+	return 0;
+}
+
+/* Nothing of [from, to) is dirty or on its way to the device. */
+static bool conv_quiet(struct ext4_inode *ei, u64 from, u64 to)
+{
+	return from >= to ||
+	       mapping_next_dirty(&ei->vfs.i_mapping, (lblk_t)from, (lblk_t)to) == to;
+}
+
+static int zero_blocks(struct ext4_sb *sbi, const void *zeroes, const struct ext *e)
+{
+	if (e->len == 0)
+		return 0;
+	return bdev_write(sbi->bdev, e->pblk << sbi->s.s_blocksize_bits, zeroes,
+			  (size_t)e->len << sbi->s.s_blocksize_bits, 0);
+}
+
+/*
+ * Zeroes the rest of a small extent on the device, so that all of it can be
+ * written (there is access to the leaf). -ENOSPC: not allowed: it is large,
+ * reaches beyond what the size will cover, or somebody else is writing to it.
+ */
+static int conv_zeroout(struct conv *c)
+{
+	struct ext4_inode *ei = c->p->ei;
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 bits = sbi->s.s_blocksize_bits;
+	u64 y = ext_end(&c->e);
+	u64 covered = max_of(DIV_ROUND_UP(ei->i_disksize, sbi->s.s_blocksize), c->end);
+	struct ext head = conv_part(c, c->e.lblk, c->s, true);
+	struct ext tail = conv_part(c, c->end, y, true);
+	void *zeroes;
+	int err;
+
+	if ((u64)c->e.len << bits > ZEROOUT_BYTES || y > covered ||
+	    !conv_quiet(ei, c->e.lblk, c->s) || !conv_quiet(ei, c->end, y))
+		return -ENOSPC;
+	zeroes = io_alloc(ZEROOUT_BYTES);
+	if (!zeroes)
+		return -ENOMEM;
+	memset(zeroes, 0, ZEROOUT_BYTES);
+	err = zero_blocks(sbi, zeroes, &head);
+	if (!err)
+		err = zero_blocks(sbi, zeroes, &tail);
+	io_free(zeroes);
+	if (!err)
+		conv_all(c);
+	return err;
+}
+
+static int conv_step(struct conv *c)
+{
+	u64 y = ext_end(&c->e);
+	int err = ext_access(c->h, c->p, c->p->depth, c->p->depth);
+
+	if (err)
+		return err;
+	if (c->s == c->e.lblk && c->end == y) {
+		conv_all(c);
+		return 0;
+	}
+	if (c->s == c->e.lblk) {
+		if (conv_into_left(c))
+			return 0;
+		err = conv_split(c, c->end, false, true);
+	} else if (c->end == y) {
+		if (conv_into_right(c))
+			return 0;
+		err = conv_split(c, c->s, true, false);
+	} else {
+		/* The next step finds [x, end). */
+		err = conv_split(c, c->end, true, true);
+	}
+	if (err == -ENOSPC || err == -EAGAIN) {
+		int zerr = conv_zeroout(c);
+
+		if (zerr != -ENOSPC)
+			err = zerr;
+	}
+	return err;
+}
+
+/* A step at *cur; moves it on when there is nothing (more) to do there. */
+static int convert_at(struct handle *h, struct ext4_inode *ei, u64 *cur, u64 end)
+	REQUIRES(&ei->i_data_sem)
+{
+	struct ext_path p;
+	struct conv c = { .h = h, .p = &p };
+	int err = ext_find(ei, (lblk_t)*cur, &p);
+
+	if (err)
+		return err;
+	c.leaf = ext_path_leaf(&p)->eh;
+	if (ext_path_leaf(&p)->pos >= 0) {
+		c.i = (u32)ext_path_leaf(&p)->pos;
+		c.e = ext_get(c.leaf, c.i);
+	}
+	if (*cur >= ext_end(&c.e)) {
+		err = ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, -EFSCORRUPTED,
+				 "block %u was written but is not mapped", (u32)*cur);
+		goto out_path;
+	}
+	c.s = (lblk_t)*cur;
+	c.end = min_of(end, ext_end(&c.e));
+	if (!c.e.unwritten) {
+		*cur = c.end;
+		goto out_path;
+	}
+	err = ext_ensure(h, ei, ext_insert_step_credits(p.depth), 0);
+	if (err == 0)
+		err = conv_step(&c);
+	else if (err == 1)
+		err = 0; /* restarted: the path is stale */
+out_path:
+	ext_path_put(&p);
+	return err;
+}
+
+int ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei, lblk_t lblk, u32 len)
+{
+	u64 cur = lblk, end = min_of((u64)lblk + len, EXT_LBLK_END);
+	int err = 0;
+
+	if (!ext_inode_has_extents(ei))
+		return 0; /* block maps have no unwritten state */
+	rwsem_down_write(&ei->i_data_sem);
+	while (!err && cur < end)
+		err = convert_at(h, ei, &cur, end);
+	/* Half of what fits, so that the next insertion need not grow the tree again. */
+	if (!err)
+		err = ext_fold(h, ei, 2);
+	rwsem_up_write(&ei->i_data_sem);
+	return err;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/extents_internal.h - what the files of the extent tree share
+ *
+ * A path is the chain of nodes from the root in i_block (level 0) to a leaf
+ * (level `depth`), with the entry taken in each. It is valid while i_data_sem
+ * is held without a break, and until the first insertion or removal.
+ *
+ *   extents.c          walking, ext4_map_blocks(), ext4_map_create()
+ *   extents_insert.c   making room: splits, growth, merging
+ *   extents_convert.c  unwritten -> written
+ *   extents_remove.c   truncate and punch
+ *   extents_check.c    what is believed of a block read from disk
+ *   indirect.c         the block maps of ext2 and ext3
+ *
+ * Locks: i_data_sem, by the public functions; all here run inside it.
+ * Source: ext4-format brief section 6; Documentation/filesystems/ext4/ifork.rst.
+ */
+#ifndef SLUICE_FS_EXTENTS_INTERNAL_H
+#define SLUICE_FS_EXTENTS_INTERNAL_H
+
+#include "fs/ext4.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define EXT_LEVELS (EXT4_EXT_MAX_DEPTH + 1)
+#define EXT_ENTRY_BYTES 12u
+/* The first block that no file has. */
+#define EXT_LBLK_END ((u64)LBLK_MAX + 1)
+
+/* Credits that every step leaves in the handle: the inode, and a little for
+ * what the caller does next (orphan list, size). */
+#define EXT_SLACK_CREDITS 8u
+/* A removal step frees data in at most this many groups ... */
+#define EXT_REMOVE_GROUPS 4u
+/* ... and revokes at most this many blocks of data. */
+#define EXT_REMOVE_REVOKES 64u
+
+/* One extent, decoded. */
+struct ext {
+	lblk_t lblk;
+	u32 len;
+	pblk_t pblk;
+	bool unwritten;
+};
+
+struct ext_node {
+	struct buffer *b;              /* referenced; NULL: the root */
+	struct ext4_extent_header *eh; /* in b's memory, or i_block */
+	int pos;   /* entry taken: the last with key <= block looked for; leaf: -1 for none */
+	u64 bound; /* all keys of the node are below this */
+};
+
+struct ext_path {
+	struct ext4_inode *ei;
+	u32 depth;
+	struct ext_node n[EXT_LEVELS];
+};
+
+/* Blocks for new nodes, allocated before anything is changed. */
+struct ext_room {
+	u32 nr, used;
+	pblk_t blk[EXT_LEVELS];
+	struct buffer *b[EXT_LEVELS]; /* with create access; NULL before ext_room_buffers() */
+};
+
+/* ---- entries ---- */
+
+static inline u32 eh_entries(const struct ext4_extent_header *eh)
+{
+	return le16_to_cpu(eh->eh_entries);
+}
+static inline u32 eh_max(const struct ext4_extent_header *eh)
+{
+	return le16_to_cpu(eh->eh_max);
+}
+static inline u32 eh_depth(const struct ext4_extent_header *eh)
+{
+	return le16_to_cpu(eh->eh_depth);
+}
+static inline void eh_set_entries(struct ext4_extent_header *eh, u32 n)
+{
+	eh->eh_entries = cpu_to_le16((u16)n);
+}
+static inline struct ext4_extent_header *ext_root(struct ext4_inode *ei)
+{
+	return (struct ext4_extent_header *)(void *)ei->i_block;
+}
+static inline struct ext4_extent_header *ext_buffer_header(const struct buffer *b)
+{
+	return (struct ext4_extent_header *)(void *)b->b_data;
+}
+/* The leaf entry or index entry i; both are 12 bytes and begin with the key. */
+static inline struct ext4_extent *ext_leaf(const struct ext4_extent_header *eh, u32 i)
+{
+	return (struct ext4_extent *)(uintptr_t)(eh + 1) + i;
+}
+static inline struct ext4_extent_idx *ext_idx(const struct ext4_extent_header *eh, u32 i)
+{
+	return (struct ext4_extent_idx *)(uintptr_t)(eh + 1) + i;
+}
+static inline lblk_t ext_key(const struct ext4_extent_header *eh, u32 i)
+{
+	return le32_to_cpu(ext_idx(eh, i)->ei_block);
+}
+static inline pblk_t ext_idx_pblk(const struct ext4_extent_idx *ix)
+{
+	return le32_to_cpu(ix->ei_leaf_lo) | (pblk_t)le16_to_cpu(ix->ei_leaf_hi) << 32;
+}
+
+static inline struct ext ext_get(const struct ext4_extent_header *eh, u32 i)
+{
+	const struct ext4_extent *x = ext_leaf(eh, i);
+	u32 len = le16_to_cpu(x->ee_len);
+	bool unwritten = len > EXT4_EXT_INIT_MAX_LEN;
+
+	return (struct ext){
+		.lblk = le32_to_cpu(x->ee_block),
+		.len = unwritten ? len - EXT4_EXT_INIT_MAX_LEN : len,
+		.pblk = le32_to_cpu(x->ee_start_lo) |
+			(pblk_t)le16_to_cpu(x->ee_start_hi) << 32,
+		.unwritten = unwritten,
+	};
+}
+static inline void ext_encode(struct ext4_extent *x, const struct ext *e)
+{
+	u32 len = e->unwritten ? e->len + EXT4_EXT_INIT_MAX_LEN : e->len;
+
+	x->ee_block = cpu_to_le32(e->lblk);
+	x->ee_len = cpu_to_le16((u16)len);
+	x->ee_start_hi = cpu_to_le16((u16)(e->pblk >> 32));
+	x->ee_start_lo = cpu_to_le32((u32)e->pblk);
+}
+static inline void ext_set(struct ext4_extent_header *eh, u32 i, const struct ext *e)
+{
+	ext_encode(ext_leaf(eh, i), e);
+}
+static inline u64 ext_end(const struct ext *e)
+{
+	return (u64)e->lblk + e->len;
+}
+static inline u32 ext_len_limit(bool unwritten)
+{
+	return unwritten ? EXT4_EXT_UNWRITTEN_MAX_LEN : EXT4_EXT_INIT_MAX_LEN;
+}
+/* Could b, which follows a, be one extent with it? */
+static inline bool ext_mergeable(const struct ext *a, const struct ext *b)
+{
+	return a->unwritten == b->unwritten && ext_end(a) == b->lblk &&
+	       a->pblk + a->len == b->pblk &&
+	       a->len + b->len <= ext_len_limit(a->unwritten);
+}
+
+/* EXTENTS_FL never changes while the inode lives; other flags may meanwhile. */
+static inline bool ext_inode_has_extents(const struct ext4_inode *ei)
+{
+	return __atomic_load_n(&ei->vfs.i_flags, __ATOMIC_RELAXED) & EXT4_EXTENTS_FL;
+}
+
+/* Entries of a node that fills a block. */
+static inline u32 ext_block_max(const struct super_block *sb)
+{
+	return (sb->s_blocksize - (u32)sizeof(struct ext4_extent_header)) / EXT_ENTRY_BYTES;
+}
+
+/* ---- extents_check.c ---- */
+extern const struct buffer_type ext4_extent_block_type;
+/*
+ * Does the block just read at level `level` fit where the index entry points
+ * to it? (Depth one less than its parent's, first key the entry's, all below
+ * the next entry's.) Reported; -EFSCORRUPTED.
+ */
+int __must_check ext_check_child(const struct ext_path *p, u32 level,
+				 const struct buffer *b, lblk_t key);
+
+/* ---- extents.c ---- */
+/* Path to the leaf where lblk belongs. On error nothing is held. */
+int __must_check ext_find(struct ext4_inode *ei, lblk_t lblk, struct ext_path *p)
+	REQUIRES_SHARED(&ei->i_data_sem);
+void ext_path_put(struct ext_path *p);
+static inline struct ext_node *ext_path_leaf(struct ext_path *p)
+{
+	return &p->n[p->depth];
+}
+/* Most blocks a step that inserts one extent changes in a tree of this depth:
+ * the path, a new node at each level and one for growth, bitmaps for those. */
+static inline u32 ext_insert_step_credits(u32 depth)
+{
+	return depth + (depth + 1) * (1 + EXT4_ALLOC_CREDITS);
+}
+/*
+ * Makes sure of credits, with EXT_SLACK_CREDITS to spare. 1: the handle was
+ * restarted (the inode written before), i_data_sem was dropped: start again.
+ */
+int __must_check ext_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks,
+			    u32 revokes) REQUIRES(&ei->i_data_sem);
+
+/* ---- extents_insert.c ---- */
+/* Write access to the path's buffers of levels [top, bottom] (the root has none). */
+int __must_check ext_access(struct handle *h, struct ext_path *p, u32 top, u32 bottom);
+/* The highest level that changes if an extent is inserted after the leaf's pos. */
+u32 ext_insert_top(const struct ext_path *p);
+void ext_dirty(struct handle *h, struct ext_path *p, u32 level);
+/* The first key of the node at `level` changed: tells the ancestors (to which
+ * there is access). */
+void ext_fix_keys(struct handle *h, struct ext_path *p, u32 level);
+/* Takes entries [i, i+nr) out of a node; does not mark it dirty. */
+void ext_cut(struct ext4_extent_header *eh, u32 i, u32 nr);
+/* New nodes needed to insert one entry into the path's leaf. */
+u32 ext_room_needed(const struct ext_path *p);
+/* Allocates their blocks; -ENOSPC, -EAGAIN: none are held. alloc_flags are added. */
+int __must_check ext_room_alloc(struct handle *h, struct ext_path *p, u32 alloc_flags,
+				struct ext_room *room);
+/* And their buffers; on error the room is as after ext_room_alloc(). */
+int __must_check ext_room_buffers(struct handle *h, struct ext_path *p,
+				  struct ext_room *room);
+/* Gives an unused room's blocks back. */
+void ext_room_undo(struct handle *h, struct ext4_inode *ei, struct ext_room *room);
+/* All of the above for one insertion after the leaf's pos: access, blocks, buffers. */
+int __must_check ext_insert_prepare(struct handle *h, struct ext_path *p,
+				    struct ext_room *room);
+/* Inserts after the leaf's pos, using up the room (i_blocks included). The
+ * path is stale then. Cannot fail. */
+void ext_insert(struct handle *h, struct ext_path *p, const struct ext *e,
+		struct ext_room *room);
+/* If leaf entries i and i+1 can be one: makes them so. Not marked dirty. */
+bool ext_merge_pair(struct ext4_extent_header *eh, u32 i);
+
+/* ---- extents_remove.c ---- */
+/*
+ * After the reference to them is gone from the tree: frees a block of the tree
+ * itself (b: its buffer, whose reference is consumed), or a run of data; i_blocks
+ * falls. An error is reported: the blocks are lost then, never used twice.
+ */
+int __must_check ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b);
+int __must_check ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk,
+			       u32 len, bool forget);
+/* Longest run of data that one removal step may free. */
+u32 ext_remove_cap(const struct ext4_sb *sbi, bool forget);
+/* Groups that [blk, blk+len) touches. */
+static inline u32 ext_groups_of(const struct ext4_sb *sbi, pblk_t blk, u32 len)
+{
+	return ext4_block_group(sbi, blk + len - 1) - ext4_block_group(sbi, blk) + 1;
+}
+/*
+ * While the root has a single child of at most `most` entries (that fit):
+ * takes them into the root and frees the child. Stops silently if credits
+ * cannot be had without a restart.
+ */
+int __must_check ext_fold(struct handle *h, struct ext4_inode *ei, u32 most)
+	REQUIRES(&ei->i_data_sem);
+
+/* ---- indirect.c ---- */
+int __must_check ext4_ind_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
+	REQUIRES_SHARED(&ei->i_data_sem);
+int __must_check ext4_ind_remove(struct handle *h, struct ext4_inode *ei, lblk_t start,
+				 u64 end, bool forget) REQUIRES(&ei->i_data_sem);
+
+#endif
