@@ -783,9 +783,11 @@ int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
 }
 
 /*
- * An inode that is being deleted stays in its slot a little longer than its
- * bit in the bitmap: wait for its end. evict_inode() frees the number as its
- * last journalled step, so our caller's handle does not keep it from ending.
+ * Two that are busy in the slot may be innocent; wait for their end. One that
+ * is being deleted stays a little longer than its bit in the bitmap does
+ * (evict_inode() frees the number as its last journalled step, so our caller's
+ * handle does not keep it from ending). And somebody with a stale number may
+ * be about to find out, reading it, that it is not in use.
  */
 int icache_insert(struct super_block *sb, struct inode *inode)
 {
@@ -798,7 +800,7 @@ int icache_insert(struct super_block *sb, struct inode *inode)
 	inode_prepare(sb, inode);
 	for (;;) {
 		struct inode *old;
-		bool dying;
+		bool busy;
 		u64 v;
 
 		error = tree_insert(ic, inode, true);
@@ -811,9 +813,9 @@ int icache_insert(struct super_block *sb, struct inode *inode)
 			return -EFSCORRUPTED;
 		}
 		old = slot_inode(v);
-		dying = !old || inode_state(old) & (I_FREEING | I_BAD);
+		busy = !old || inode_state(old) & (I_NEW | I_FREEING | I_BAD);
 		rcu_read_unlock();
-		if (!dying)
+		if (!busy)
 			return -EFSCORRUPTED;
 		if (old)
 			slot_wait(ic, ino, old);

@@ -103,8 +103,8 @@ int __must_check icache_get(struct super_block *sb, ino_nr ino, struct inode **o
  * i_ino set), with I_NEW and one reference: nobody can use it until inode_unlock_new().
  * 0, -ENOMEM, -EFSCORRUPTED (the number is in the cache already: the on-disk
  * bitmap lied). On error the caller still owns the memory.
- * An old inode of this number may be at the very end of its deletion: waited
- * for, even inside a handle. So evict_inode(delete) frees the number in the
+ * An old inode of this number may be at the very end of its deletion, or a stale
+ * number being read (to -ESTALE): waited for, even inside a handle. So evict_inode(delete) frees the number in the
  * bitmap with its last handle and waits for no commit after that.
  */
 int __must_check icache_insert(struct super_block *sb, struct inode *inode);

@@ -1,0 +1,1151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/cache/test_icache.c - the inode cache over a file system in memory
+ *
+ * The fake file system keeps what a disk would keep of each inode, and beside
+ * it what must hold: how many incarnations are in memory (one at the most),
+ * how many lookups the kernel has (an inode is deleted at 0 only), and how many
+ * objects are alive (none at the end).
+ */
+#include "tests/unit/cache/cache_test.h"
+
+#include "cache/icache.h"
+#include "lib/counter.h"
+
+#define MAX_INO 1000000u /* four shards */
+#define NR_DISK 4096u    /* inodes that exist */
+
+/* RESERVED: the bit is set, the inode table not yet written. */
+enum disk_state { DISK_FREE, DISK_RESERVED, DISK_USED };
+
+struct disk_inode {
+	enum disk_state state; /* [fs.lock] */
+	u32 nlink;             /* [fs.lock] */
+	u32 generation;        /* [fs.lock] */
+	_Atomic u32 incarnations;
+	_Atomic u32 reads;
+	_Atomic u32 deletes;
+	_Atomic u64 lookups;   /* what the kernel has */
+};
+
+static struct {
+	struct spinlock lock;
+	struct disk_inode d[NR_DISK];
+	_Atomic s64 alive;        /* objects between alloc and free */
+	_Atomic u32 read_error;   /* errno for the next reads, 0 for none */
+	_Atomic bool read_gate, evict_gate; /* closed */
+	_Atomic u32 at_read, at_evict;
+	_Atomic u32 evicted;      /* without deletion */
+	_Atomic bool no_memory;
+} fs;
+
+static struct super_block sb;
+
+static struct disk_inode *disk_of(ino_nr ino)
+{
+	thread_check(ino < NR_DISK);
+	return &fs.d[ino];
+}
+
+static struct inode *fs_alloc_inode(struct super_block *s)
+{
+	struct inode *inode;
+
+	if (atomic_load(&fs.no_memory))
+		return NULL;
+	inode = calloc(1, sizeof(*inode));
+	if (!inode)
+		return NULL;
+	inode_init_once(inode);
+	atomic_fetch_add(&fs.alive, 1);
+	return inode;
+}
+
+static void fs_free_inode(struct inode *inode)
+{
+	inode_destroy_locks(inode);
+	free(inode);
+	atomic_fetch_sub(&fs.alive, 1);
+}
+
+static int fs_read_inode(struct inode *inode)
+{
+	struct disk_inode *d;
+	int error = 0;
+
+	if (inode->i_ino >= NR_DISK)
+		return -ESTALE;
+	d = disk_of(inode->i_ino);
+	thread_check(atomic_load(&inode->i_state) & I_NEW);
+	atomic_fetch_add(&d->reads, 1);
+	atomic_fetch_add(&fs.at_read, 1);
+	wake_up(&fs);
+	wait_event(&fs, !atomic_load(&fs.read_gate));
+	atomic_fetch_sub(&fs.at_read, 1);
+	if (atomic_load(&fs.read_error))
+		return -(int)atomic_load(&fs.read_error);
+	spin_lock(&fs.lock);
+	if (d->state != DISK_USED)
+		error = -ESTALE;
+	inode->i_nlink = d->nlink;
+	inode->i_generation = d->generation;
+	spin_unlock(&fs.lock);
+	if (!error)
+		thread_check(atomic_fetch_add(&d->incarnations, 1) == 0);
+	return error;
+}
+
+static void fs_evict_inode(struct inode *inode, bool delete)
+{
+	struct disk_inode *d = disk_of(inode->i_ino);
+
+	thread_check(atomic_load(&inode->i_state) & I_FREEING);
+	thread_check(atomic_load(&inode->i_count) == 0);
+	atomic_fetch_add(&fs.at_evict, 1);
+	wake_up(&fs);
+	wait_event(&fs, !atomic_load(&fs.evict_gate));
+	atomic_fetch_sub(&fs.at_evict, 1);
+	thread_check(delete == (inode->i_nlink == 0));
+	thread_check(atomic_fetch_sub(&d->incarnations, 1) == 1);
+	if (!delete) {
+		thread_check(!(atomic_load(&inode->i_state) & I_DIRTY));
+		atomic_fetch_add(&fs.evicted, 1);
+		return;
+	}
+	/* Truncation marks the inode dirty on the way. */
+	inode_mark_dirty(inode, I_DIRTY_INODE);
+	thread_check(atomic_load(&d->lookups) == 0);
+	atomic_fetch_add(&d->deletes, 1);
+	/* Last: from now on the number can be had again. */
+	spin_lock(&fs.lock);
+	thread_check(d->state == DISK_USED && d->nlink == 0);
+	thread_check(d->generation == inode->i_generation);
+	d->state = DISK_FREE;
+	spin_unlock(&fs.lock);
+}
+
+static const struct super_ops fs_ops = {
+	.alloc_inode = fs_alloc_inode,
+	.free_inode = fs_free_inode,
+	.read_inode = fs_read_inode,
+	.evict_inode = fs_evict_inode,
+};
+
+static int setup(void **state)
+{
+	test_log_begin();
+	memset(&fs, 0, sizeof(fs));
+	memset(&sb, 0, sizeof(sb));
+	spin_init(&fs.lock, RANK_STATS);
+	for (u32 i = 0; i < NR_DISK; i++) {
+		fs.d[i].state = DISK_USED;
+		fs.d[i].nlink = 1;
+		fs.d[i].generation = i;
+	}
+	sb.s_op = &fs_ops;
+	sb.s_blocksize = 4096;
+	sb.s_blocksize_bits = 12;
+	strcpy(sb.s_id, "test");
+	sb.s_dirty_bytes = counter_new(0, 4096);
+	assert_non_null(sb.s_dirty_bytes);
+	assert_int_equal(budget_create(8 << 20, &sb.s_budget), 0);
+	assert_int_equal(mapping_cache_create(&sb), 0);
+	assert_int_equal(icache_create(&sb, MAX_INO), 0);
+	return 0;
+}
+
+/* Every test ends with nothing alive, charged, or logged. */
+static int teardown(void **state)
+{
+	icache_destroy(&sb);
+	assert_int_equal(atomic_load(&fs.alive), 0);
+	for (u32 i = 0; i < NR_DISK; i++)
+		assert_int_equal(atomic_load(&fs.d[i].incarnations), 0);
+	mapping_cache_destroy(&sb);
+	assert_int_equal(test_budget_used(sb.s_budget), 0);
+	budget_destroy(sb.s_budget);
+	counter_free(sb.s_dirty_bytes);
+	spin_destroy(&fs.lock);
+	if (!atomic_load(&test_quiet))
+		assert_int_equal(atomic_load(&test_errors), 0);
+	return 0;
+}
+
+static struct inode *must_get(ino_nr ino)
+{
+	struct inode *inode = NULL;
+
+	assert_int_equal(icache_get(&sb, ino, &inode), 0);
+	assert_non_null(inode);
+	assert_int_equal(inode->i_ino, ino);
+	return inode;
+}
+
+static struct icache_stats stats(void)
+{
+	struct icache_stats st;
+
+	icache_get_stats(&sb, &st);
+	return st;
+}
+
+static bool is_cached(ino_nr ino)
+{
+	struct inode *inode = icache_find(&sb, ino);
+
+	inode_put(inode);
+	return inode != NULL;
+}
+
+static void lookup(struct inode *inode, u64 n)
+{
+	atomic_fetch_add(&disk_of(inode->i_ino)->lookups, n);
+	while (n--)
+		inode_lookup_inc(inode);
+}
+
+static void forget(ino_nr ino, u64 n)
+{
+	atomic_fetch_sub(&disk_of(ino)->lookups, n);
+	icache_forget(&sb, ino, n);
+}
+
+/* On disk too, as a journalled unlink would be. */
+static void unlink_inode(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	inode->i_nlink = 0;
+	spin_unlock(&inode->i_lock);
+	spin_lock(&fs.lock);
+	disk_of(inode->i_ino)->nlink = 0;
+	spin_unlock(&fs.lock);
+}
+
+static u32 deletes(ino_nr ino)
+{
+	return atomic_load(&disk_of(ino)->deletes);
+}
+
+/* ---- getting ---- */
+
+static void test_second_get_is_a_hit(void **state)
+{
+	struct inode *a = must_get(12);
+	struct inode *b = must_get(12);
+
+	assert_ptr_equal(a, b);
+	assert_int_equal(atomic_load(&a->i_count), 2);
+	assert_int_equal(a->i_generation, 12);
+	inode_put(a);
+	inode_put(b);
+	b = icache_find(&sb, 12);
+	assert_ptr_equal(a, b);
+	inode_put(b);
+	inode_put(NULL);
+	assert_null(icache_find(&sb, 13));
+	assert_int_equal(atomic_load(&disk_of(12)->reads), 1);
+	assert_int_equal(stats().misses, 1);
+	assert_int_equal(stats().hits, 2);
+	assert_int_equal(stats().inodes, 1);
+}
+
+static void test_numbers_out_of_range(void **state)
+{
+	struct inode *inode;
+
+	assert_int_equal(icache_get(&sb, 0, &inode), -ESTALE);
+	assert_int_equal(icache_get(&sb, MAX_INO + 1, &inode), -ESTALE);
+	assert_int_equal(icache_get(&sb, UINT32_MAX, &inode), -ESTALE);
+	assert_null(icache_find(&sb, UINT32_MAX));
+	icache_forget(&sb, UINT32_MAX, 1);
+	icache_forget(&sb, MAX_INO, 1);
+	/* In range, and not in use. */
+	assert_int_equal(icache_get(&sb, MAX_INO, &inode), -ESTALE);
+}
+
+static void test_failed_read_leaves_nothing(void **state)
+{
+	struct inode *inode;
+
+	atomic_store(&fs.read_error, EIO);
+	assert_int_equal(icache_get(&sb, 12, &inode), -EIO);
+	assert_int_equal(stats().inodes, 0);
+	assert_false(is_cached(12));
+	atomic_store(&fs.read_error, 0);
+	inode_put(must_get(12));
+	assert_int_equal(atomic_load(&disk_of(12)->reads), 2);
+	atomic_store(&fs.no_memory, true);
+	assert_int_equal(icache_get(&sb, 13, &inode), -ENOMEM);
+	atomic_store(&fs.no_memory, false);
+}
+
+struct getter {
+	struct thread *t;
+	ino_nr ino;
+	struct inode *inode;
+	int error;
+	_Atomic bool done;
+};
+
+static void getter_main(void *arg)
+{
+	struct getter *g = arg;
+
+	g->error = icache_get(&sb, g->ino, &g->inode);
+	atomic_store(&g->done, true);
+	wake_up(&fs);
+}
+
+static void getter_start(struct getter *g, ino_nr ino)
+{
+	memset(g, 0, sizeof(*g));
+	g->ino = ino;
+	assert_int_equal(thread_create(&g->t, "get", getter_main, g), 0);
+}
+
+static void close_gate(_Atomic bool *gate)
+{
+	atomic_store(gate, true);
+}
+
+static void open_gate(_Atomic bool *gate)
+{
+	atomic_store(gate, false);
+	wake_up(&fs);
+}
+
+static void test_concurrent_misses_read_once(void **state)
+{
+	struct getter g[4];
+
+	close_gate(&fs.read_gate);
+	for (int i = 0; i < 4; i++)
+		getter_start(&g[i], 12);
+	test_wait(&fs, atomic_load(&fs.at_read) == 1);
+	open_gate(&fs.read_gate);
+	for (int i = 0; i < 4; i++) {
+		thread_join(g[i].t);
+		assert_int_equal(g[i].error, 0);
+		assert_ptr_equal(g[i].inode, g[0].inode);
+	}
+	for (int i = 0; i < 4; i++)
+		inode_put(g[i].inode);
+	assert_int_equal(atomic_load(&disk_of(12)->reads), 1);
+}
+
+static void test_waiters_of_a_failed_read_return(void **state)
+{
+	struct getter g[4];
+
+	atomic_store(&fs.read_error, EIO);
+	close_gate(&fs.read_gate);
+	for (int i = 0; i < 4; i++)
+		getter_start(&g[i], 12);
+	test_wait(&fs, atomic_load(&fs.at_read) == 1);
+	open_gate(&fs.read_gate);
+	for (int i = 0; i < 4; i++) {
+		thread_join(g[i].t);
+		assert_int_equal(g[i].error, -EIO);
+	}
+	assert_int_equal(stats().inodes, 0);
+}
+
+static void shrink_main(void *arg)
+{
+	icache_shrink_all(&sb);
+}
+
+static void test_get_waits_for_eviction_and_reads_again(void **state)
+{
+	struct thread *shrinker;
+	struct getter g;
+
+	inode_put(must_get(12));
+	close_gate(&fs.evict_gate);
+	assert_int_equal(thread_create(&shrinker, "shrink", shrink_main, NULL), 0);
+	test_wait(&fs, atomic_load(&fs.at_evict) == 1);
+	getter_start(&g, 12);
+	for (int i = 0; i < 100; i++)
+		sched_yield();
+	assert_false(atomic_load(&g.done));
+	assert_int_equal(atomic_load(&disk_of(12)->reads), 1);
+	open_gate(&fs.evict_gate);
+	thread_join(g.t);
+	thread_join(shrinker);
+	assert_int_equal(g.error, 0);
+	assert_int_equal(atomic_load(&disk_of(12)->reads), 2);
+	inode_put(g.inode);
+}
+
+/* ---- new inodes ---- */
+
+static struct inode *new_inode(ino_nr ino)
+{
+	struct inode *inode = fs_alloc_inode(&sb);
+
+	thread_check(inode);
+	inode->i_ino = ino;
+	inode->i_nlink = 1;
+	inode->i_generation = disk_of(ino)->generation;
+	return inode;
+}
+
+static void test_new_inode_is_usable_when_unlocked(void **state)
+{
+	struct inode *inode = new_inode(20);
+	struct getter g;
+
+	assert_int_equal(icache_insert(&sb, inode), 0);
+	atomic_fetch_add(&disk_of(20)->incarnations, 1);
+	inode_mark_dirty(inode, I_DIRTY_INODE);
+	/* Not before it is whole. */
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+	getter_start(&g, 20);
+	for (int i = 0; i < 100; i++)
+		sched_yield();
+	assert_false(atomic_load(&g.done));
+	inode_unlock_new(inode);
+	thread_join(g.t);
+	assert_int_equal(g.error, 0);
+	assert_ptr_equal(g.inode, inode);
+	assert_int_equal(atomic_load(&disk_of(20)->reads), 0);
+	inode_put(g.inode);
+	g.inode = icache_next_dirty(&sb, UINT64_MAX);
+	assert_ptr_equal(g.inode, inode);
+	inode_clear_dirty(inode, I_DIRTY);
+	icache_written(inode);
+	inode_put(inode);
+	inode_put(inode);
+}
+
+static void test_new_inode_over_an_old_one(void **state)
+{
+	struct inode *old = must_get(20);
+	struct inode *inode = new_inode(20);
+
+	assert_int_equal(icache_insert(&sb, inode), -EFSCORRUPTED);
+	lookup(old, 1);
+	inode_put(old);
+	icache_shrink_all(&sb);
+	assert_int_equal(stats().shadows, 1);
+	assert_int_equal(icache_insert(&sb, inode), -EFSCORRUPTED);
+	forget(20, 1);
+	inode->i_ino = MAX_INO + 1;
+	assert_int_equal(icache_insert(&sb, inode), -EFSCORRUPTED);
+	fs_free_inode(inode);
+}
+
+static void put_main(void *arg)
+{
+	inode_put(arg);
+}
+
+struct inserter {
+	struct inode *inode;
+	int error;
+	_Atomic bool done;
+};
+
+static void insert_main(void *arg)
+{
+	struct inserter *in = arg;
+
+	in->error = icache_insert(&sb, in->inode);
+	atomic_store(&in->done, true);
+}
+
+static void test_number_reused_while_deletion_ends(void **state)
+{
+	struct inode *old = must_get(20);
+	struct inserter in = { .inode = new_inode(20) };
+	struct thread *putter, *t;
+
+	unlink_inode(old);
+	close_gate(&fs.evict_gate);
+	assert_int_equal(thread_create(&putter, "put", put_main, old), 0);
+	test_wait(&fs, atomic_load(&fs.at_evict) == 1);
+	assert_int_equal(thread_create(&t, "insert", insert_main, &in), 0);
+	for (int i = 0; i < 100; i++)
+		sched_yield();
+	assert_false(atomic_load(&in.done));
+	open_gate(&fs.evict_gate);
+	thread_join(putter);
+	thread_join(t);
+	assert_int_equal(in.error, 0);
+	atomic_fetch_add(&disk_of(20)->incarnations, 1);
+	inode_unlock_new(in.inode);
+	inode_put(in.inode);
+	assert_int_equal(deletes(20), 1);
+}
+
+/* ---- lookups and shadows ---- */
+
+static void test_lookups_survive_eviction(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 3);
+	inode_put(inode);
+	assert_int_equal(icache_shrink_all(&sb), 1);
+	assert_false(is_cached(12));
+	assert_int_equal(stats().shadows, 1);
+	assert_int_equal(stats().inodes, 0);
+	inode = must_get(12);
+	assert_int_equal(inode->i_nlookup, 3);
+	assert_int_equal(stats().shadows, 0);
+	inode_put(inode);
+	forget(12, 3);
+	assert_int_equal(inode->i_nlookup, 0);
+	assert_int_equal(icache_shrink_all(&sb), 1);
+	assert_int_equal(stats().shadows, 0);
+}
+
+static void test_forget_of_a_shadow(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 5);
+	inode_put(inode);
+	icache_shrink_all(&sb);
+	forget(12, 2);
+	assert_int_equal(stats().shadows, 1);
+	inode = must_get(12);
+	assert_int_equal(inode->i_nlookup, 3);
+	inode_put(inode);
+	icache_shrink_all(&sb);
+	forget(12, 3);
+	assert_int_equal(stats().shadows, 0);
+	/* More than there are: no harm. */
+	icache_forget(&sb, 12, 1);
+	inode = must_get(12);
+	icache_forget(&sb, 12, 7);
+	assert_int_equal(inode->i_nlookup, 0);
+	inode_put(inode);
+}
+
+static void test_failed_read_keeps_the_lookups(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 5);
+	inode_put(inode);
+	icache_shrink_all(&sb);
+	atomic_store(&fs.read_error, EIO);
+	assert_int_equal(icache_get(&sb, 12, &inode), -EIO);
+	assert_int_equal(stats().shadows, 1);
+	atomic_store(&fs.read_error, 0);
+	inode = must_get(12);
+	assert_int_equal(inode->i_nlookup, 5);
+	inode_put(inode);
+	forget(12, 5);
+}
+
+static void test_count_too_large_for_a_shadow_stays(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	spin_lock(&inode->i_lock);
+	inode->i_nlookup = 1u << 24;
+	spin_unlock(&inode->i_lock);
+	inode_put(inode);
+	assert_int_equal(icache_shrink_all(&sb), 0);
+	icache_forget(&sb, 12, 1);
+	assert_int_equal(icache_shrink_all(&sb), 1);
+	inode = must_get(12);
+	assert_int_equal(inode->i_nlookup, (1u << 24) - 1);
+	inode_put(inode);
+	icache_forget(&sb, 12, (1u << 24) - 1);
+}
+
+static void test_empty_nodes_are_freed(void **state)
+{
+	/* One leaf each; far apart and near. */
+	const ino_nr ino[] = { 1, 63, 64, 65, 4095 };
+	struct inode *inode;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ino); i++) {
+		inode = must_get(ino[i]);
+		lookup(inode, 1);
+		inode_put(inode);
+	}
+	icache_shrink_all(&sb);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_INODE), 0);
+	assert_true(budget_used(sb.s_budget, BUDGET_TREE) > 0);
+	for (size_t i = 0; i < ARRAY_SIZE(ino); i++)
+		forget(ino[i], 1);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+	inode_put(must_get(64));
+}
+
+/* ---- deletion ---- */
+
+static void test_unlinked_is_deleted_by_last_put(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 1);
+	unlink_inode(inode);
+	forget(12, 1);
+	assert_int_equal(deletes(12), 0);
+	inode_get(inode);
+	inode_put(inode);
+	assert_int_equal(deletes(12), 0);
+	inode_put(inode);
+	assert_int_equal(deletes(12), 1);
+	assert_false(is_cached(12));
+	assert_int_equal(icache_get(&sb, 12, &inode), -ESTALE);
+}
+
+static void test_unlinked_is_deleted_by_last_forget(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 3);
+	unlink_inode(inode);
+	inode_mark_dirty(inode, I_DIRTY);
+	inode_put(inode);
+	forget(12, 2);
+	/* An orphan is kept, also by reclaim. */
+	icache_shrink_all(&sb);
+	budget_drop_all(sb.s_budget);
+	assert_true(is_cached(12));
+	assert_int_equal(deletes(12), 0);
+	forget(12, 1);
+	assert_int_equal(deletes(12), 1);
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+}
+
+static void test_orphan_found_at_mount_is_deleted(void **state)
+{
+	disk_of(12)->nlink = 0;
+	inode_put(must_get(12));
+	assert_int_equal(deletes(12), 1);
+}
+
+static void test_dontcache_goes_at_last_put(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	spin_lock(&inode->i_lock);
+	atomic_fetch_or(&inode->i_state, I_DONTCACHE);
+	spin_unlock(&inode->i_lock);
+	lookup(inode, 1);
+	inode_put(inode);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(stats().shadows, 1);
+	forget(12, 1);
+	assert_int_equal(deletes(12), 0);
+}
+
+/* ---- reclaim ---- */
+
+static void test_inodes_in_use_or_dirty_stay(void **state)
+{
+	struct inode *used = must_get(1);
+	struct inode *dirty = must_get(2);
+
+	inode_mark_dirty(dirty, I_DIRTY_INODE);
+	inode_put(dirty);
+	inode_put(must_get(3));
+	assert_int_equal(icache_shrink_all(&sb), 1);
+	assert_true(is_cached(1));
+	assert_true(is_cached(2));
+	inode_clear_dirty(dirty, I_DIRTY_INODE);
+	inode_put(used);
+	inode_put(must_get(2));
+	assert_int_equal(icache_shrink_all(&sb), 2);
+}
+
+static void test_second_chance(void **state)
+{
+	for (ino_nr ino = 100; ino < 200; ino++)
+		inode_put(must_get(ino));
+	inode_put(must_get(150));
+	/* First passes: all but the one that was used again. */
+	budget_drop_all(sb.s_budget);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(stats().evicted, 100);
+}
+
+static void load_main(void *arg)
+{
+	u64 rnd = (u64)(uintptr_t)arg | 1;
+
+	for (u32 i = 0; i < TEST_LOAD(40000); i++) {
+		ino_nr ino = 1 + (ino_nr)(i % 8 ? test_random(&rnd) % 4000 : 0);
+		struct inode *inode;
+
+		budget_throttle(sb.s_budget);
+		thread_check(!icache_get(&sb, ino, &inode));
+		thread_check(inode->i_ino == ino && inode->i_generation == ino);
+		inode_put(inode);
+	}
+}
+
+/* A cache of 8 MiB, 6 of them in use by others: 2048 inodes of 4000. */
+static void test_reclaim_under_load(void **state)
+{
+	struct thread *t[3];
+
+	budget_charge(sb.s_budget, BUDGET_BUFFER, 6 << 20);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		assert_int_equal(thread_create(&t[i], "load", load_main,
+					       (void *)(uintptr_t)(99 + 77 * i)),
+				 0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		thread_join(t[i]);
+	assert_true(test_budget_used(sb.s_budget) <= 9 << 20);
+	assert_true(stats().evicted > 0);
+	/* The one that all use stays. */
+	assert_true(atomic_load(&disk_of(1)->reads) < 20);
+	budget_uncharge(sb.s_budget, BUDGET_BUFFER, 6 << 20);
+}
+
+/* ---- the dirty list ---- */
+
+static struct inode *dirty_inode(ino_nr ino)
+{
+	struct inode *inode = must_get(ino);
+
+	inode_mark_dirty(inode, I_DIRTY_PAGES);
+	inode_put(inode);
+	return inode;
+}
+
+static void write_clean(struct inode *inode)
+{
+	inode_clear_dirty(inode, I_DIRTY);
+	icache_written(inode);
+	inode_put(inode);
+}
+
+static ino_nr next_ino(u64 older_than, struct inode **inode)
+{
+	*inode = icache_next_dirty(&sb, older_than);
+	return *inode ? (*inode)->i_ino : 0;
+}
+
+static void test_dirty_inodes_come_oldest_first(void **state)
+{
+	struct inode *inode;
+	u64 between;
+
+	dirty_inode(5);
+	dirty_inode(3);
+	/* Dirtying it again does not make it younger. */
+	dirty_inode(5);
+	between = clock_mono_ns();
+	while (clock_mono_ns() == between)
+		;
+	dirty_inode(4);
+	assert_int_equal(next_ino(0, &inode), 0);
+	assert_int_equal(next_ino(between, &inode), 5);
+	assert_true(atomic_load(&inode->i_state) & I_SYNC);
+	assert_int_equal(atomic_load(&inode->i_count), 1);
+	write_clean(inode);
+	assert_int_equal(next_ino(between, &inode), 3);
+	write_clean(inode);
+	assert_int_equal(next_ino(between, &inode), 0);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 4);
+	write_clean(inode);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 0);
+	assert_int_equal(icache_shrink_all(&sb), 3);
+}
+
+static void test_redirtied_under_sync_stays_queued(void **state)
+{
+	struct inode *inode;
+
+	dirty_inode(5);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 5);
+	inode_clear_dirty(inode, I_DIRTY_PAGES);
+	inode_mark_dirty(inode, I_DIRTY_INODE);
+	/* Not twice at once. */
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+	icache_written(inode);
+	inode_put(inode);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 5);
+	write_clean(inode);
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+}
+
+/* Slices: what is not finished comes again, after the others, as old as it is. */
+static void test_unfinished_comes_after_the_others(void **state)
+{
+	struct inode *inode;
+	u64 now;
+
+	dirty_inode(5);
+	dirty_inode(6);
+	now = clock_mono_ns();
+	assert_int_equal(next_ino(now, &inode), 5);
+	icache_written(inode);
+	inode_put(inode);
+	assert_int_equal(next_ino(now, &inode), 6);
+	icache_written(inode);
+	inode_put(inode);
+	assert_int_equal(next_ino(now, &inode), 5);
+	write_clean(inode);
+	assert_int_equal(next_ino(now, &inode), 6);
+	write_clean(inode);
+	assert_int_equal(next_ino(now, &inode), 0);
+}
+
+static void test_pages_dirty_in_the_mapping_keep_the_flag(void **state)
+{
+	struct inode *inode = must_get(5);
+
+	inode_mark_dirty(inode, I_DIRTY_PAGES);
+	atomic_fetch_add(&inode->i_mapping.m_nr_dirty, 1);
+	inode_clear_dirty(inode, I_DIRTY_PAGES);
+	assert_true(atomic_load(&inode->i_state) & I_DIRTY_PAGES);
+	atomic_fetch_sub(&inode->i_mapping.m_nr_dirty, 1);
+	inode_clear_dirty(inode, I_DIRTY_PAGES);
+	assert_false(atomic_load(&inode->i_state) & I_DIRTY_PAGES);
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+	inode_put(inode);
+}
+
+static void written_main(void *arg)
+{
+	write_clean(arg);
+}
+
+static void test_waiting_for_another_flusher(void **state)
+{
+	struct inode *inode, *mine;
+	struct thread *t;
+
+	assert_false(icache_wait_writers(&sb));
+	dirty_inode(5);
+	mine = must_get(5);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 5);
+	assert_int_equal(thread_create(&t, "flusher", written_main, inode), 0);
+	inode_wait_sync(mine);
+	assert_false(atomic_load(&mine->i_state) & I_SYNC);
+	thread_join(t);
+	inode_mark_dirty(mine, I_DIRTY_PAGES);
+	assert_int_equal(next_ino(UINT64_MAX, &inode), 5);
+	assert_int_equal(thread_create(&t, "flusher", written_main, inode), 0);
+	icache_wait_writers(&sb);
+	assert_false(atomic_load(&mine->i_state) & I_SYNC);
+	thread_join(t);
+	inode_put(mine);
+}
+
+/* ---- walking and unmounting ---- */
+
+struct walk {
+	u64 sum;
+	u32 nr, stop_after;
+};
+
+static int walk_fn(struct inode *inode, void *priv)
+{
+	struct walk *w = priv;
+
+	thread_check(atomic_load(&inode->i_count) > 0);
+	w->sum += inode->i_ino;
+	return ++w->nr == w->stop_after ? 77 : 0;
+}
+
+static void test_walk_sees_each_inode_once(void **state)
+{
+	const ino_nr ino[] = { 1, 2, 63, 64, 1000, 4095 };
+	struct inode *used = must_get(63);
+	struct walk w = { 0 };
+	u64 sum = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ino); i++) {
+		sum += ino[i];
+		inode_put(must_get(ino[i]));
+	}
+	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w, 0), 0);
+	assert_int_equal(w.nr, ARRAY_SIZE(ino));
+	assert_int_equal(w.sum, sum);
+	w = (struct walk){ 0 };
+	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w,
+					   INO_ITER_F_REFERENCED), 0);
+	assert_int_equal(w.nr, 1);
+	assert_int_equal(w.sum, 63);
+	w = (struct walk){ .stop_after = 2 };
+	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w, 0), 77);
+	assert_int_equal(w.nr, 2);
+	inode_put(used);
+	/* Walking took nobody's second chance away, nor gave any. */
+	assert_int_equal(icache_shrink_all(&sb), ARRAY_SIZE(ino));
+}
+
+static void test_unmount_forgets_deletes_evicts(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	lookup(inode, 4);
+	inode_put(inode);
+	inode = must_get(13);
+	lookup(inode, 1);
+	inode_put(inode);
+	icache_shrink_all(&sb);
+	inode = must_get(14);
+	lookup(inode, 2);
+	unlink_inode(inode);
+	inode_put(inode);
+	inode_put(must_get(15));
+	/* The kernel is gone. */
+	atomic_store(&disk_of(14)->lookups, 0);
+	icache_evict_all(&sb);
+	assert_int_equal(deletes(14), 1);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(stats().shadows, 0);
+	assert_int_equal(atomic_load(&test_errors), 0);
+}
+
+static void test_unmount_reports_what_is_left(void **state)
+{
+	struct inode *used = must_get(12);
+	struct inode *dirty = must_get(13);
+
+	atomic_store(&test_quiet, 1);
+	inode_mark_dirty(dirty, I_DIRTY_INODE);
+	inode_put(dirty);
+	icache_evict_all(&sb);
+	assert_int_equal(atomic_load(&test_errors), 2);
+	assert_int_equal(stats().inodes, 1);
+	inode_put(used);
+}
+
+/* ---- hammer: all races of seeds.md 1.4 at once ---- */
+
+#define HAMMER_INOS 24u
+#define HAMMER_FIRST 60u /* across two leaves */
+#define HAMMER_THREADS 4
+
+struct hammer {
+	struct thread *t;
+	u64 rnd;
+	u64 mine[HAMMER_INOS]; /* lookups the kernel has through this thread */
+};
+
+static _Atomic bool hammer_stop;
+
+/* A create: takes a free number, if there is one. */
+static void hammer_create(struct hammer *h)
+{
+	ino_nr ino = 0;
+	struct inode *inode;
+	u32 generation = 0;
+
+	spin_lock(&fs.lock);
+	for (u32 i = 0; i < HAMMER_INOS && !ino; i++) {
+		struct disk_inode *d = disk_of(HAMMER_FIRST + i);
+
+		if (d->state == DISK_FREE) {
+			ino = HAMMER_FIRST + i;
+			d->state = DISK_RESERVED;
+			generation = ++d->generation;
+		}
+	}
+	spin_unlock(&fs.lock);
+	if (!ino)
+		return;
+	inode = fs_alloc_inode(&sb);
+	thread_check(inode);
+	inode->i_ino = ino;
+	inode->i_nlink = 1;
+	inode->i_generation = generation;
+	thread_check(icache_insert(&sb, inode) == 0);
+	thread_check(atomic_fetch_add(&disk_of(ino)->incarnations, 1) == 0);
+	spin_lock(&fs.lock);
+	disk_of(ino)->state = DISK_USED;
+	disk_of(ino)->nlink = 1;
+	spin_unlock(&fs.lock);
+	inode_unlock_new(inode);
+	lookup(inode, 1);
+	h->mine[ino - HAMMER_FIRST]++;
+	inode_put(inode);
+}
+
+static void hammer_get(struct hammer *h, u64 r)
+{
+	u32 i = r % HAMMER_INOS;
+	ino_nr ino = HAMMER_FIRST + i;
+	struct inode *inode;
+	int error;
+
+	error = icache_get(&sb, ino, &inode);
+	if (error == -ESTALE) {
+		/* Deleted: then none of us can have a lookup. */
+		thread_check(h->mine[i] == 0);
+		return;
+	}
+	thread_check(!error);
+	thread_check(inode->i_ino == ino);
+	spin_lock(&inode->i_lock);
+	thread_check(inode->i_nlookup >= h->mine[i]);
+	spin_unlock(&inode->i_lock);
+	switch (r / HAMMER_INOS % 8) {
+	case 0:
+		unlink_inode(inode);
+		break;
+	case 1:
+		inode_mark_dirty(inode, r & 1 << 20 ? I_DIRTY_PAGES :
+						      I_DIRTY_INODE);
+		break;
+	case 2:
+		spin_lock(&inode->i_lock);
+		atomic_fetch_or(&inode->i_state, I_DONTCACHE);
+		spin_unlock(&inode->i_lock);
+		break;
+	default:
+		lookup(inode, 2);
+		h->mine[i] += 2;
+		break;
+	}
+	inode_put(inode);
+}
+
+static void hammer_main(void *arg)
+{
+	struct hammer *h = arg;
+
+	for (u32 n = 0; n < TEST_LOAD(120000); n++) {
+		u64 r = test_random(&h->rnd) >> 16;
+		u32 i = r / 16 % HAMMER_INOS;
+
+		switch (r % 16) {
+		case 0:
+			icache_shrink_all(&sb);
+			break;
+		case 1:
+			budget_drop_all(sb.s_budget);
+			break;
+		case 2:
+		case 3:
+			hammer_create(h);
+			break;
+		case 4:
+		case 5:
+		case 6:
+		case 7: {
+			u64 take = h->mine[i] > 1 && r & 1 << 12 ?
+					   h->mine[i] / 2 : h->mine[i];
+
+			h->mine[i] -= take;
+			if (take)
+				forget(HAMMER_FIRST + i, take);
+			break;
+		}
+		default:
+			hammer_get(h, r / 16);
+			break;
+		}
+	}
+	for (u32 i = 0; i < HAMMER_INOS; i++) {
+		if (h->mine[i])
+			forget(HAMMER_FIRST + i, h->mine[i]);
+	}
+}
+
+static int hammer_walk(struct inode *inode, void *priv)
+{
+	thread_check(inode->i_ino >= HAMMER_FIRST);
+	thread_check(!(atomic_load(&inode->i_state) & (I_NEW | I_FREEING)));
+	return 0;
+}
+
+static void hammer_flusher(void *arg)
+{
+	while (!atomic_load(&hammer_stop)) {
+		struct inode *inode = icache_next_dirty(&sb, UINT64_MAX);
+
+		if (!inode) {
+			(void)super_iter_inodes(&sb, hammer_walk, NULL, 0);
+			sched_yield();
+			continue;
+		}
+		thread_check(atomic_load(&inode->i_count) > 0);
+		inode_clear_dirty(inode, I_DIRTY);
+		icache_written(inode);
+		inode_put(inode);
+	}
+}
+
+static void test_hammer(void **state)
+{
+	static struct hammer h[HAMMER_THREADS];
+	struct thread *flusher;
+	struct inode *inode;
+	u32 deleted = 0;
+
+	memset(h, 0, sizeof(h));
+	atomic_store(&hammer_stop, false);
+	assert_int_equal(thread_create(&flusher, "flusher", hammer_flusher,
+				       NULL), 0);
+	for (int i = 0; i < HAMMER_THREADS; i++) {
+		h[i].rnd = 4711 + 1001 * (u64)i;
+		assert_int_equal(thread_create(&h[i].t, "hammer", hammer_main,
+					       &h[i]), 0);
+	}
+	for (int i = 0; i < HAMMER_THREADS; i++)
+		thread_join(h[i].t);
+	atomic_store(&hammer_stop, true);
+	thread_join(flusher);
+
+	/* All was forgotten: what is unlinked is deleted, no count is left. */
+	while ((inode = icache_next_dirty(&sb, UINT64_MAX)))
+		write_clean(inode);
+	icache_shrink_all(&sb);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(stats().shadows, 0);
+	for (u32 i = 0; i < HAMMER_INOS; i++) {
+		struct disk_inode *d = disk_of(HAMMER_FIRST + i);
+
+		assert_int_equal(atomic_load(&d->lookups), 0);
+		assert_int_equal(d->state == DISK_USED, d->nlink == 1);
+		deleted += atomic_load(&d->deletes);
+	}
+	assert_true(deleted > 0);
+	assert_true(atomic_load(&fs.evicted) > 0);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_second_get_is_a_hit),
+		T(test_numbers_out_of_range),
+		T(test_failed_read_leaves_nothing),
+		T(test_concurrent_misses_read_once),
+		T(test_waiters_of_a_failed_read_return),
+		T(test_get_waits_for_eviction_and_reads_again),
+		T(test_new_inode_is_usable_when_unlocked),
+		T(test_new_inode_over_an_old_one),
+		T(test_number_reused_while_deletion_ends),
+		T(test_lookups_survive_eviction),
+		T(test_forget_of_a_shadow),
+		T(test_failed_read_keeps_the_lookups),
+		T(test_count_too_large_for_a_shadow_stays),
+		T(test_empty_nodes_are_freed),
+		T(test_unlinked_is_deleted_by_last_put),
+		T(test_unlinked_is_deleted_by_last_forget),
+		T(test_orphan_found_at_mount_is_deleted),
+		T(test_dontcache_goes_at_last_put),
+		T(test_inodes_in_use_or_dirty_stay),
+		T(test_second_chance),
+		T(test_reclaim_under_load),
+		T(test_dirty_inodes_come_oldest_first),
+		T(test_redirtied_under_sync_stays_queued),
+		T(test_unfinished_comes_after_the_others),
+		T(test_pages_dirty_in_the_mapping_keep_the_flag),
+		T(test_waiting_for_another_flusher),
+		T(test_walk_sees_each_inode_once),
+		T(test_unmount_forgets_deletes_evicts),
+		T(test_unmount_reports_what_is_left),
+		T(test_hammer),
+	};
+
+	thread_register();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
