@@ -26,6 +26,7 @@ struct side {
 	const char *name;
 	u32 len;
 	struct inode *inode; /* what the name is now; NULL: nothing */
+	ino_nr checked;      /* what it was when check_loops() looked; 0: nothing */
 };
 
 /* Is `above` on the way from dir to the root (or dir itself)? rename_lock held,
@@ -268,7 +269,12 @@ static int check_empty(struct side *to)
 	return err ? err : empty ? 0 : -ENOTEMPTY;
 }
 
-/* Directories locked. */
+static ino_nr ino_of(const struct side *s)
+{
+	return s->inode ? s->inode->i_ino : 0;
+}
+
+/* Directories locked. 1: the names changed since check_loops(). */
 static int rename_locked(struct side *from, struct side *to, u32 flags)
 {
 	struct ext4_sb *sbi = EXT4_SB(from->dir->i_sb);
@@ -278,6 +284,10 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 	err = find_side(from);
 	if (!err)
 		err = find_side(to);
+	/* A rename within one of the directories got in between: look again. */
+	if (!err && from->dir != to->dir &&
+	    (ino_of(from) != from->checked || ino_of(to) != to->checked))
+		return 1;
 	if (!err)
 		err = check_sides(from, to, flags);
 	if (err)
@@ -307,7 +317,8 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 /*
  * A directory can't go below itself, nor replace one it lies in. Under
  * rename_lock, before any i_rwsem: so that the order "ancestor first" holds
- * for the inodes locked later. The names are looked up again then.
+ * for the inodes locked later. The names are looked up again then, and must
+ * still be the same inodes.
  */
 static int check_loops(struct side *from, struct side *to, u32 flags)
 {
@@ -322,6 +333,8 @@ static int check_loops(struct side *from, struct side *to, u32 flags)
 		err = find_side(to);
 		rwsem_up_read(&to->dir->i_rwsem);
 	}
+	from->checked = ino_of(from);
+	to->checked = ino_of(to);
 	if (!err && from->inode && S_ISDIR(from->inode->i_mode)) {
 		err = is_ancestor(from->inode, to->dir, &above);
 		if (!err && above)
@@ -392,8 +405,8 @@ int sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
 	      struct inode *newdir, const char *newname, size_t newlen, u32 flags)
 {
 	struct ext4_sb *sbi = EXT4_SB(olddir->i_sb);
-	struct side from = { olddir, oldname, (u32)oldlen, NULL };
-	struct side to = { newdir, newname, (u32)newlen, NULL };
+	struct side from = { olddir, oldname, (u32)oldlen, NULL, 0 };
+	struct side to = { newdir, newname, (u32)newlen, NULL, 0 };
 	int tries = 0, err;
 
 	if (flags & ~(u32)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
@@ -413,6 +426,6 @@ int sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
 	}
 	do {
 		err = rename_once(&from, &to, flags);
-	} while (ext4_should_retry(sbi, err, &tries));
+	} while (err == 1 || ext4_should_retry(sbi, err, &tries));
 	return err == -EAGAIN ? -ENOSPC : err;
 }

@@ -1,0 +1,836 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/file.c - open files: read, write, fsync, fallocate, seek
+ *
+ * A write copies into the page cache and reserves space for blocks that have
+ * none; allocation and I/O come later (writepages.c). It holds i_rwsem shared
+ * when it lies inside the file and needs nothing read first; exclusively when
+ * it extends the file or must bring a partly overwritten block into the cache
+ * (a reader of the device and another writer must not cross there).
+ *
+ * A read takes what the cache has and goes to the device for the rest, past
+ * the cache: the kernel keeps clean pages already. WRITEBACK lasts until the
+ * extents are converted, so a block that is not in the cache is on disk.
+ *
+ * Locks:   i_rwsem -> leaf locks (in mapping_*), i_data_sem (in ext4_map_*)
+ */
+#include "fs/ext4.h"
+#include "lib/log.h"
+
+#include <linux/falloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct sl_file {
+	struct inode *inode; /* referenced */
+	u32 flags;           /* enum sl_open_flags */
+	struct mutex lock;   /* err_seq, cursor; RANK_NONE: nothing is taken inside
+				but what readdir needs */
+	errseq_t err_seq;    /* [lock] */
+	struct ext4_dir_cursor *cursor; /* [lock] directories */
+};
+
+/* ----------------------------------------------------------- open, close */
+
+static int new_file(struct inode *inode, u32 flags, struct sl_file **out)
+{
+	struct sl_file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return -ENOMEM;
+	mutex_init(&f->lock, RANK_NONE);
+	f->inode = inode;
+	f->flags = flags;
+	f->err_seq = mapping_sample_error(&inode->i_mapping);
+	inode_get(inode);
+	atomic_fetch_add(&EXT4_I(inode)->i_opens, 1);
+	*out = f;
+	return 0;
+}
+
+int sl_open(struct inode *inode, u32 flags, struct sl_file **out)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	int err = 0;
+
+	if (S_ISDIR(inode->i_mode))
+		return -EISDIR;
+	if (!S_ISREG(inode->i_mode))
+		return -ENXIO;
+	if (flags & SL_OPEN_WRITE) {
+		err = ext4_may_write(sbi);
+		if (!err && inode->i_flags & EXT4_IMMUTABLE_FL)
+			err = -EPERM;
+		if (!err && inode->i_flags & EXT4_APPEND_FL &&
+		    (!(flags & SL_OPEN_APPEND) || flags & SL_OPEN_TRUNC))
+			err = -EPERM;
+		if (!err && inode->i_flags & EXT4_VERITY_FL)
+			err = -EPERM;
+		/* Its data would have to go through the journal. */
+		if (!err && inode->i_flags & EXT4_JOURNAL_DATA_FL)
+			log_ratelimited(LOG_LVL_WARN,
+					"%s: inode #%u: data journalling is not done, data is ordered",
+					sbi->s.s_id, inode->i_ino);
+	}
+	if (!err && flags & SL_OPEN_TRUNC) {
+		struct stat st = { .st_size = 0 };
+		u32 valid = SL_SET_SIZE;
+
+		if (flags & SL_OPEN_KILL_SUIDGID)
+			valid |= SL_KILL_SUIDGID;
+		err = sl_setattr(inode, &st, valid, NULL, NULL);
+	}
+	return err ? err : new_file(inode, flags, out);
+}
+
+int sl_opendir(struct inode *dir, struct sl_file **out)
+{
+	int err;
+
+	if (!S_ISDIR(dir->i_mode))
+		return -ENOTDIR;
+	err = new_file(dir, 0, out);
+	if (err)
+		return err;
+	(*out)->cursor = ext4_dir_cursor_new();
+	if (!(*out)->cursor) {
+		sl_release(*out);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void sl_release(struct sl_file *f)
+{
+	struct ext4_inode *ei = EXT4_I(f->inode);
+	bool flush = false;
+
+	atomic_fetch_sub(&ei->i_opens, 1);
+	if (f->flags & SL_OPEN_WRITE && f->inode->i_nlink) {
+		rwsem_down_write(&f->inode->i_rwsem);
+		flush = ei->i_flush_on_close;
+		ei->i_flush_on_close = false;
+		rwsem_up_write(&f->inode->i_rwsem);
+	}
+	/* Replaced by truncation: the new content follows at once (brief 12.7). */
+	if (flush) {
+		struct wb_control wbc = { .start = 0, .end = EXT4_LBLK_END };
+
+		(void)ext4_write_inode(f->inode, &wbc); /* fsync reports */
+	}
+	ext4_dir_cursor_free(f->cursor);
+	mutex_destroy(&f->lock);
+	inode_put(f->inode);
+	free(f);
+}
+
+struct inode *sl_file_inode(struct sl_file *f)
+{
+	return f->inode;
+}
+
+static int check_errors(struct sl_file *f)
+{
+	int err;
+
+	mutex_lock(&f->lock);
+	err = mapping_check_error(&f->inode->i_mapping, &f->err_seq);
+	mutex_unlock(&f->lock);
+	return err;
+}
+
+int sl_flush(struct sl_file *f)
+{
+	return S_ISREG(f->inode->i_mode) ? check_errors(f) : 0;
+}
+
+/* ---------------------------------------------------------- directories */
+
+struct emit_ctx {
+	int (*emit)(void *priv, const struct sl_dirent *de);
+	void *priv;
+};
+
+static int emit_entry(void *priv, const char *name, u32 len, ino_nr ino, u8 ftype,
+		      u64 next)
+{
+	static const u32 types[EXT4_FT_MAX] = {
+		[EXT4_FT_REG_FILE] = S_IFREG, [EXT4_FT_DIR] = S_IFDIR,
+		[EXT4_FT_CHRDEV] = S_IFCHR,   [EXT4_FT_BLKDEV] = S_IFBLK,
+		[EXT4_FT_FIFO] = S_IFIFO,     [EXT4_FT_SOCK] = S_IFSOCK,
+		[EXT4_FT_SYMLINK] = S_IFLNK,
+	};
+	struct emit_ctx *ctx = priv;
+	struct sl_dirent de = {
+		.name = name,
+		.namelen = len,
+		.ino = ino,
+		.type = ftype < EXT4_FT_MAX ? types[ftype] : 0,
+		.next = next,
+	};
+
+	return ctx->emit(ctx->priv, &de);
+}
+
+static void touch_atime(struct inode *inode);
+
+int sl_readdir(struct sl_file *f, u64 pos,
+	       int (*emit)(void *priv, const struct sl_dirent *de), void *priv)
+{
+	struct emit_ctx ctx = { emit, priv };
+	int err;
+
+	if (!S_ISDIR(f->inode->i_mode))
+		return -ENOTDIR;
+	budget_throttle(f->inode->i_sb->s_budget);
+	mutex_lock(&f->lock);
+	rwsem_down_read(&f->inode->i_rwsem);
+	/* A removed directory is empty. */
+	err = f->inode->i_nlink ? ext4_readdir(EXT4_I(f->inode), f->cursor, &pos,
+					       emit_entry, &ctx)
+				: 0;
+	rwsem_up_read(&f->inode->i_rwsem);
+	mutex_unlock(&f->lock);
+	if (!err)
+		touch_atime(f->inode);
+	return err;
+}
+
+/* ------------------------------------------------------------------ read */
+
+static bool earlier(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec < b->tv_sec ||
+	       (a->tv_sec == b->tv_sec && a->tv_nsec < b->tv_nsec);
+}
+
+static void touch_atime(struct inode *inode)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	struct timespec now;
+	bool due;
+
+	if (sbi->opts.atime == SL_ATIME_NOATIME || !sbi->journal ||
+	    atomic_load(&sbi->s.s_rdonly) || inode->i_flags & EXT4_NOATIME_FL ||
+	    (sbi->opts.nodiratime && S_ISDIR(inode->i_mode)))
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!sbi->nsec_times)
+		now.tv_nsec = 0;
+	spin_lock(&inode->i_lock);
+	due = sbi->opts.atime == SL_ATIME_STRICT ||
+	      !earlier(&inode->i_mtime, &inode->i_atime) ||
+	      !earlier(&inode->i_ctime, &inode->i_atime) ||
+	      now.tv_sec - inode->i_atime.tv_sec >= 24 * 3600;
+	if (due)
+		inode->i_atime = now;
+	spin_unlock(&inode->i_lock);
+	if (due)
+		inode_mark_dirty(inode, I_DIRTY_INODE);
+}
+
+/* [pos, pos+len) of one written extent, through a bounce buffer: not aligned. */
+static int read_bounce(struct ext4_sb *sbi, u64 dev_pos, u8 *buf, u32 len)
+{
+	u32 unit = sbi->s.s_blocksize;
+	u64 start = ALIGN_DOWN(dev_pos, (u64)unit);
+	u64 end = ALIGN_UP(dev_pos + len, (u64)unit);
+	u8 *tmp = io_alloc((size_t)(end - start));
+	int err;
+
+	if (!tmp)
+		return -ENOMEM;
+	err = bdev_read(sbi->bdev, start, tmp, (size_t)(end - start));
+	if (!err)
+		memcpy(buf, tmp + (dev_pos - start), len);
+	io_free(tmp);
+	return err;
+}
+
+static int read_extent(struct ext4_sb *sbi, u64 dev_pos, u8 *buf, u32 len)
+{
+	u32 bs = sbi->s.s_blocksize;
+	u32 head = 0, body;
+	int err = 0;
+
+	if (dev_pos & (bs - 1) || (uintptr_t)buf & (sbi->bdev->bd_sector - 1))
+		head = (uintptr_t)buf & (sbi->bdev->bd_sector - 1)
+			       ? len
+			       : min_of(len, bs - (u32)(dev_pos & (bs - 1)));
+	if (head)
+		err = read_bounce(sbi, dev_pos, buf, head);
+	dev_pos += head;
+	buf += head;
+	len -= head;
+	/* The head may have moved buf off its alignment. */
+	if (!err && len && (uintptr_t)buf & (sbi->bdev->bd_sector - 1))
+		return read_bounce(sbi, dev_pos, buf, len);
+	body = len & ~(bs - 1);
+	if (!err && body)
+		err = bdev_read(sbi->bdev, dev_pos, buf, body);
+	if (!err && len > body)
+		err = read_bounce(sbi, dev_pos + body, buf + body, len - body);
+	return err;
+}
+
+/* A part of the file that is not in the cache. */
+static int read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	u32 mask = sbi->s.s_blocksize - 1;
+
+	while (len) {
+		lblk_t lblk = (lblk_t)(pos >> bits);
+		lblk_t last = (lblk_t)((pos + len - 1) >> bits);
+		struct ext4_map m = { .lblk = lblk, .len = last - lblk + 1 };
+		u64 bytes;
+		u32 n;
+		int err = ext4_map_blocks(ei, &m);
+
+		if (err)
+			return err;
+		bytes = ((u64)m.len << bits) - (pos & mask);
+		n = (u32)min_of(bytes, (u64)len);
+		if (m.flags & EXT4_MAP_MAPPED)
+			err = read_extent(sbi, (m.pblk << bits) + (pos & mask),
+					  buf, n);
+		else
+			memset(buf, 0, n);
+		if (err)
+			return err;
+		pos += n;
+		buf += n;
+		len -= n;
+	}
+	return 0;
+}
+
+ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
+{
+	struct inode *inode = f->inode;
+	u8 *p = buf;
+	size_t done = 0;
+	u64 size;
+	int err = 0;
+
+	if (!S_ISREG(inode->i_mode))
+		return -EISDIR;
+	rwsem_down_read(&inode->i_rwsem);
+	spin_lock(&inode->i_lock);
+	size = inode->i_size;
+	spin_unlock(&inode->i_lock);
+	if (pos >= size)
+		len = 0;
+	else
+		len = (size_t)min_of((u64)len, size - pos);
+	while (done < len && !err) {
+		bool cached;
+		u32 n = (u32)min_of(len - done, (size_t)1 << 30);
+
+		n = mapping_read(&inode->i_mapping, pos + done, p + done, n,
+				 &cached);
+		if (!cached)
+			err = read_device(EXT4_I(inode), pos + done, p + done, n);
+		if (!err)
+			done += n;
+	}
+	rwsem_up_read(&inode->i_rwsem);
+	if (err && !done)
+		return err;
+	touch_atime(inode);
+	return (ssize_t)done;
+}
+
+/* ----------------------------------------------------------------- write */
+
+struct write_ctx {
+	struct ext4_inode *ei;
+	const u8 *src;
+	u64 pos;
+	size_t left;
+	bool exclusive;
+	bool root;
+};
+
+/* Blocks of [lblk, lblk+nr) that have a place on disk; returns how many of the
+ * unknown ones have none, or an error. */
+static s64 look_up(struct ext4_inode *ei, lblk_t lblk, u32 nr, const u64 *unknown,
+		   u64 *mapped)
+{
+	u32 holes = 0;
+
+	memset(mapped, 0, LEAF_WORDS * sizeof(u64));
+	for (u32 i = 0; i < nr;) {
+		struct ext4_map m;
+		int err;
+
+		if (!(unknown[i / 64] >> (i % 64) & 1)) {
+			i++;
+			continue;
+		}
+		m = (struct ext4_map){ .lblk = lblk + i, .len = nr - i };
+		err = ext4_map_blocks(ei, &m);
+		if (err)
+			return err;
+		for (u32 k = 0; k < m.len; k++, i++) {
+			bool is_unknown = unknown[i / 64] >> (i % 64) & 1;
+
+			if (m.flags)
+				mapped[i / 64] |= 1ull << (i % 64);
+			else if (is_unknown)
+				holes++;
+		}
+	}
+	return holes;
+}
+
+/* Space for holes: at write time, so that the writer learns of ENOSPC. */
+static int reserve(struct ext4_inode *ei, u32 n, bool root)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+
+	if (!n)
+		return 0;
+	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
+		return -EOPNOTSUPP; /* indirect maps don't grow here */
+	return ext4_reserve_blocks(sbi, n, root);
+}
+
+/* Must [pos, pos+len) be written with i_rwsem exclusive to fill block edges? */
+static bool edge_absent(struct mapping *m, u64 pos, u32 len, u32 bs)
+{
+	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	lblk_t first = (lblk_t)(pos / bs), last = (lblk_t)((pos + len - 1) / bs);
+	bool head = pos % bs != 0, tail = (pos + len) % bs != 0;
+
+	if (head || (tail && first == last)) {
+		mapping_query(m, first, 1, unknown, absent);
+		if (absent[0] & 1)
+			return true;
+	}
+	if (tail && last != first) {
+		mapping_query(m, last, 1, unknown, absent);
+		if (absent[0] & 1)
+			return true;
+	}
+	return false;
+}
+
+static int fill_edges(struct ext4_inode *ei, u64 pos, u32 len, u32 bs)
+{
+	lblk_t first = (lblk_t)(pos / bs), last = (lblk_t)((pos + len - 1) / bs);
+	int err = 0;
+
+	if (pos % bs || (first == last && (pos + len) % bs))
+		err = ext4_fill_block(ei, first);
+	if (!err && last != first && (pos + len) % bs)
+		err = ext4_fill_block(ei, last);
+	return err;
+}
+
+/* One piece inside one leaf. Bytes written, -ENOLCK: needs the exclusive lock. */
+static s64 write_piece(struct write_ctx *w, u32 len)
+{
+	struct ext4_inode *ei = w->ei;
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct mapping *m = &ei->vfs.i_mapping;
+	u32 bs = sbi->s.s_blocksize;
+	lblk_t first = (lblk_t)(w->pos / bs);
+	u32 nr = (u32)((w->pos + len - 1) / bs) - first + 1;
+	u64 unknown[LEAF_WORDS], mapped[LEAF_WORDS];
+	s64 holes = 0, n;
+	u32 reserved;
+	int err;
+
+	if (edge_absent(m, w->pos, len, bs)) {
+		if (!w->exclusive)
+			return -ENOLCK;
+		err = fill_edges(ei, w->pos, len, bs);
+		if (err)
+			return err;
+	}
+	if (mapping_query(m, first, nr, unknown, NULL))
+		holes = look_up(ei, first, nr, unknown, mapped);
+	else
+		memset(mapped, 0, sizeof(mapped));
+	if (holes < 0)
+		return holes;
+	err = reserve(ei, (u32)holes, w->root);
+	if (err == -ENOSPC && holes > 1 && len > bs) {
+		/* As much as there is room for: a block at a time near the end. */
+		return write_piece(w, min_of(len, bs - (u32)(w->pos % bs)));
+	}
+	if (err)
+		return err;
+	reserved = (u32)holes;
+	n = mapping_write(m, w->pos, w->src, len, mapped, &reserved);
+	if (reserved)
+		ext4_release_reserved(sbi, reserved);
+	return n;
+}
+
+/* Size, times and state after bytes came in; ends at `end`. */
+static void wrote(struct ext4_inode *ei, u64 end)
+{
+	struct inode *inode = &ei->vfs;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!ext4_sb_of(ei)->nsec_times)
+		now.tv_nsec = 0;
+	spin_lock(&inode->i_lock);
+	if (end > inode->i_size)
+		inode->i_size = end;
+	inode->i_mtime = inode->i_ctime = now;
+	inode->i_version++;
+	spin_unlock(&inode->i_lock);
+	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
+}
+
+/* i_rwsem held as w says. Bytes written; *err: why it stopped. */
+static size_t write_locked(struct write_ctx *w, int *err)
+{
+	struct ext4_inode *ei = w->ei;
+	u32 leaf_bytes = LEAF_BLOCKS * ext4_sb_of(ei)->s.s_blocksize;
+	size_t total = 0;
+	int idle = 0;
+
+	*err = 0;
+	while (w->left) {
+		u32 room = leaf_bytes - (u32)(w->pos % leaf_bytes);
+		u32 len = (u32)min_of((size_t)room, w->left);
+		s64 n = write_piece(w, len);
+
+		if (n < 0) {
+			*err = (int)n;
+			break;
+		}
+		/* Lost a race with write-out or another writer: look again; in
+		 * the long run the exclusive lock settles it. */
+		if (!n && ++idle > 16) {
+			*err = w->exclusive ? -EIO : -ENOLCK;
+			break;
+		}
+		if (n)
+			idle = 0;
+		w->pos += (u64)n;
+		w->src += n;
+		w->left -= (size_t)n;
+		total += (size_t)n;
+		if (n)
+			wrote(ei, w->pos);
+	}
+	return total;
+}
+
+static void lock_for(struct write_ctx *w)
+{
+	struct inode *inode = &w->ei->vfs;
+
+	for (;;) {
+		u64 size;
+
+		if (w->exclusive) {
+			rwsem_down_write(&inode->i_rwsem);
+			return;
+		}
+		rwsem_down_read(&inode->i_rwsem);
+		spin_lock(&inode->i_lock);
+		size = inode->i_size;
+		spin_unlock(&inode->i_lock);
+		if (w->pos + w->left <= size)
+			return;
+		rwsem_up_read(&inode->i_rwsem);
+		w->exclusive = true;
+	}
+}
+
+static void unlock_after(struct write_ctx *w)
+{
+	if (w->exclusive)
+		rwsem_up_write(&w->ei->vfs.i_rwsem);
+	else
+		rwsem_up_read(&w->ei->vfs.i_rwsem);
+}
+
+/* suid and sgid go when others write: at once, in the journal. */
+static int kill_suidgid(struct ext4_inode *ei)
+{
+	struct stat st = { 0 };
+	u32 mode = ei->vfs.i_mode;
+
+	if (!(mode & S_ISUID) && !(mode & S_ISGID && mode & S_IXGRP))
+		return 0;
+	return sl_setattr(&ei->vfs, &st, SL_KILL_SUIDGID, NULL, NULL);
+}
+
+static int write_allowed(struct ext4_inode *ei, u64 pos, size_t len)
+{
+	int err = ext4_may_write(ext4_sb_of(ei));
+
+	if (err)
+		return err;
+	if (!S_ISREG(ei->vfs.i_mode))
+		return -EINVAL;
+	if (ei->vfs.i_flags & EXT4_IMMUTABLE_FL)
+		return -EPERM;
+	if (pos >= ext4_max_size(ei) || pos + len < pos)
+		return -EFBIG;
+	return 0;
+}
+
+static bool is_root(const struct ext4_sb *sbi, const struct sl_cred *cred)
+{
+	return !cred || cred->uid == 0 || cred->uid == sbi->resuid ||
+	       (sbi->resgid && cred->gid == sbi->resgid);
+}
+
+ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,
+		 const struct sl_cred *cred)
+{
+	struct inode *inode = f->inode;
+	struct ext4_inode *ei = EXT4_I(inode);
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct write_ctx w = { .ei = ei,
+			       .src = buf,
+			       .pos = pos,
+			       .root = is_root(sbi, cred) };
+	size_t done = 0;
+	int tries = 0;
+	int err = write_allowed(ei, pos, len);
+
+	if (err || !len)
+		return err;
+	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);
+	if (flags & SL_WRITE_KILL_SUIDGID) {
+		err = kill_suidgid(ei);
+		if (err)
+			return err;
+	}
+	do {
+		budget_throttle(sbi->s.s_budget);
+		balance_dirty(sbi->flusher, w.left);
+		lock_for(&w);
+		err = 0;
+		if (w.exclusive && w.pos > inode->i_size)
+			err = ext4_zero_tail(ei, inode->i_size);
+		if (!err)
+			done += write_locked(&w, &err);
+		unlock_after(&w);
+		if (err == -ENOLCK)
+			w.exclusive = true;
+		/* Space may be waiting for write-out or a commit to free it. */
+		if (err == -ENOSPC && !tries++ &&
+		    !journal_force_commit(sbi->journal))
+			err = -ENOLCK;
+	} while (err == -ENOLCK);
+	if (done && (sbi->opts.sync || inode->i_flags & EXT4_SYNC_FL ||
+		     f->flags & (SL_OPEN_SYNC | SL_OPEN_DSYNC))) {
+		int err2 = sl_fsync(f, !(f->flags & SL_OPEN_SYNC));
+
+		if (err2)
+			return err2;
+	}
+	return done ? (ssize_t)done : err;
+}
+
+/* ----------------------------------------------------------------- fsync */
+
+int sl_fsync(struct sl_file *f, bool datasync)
+{
+	struct inode *inode = f->inode;
+	struct ext4_inode *ei = EXT4_I(inode);
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	bool flushed = false;
+	int err = 0, err2;
+
+	if (!sbi->journal)
+		return 0;
+	if (atomic_load(&sbi->aborted))
+		return -EROFS;
+	if (S_ISREG(inode->i_mode) || atomic_load(&inode->i_state) & I_DIRTY)
+		err = ext4_sync_inode(ei, datasync);
+	/* Also what was written by others but not yet committed. */
+	err2 = journal_commit_wait(sbi->journal,
+				   datasync ? atomic_load(&ei->i_datasync_tid)
+					    : atomic_load(&ei->i_sync_tid),
+				   &flushed);
+	err = err ? err : err2;
+	if (!err2 && !flushed) {
+		err2 = bdev_flush(sbi->bdev);
+		err = err ? err : err2;
+	}
+	err2 = check_errors(f);
+	return err2 ? err2 : err;
+}
+
+/* ------------------------------------------------------------- fallocate */
+
+/* Allocates the first hole at or after *lblk; advances it. */
+static int preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	int tries = 0, err, err2;
+	struct ext4_map m;
+	struct handle *h;
+
+	do {
+		m = (struct ext4_map){ .lblk = *lblk, .len = end - *lblk };
+		err = ext4_map_blocks(ei, &m);
+		if (err)
+			return err;
+		if (m.flags)
+			break;
+		/* Promised first, so that delayed data keeps its blocks. */
+		m.len = min_of(m.len, 32767u);
+		err = ext4_reserve_blocks(sbi, m.len, root);
+		if (err == -ENOSPC && m.len > 1) {
+			m.len = 1;
+			err = ext4_reserve_blocks(sbi, 1, root);
+		}
+		if (err)
+			return err;
+		u32 reserved = m.len;
+
+		err = journal_start(sbi->journal,
+				    ext4_ext_insert_credits(ei, 1) +
+					    EXT4_INODE_CREDITS,
+				    0, &h);
+		if (err) {
+			ext4_release_reserved(sbi, reserved);
+			return err;
+		}
+		err = ext4_map_create(h, ei, &m,
+				      EXT4_CREATE_UNWRITTEN |
+					      EXT4_CREATE_DELAYED |
+					      (root ? EXT4_CREATE_ROOT : 0));
+		if (!err)
+			err = ext4_mark_inode_datasync(h, ei);
+		err2 = handle_stop(h);
+		err = err ? err : err2;
+		/* A new extent took its share of what was promised. */
+		if (err || !(m.flags & EXT4_MAP_NEW))
+			ext4_release_reserved(sbi, reserved);
+		else if (reserved > m.len)
+			ext4_release_reserved(sbi, reserved - m.len);
+	} while (ext4_should_retry(sbi, err, &tries));
+	if (!err)
+		*lblk += m.len;
+	return err == -EAGAIN ? -ENOSPC : err;
+}
+
+int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
+		 const struct sl_cred *cred)
+{
+	struct inode *inode = f->inode;
+	struct ext4_inode *ei = EXT4_I(inode);
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 bs = sbi->s.s_blocksize;
+	bool root = is_root(sbi, cred);
+	lblk_t lblk, end;
+	int err;
+
+	if (mode & ~FALLOC_FL_KEEP_SIZE)
+		return -EOPNOTSUPP;
+	if (!len)
+		return -EINVAL;
+	err = write_allowed(ei, off, (size_t)len);
+	if (err)
+		return err;
+	if (off + len > ext4_max_size(ei))
+		return -EFBIG;
+	if (!(inode->i_flags & EXT4_EXTENTS_FL))
+		return -EOPNOTSUPP;
+	budget_throttle(sbi->s.s_budget);
+	lblk = (lblk_t)(off / bs);
+	end = (lblk_t)DIV_ROUND_UP(off + len, (u64)bs);
+	rwsem_down_write(&inode->i_rwsem);
+	/* Delayed blocks of the range get their place the usual way. */
+	err = ext4_write_range(ei, lblk, end);
+	while (!err && lblk < end)
+		err = preallocate(ei, &lblk, end, root);
+	/* What was allocated counts, as far as it went. */
+	if (!(mode & FALLOC_FL_KEEP_SIZE)) {
+		u64 reached = err ? min_of((u64)lblk * bs, off + len) : off + len;
+
+		if (reached > inode->i_size && reached > off) {
+			int err2 = ext4_truncate(ei, reached);
+
+			err = err ? err : err2;
+		}
+	}
+	ext4_touch(ei, EXT4_T_CTIME | EXT4_T_MTIME);
+	inode_mark_dirty(inode, I_DIRTY_INODE);
+	rwsem_up_write(&inode->i_rwsem);
+	if (!err && (sbi->opts.sync || inode->i_flags & EXT4_SYNC_FL ||
+		     f->flags & (SL_OPEN_SYNC | SL_OPEN_DSYNC)))
+		err = sl_fsync(f, false);
+	return err;
+}
+
+/* ------------------------------------------------------------------ seek */
+
+/* Is the block at lblk data? *len: for how many blocks at least (> 0). */
+static int classify(struct ext4_inode *ei, lblk_t lblk, lblk_t end, bool *data,
+		    u32 *len)
+{
+	struct ext4_map m = { .lblk = lblk, .len = end - lblk };
+	lblk_t dirty;
+	int err = ext4_map_blocks(ei, &m);
+
+	if (err)
+		return err;
+	*len = m.len;
+	if (m.flags & EXT4_MAP_MAPPED) {
+		*data = true;
+		return 0;
+	}
+	/* Holes and preallocated blocks may have data on its way. */
+	dirty = mapping_next_dirty(&ei->vfs.i_mapping, lblk, lblk + m.len);
+	*data = dirty == lblk;
+	*len = *data ? 1 : dirty - lblk;
+	return 0;
+}
+
+s64 sl_lseek(struct sl_file *f, u64 off, int whence)
+{
+	struct inode *inode = f->inode;
+	struct ext4_inode *ei = EXT4_I(inode);
+	u32 bs = inode->i_sb->s_blocksize;
+	lblk_t lblk, end;
+	s64 result = -ENXIO;
+	u64 size;
+	int err = 0;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	rwsem_down_read(&inode->i_rwsem);
+	spin_lock(&inode->i_lock);
+	size = inode->i_size;
+	spin_unlock(&inode->i_lock);
+	if (off >= size || !S_ISREG(inode->i_mode))
+		goto out;
+	lblk = (lblk_t)(off / bs);
+	end = (lblk_t)DIV_ROUND_UP(size, (u64)bs);
+	while (lblk < end) {
+		bool data;
+		u32 len;
+
+		err = classify(ei, lblk, end, &data, &len);
+		if (err)
+			goto out;
+		if (data == (whence == SEEK_DATA)) {
+			result = (s64)max_of((u64)lblk * bs, off);
+			goto out;
+		}
+		lblk += len;
+	}
+	if (whence == SEEK_HOLE)
+		result = (s64)size;
+out:
+	rwsem_up_read(&inode->i_rwsem);
+	return err ? err : result;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/truncate.c - changing the size of a file
+ *
+ * Kept true on disk: bytes between i_size and the end of its block are zero
+ * (brief 12.3), so that growing never shows old data, to us or to another
+ * implementation. Shrinking therefore writes the zeroed tail block before
+ * the transaction with the new size; growing repeats it, for volumes that
+ * others wrote.
+ *
+ * Order of a shrink: wait for write-out -> zero the tail and write it -> size
+ * in memory -> drop folios -> handle: orphan, size on disk -> remove blocks
+ * from the end, over as many transactions as needed -> off the orphan list.
+ *
+ * Locks:   i_rwsem exclusive (caller) -> wb_lock -> handle
+ */
+#include "fs/ext4.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Reads one written block, with everything beyond i_size zeroed. */
+static int read_block(struct ext4_inode *ei, lblk_t lblk, pblk_t pblk, u8 *data)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 bs = sbi->s.s_blocksize;
+	u64 pos = (u64)lblk * bs;
+	int err = bdev_read(sbi->bdev, pblk * bs, data, bs);
+
+	if (err)
+		return err;
+	if (pos >= ei->vfs.i_size)
+		memset(data, 0, bs);
+	else if (ei->vfs.i_size - pos < bs)
+		memset(data + (ei->vfs.i_size - pos), 0,
+		       bs - (size_t)(ei->vfs.i_size - pos));
+	return 0;
+}
+
+int ext4_fill_block(struct ext4_inode *ei, lblk_t lblk)
+{
+	u32 bs = ext4_sb_of(ei)->s.s_blocksize;
+	struct ext4_map m = { .lblk = lblk, .len = 1 };
+	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	u8 *data;
+	int err;
+
+	mapping_query(&ei->vfs.i_mapping, lblk, 1, unknown, absent);
+	if (!(absent[0] & 1))
+		return 0;
+	err = ext4_map_blocks(ei, &m);
+	if (err)
+		return err;
+	data = io_alloc(bs);
+	if (!data)
+		return -ENOMEM;
+	if (m.flags & EXT4_MAP_MAPPED)
+		err = read_block(ei, lblk, m.pblk, data);
+	else
+		memset(data, 0, bs);
+	if (!err)
+		err = mapping_fill(&ei->vfs.i_mapping, lblk, data, m.flags != 0);
+	io_free(data);
+	return err;
+}
+
+/*
+ * Zeroes [pos, end of its block) if the block has anything there. 1: the block
+ * is now dirty and has a place on disk; 0: nothing to be written.
+ */
+static int zero_rest(struct ext4_inode *ei, u64 pos)
+{
+	struct mapping *map = &ei->vfs.i_mapping;
+	u32 bs = ext4_sb_of(ei)->s.s_blocksize;
+	u32 off = (u32)(pos & (bs - 1));
+	lblk_t lblk = (lblk_t)(pos / bs);
+	struct ext4_map m = { .lblk = lblk, .len = 1 };
+	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	int err;
+
+	if (!off)
+		return 0;
+	mapping_query(map, lblk, 1, unknown, absent);
+	if (unknown[0] & 1) {
+		err = ext4_map_blocks(ei, &m);
+		if (err)
+			return err;
+		if (!(m.flags & EXT4_MAP_MAPPED) && absent[0] & 1)
+			return 0; /* reads as zero already */
+		if (!m.flags) {
+			/* A clean folio of zeroes over a hole. */
+			mapping_drop_clean(map, lblk, lblk + 1);
+			return 0;
+		}
+	}
+	if (absent[0] & 1) {
+		err = ext4_fill_block(ei, lblk);
+		if (err)
+			return err;
+	}
+	err = mapping_zero(map, pos, bs - off, true);
+	if (err)
+		return err;
+	inode_mark_dirty(&ei->vfs, I_DIRTY_PAGES);
+	return 1;
+}
+
+int ext4_zero_tail(struct ext4_inode *ei, u64 old_size)
+{
+	int err = zero_rest(ei, old_size);
+
+	return err < 0 ? err : 0;
+}
+
+static int grow(struct ext4_inode *ei, u64 size)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct handle *h;
+	int err, err2;
+
+	err = ext4_zero_tail(ei, ei->vfs.i_size);
+	if (err)
+		return err;
+	err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
+	if (err)
+		return err;
+	ext4_set_size(ei, size);
+	rwsem_down_write(&ei->i_data_sem);
+	ei->i_disksize = size;
+	rwsem_up_write(&ei->i_data_sem);
+	err = ext4_mark_inode_datasync(h, ei);
+	err2 = handle_stop(h);
+	return err ? err : err2;
+}
+
+static int remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
+{
+	const u32 last = EXT4_ORPHAN_CREDITS + EXT4_INODE_CREDITS;
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct handle *h;
+	int err, err2;
+
+	err = journal_start(sbi->journal, ext4_remove_credits(ei) + last, 0, &h);
+	if (err)
+		return err;
+	err = ext4_orphan_add(h, ei);
+	if (err)
+		goto stop;
+	rwsem_down_write(&ei->i_data_sem);
+	ei->i_disksize = min_of(ei->i_disksize, size);
+	rwsem_up_write(&ei->i_data_sem);
+	err = ext4_mark_inode_datasync(h, ei);
+	if (!err)
+		err = ext4_remove_blocks(h, ei, keep, (u64)LBLK_MAX + 1, false);
+	if (!err)
+		err = handle_ensure(h, last, 0);
+	if (err == 1)
+		err = handle_restart(h, last, 0);
+	/* An unlinked file stays an orphan. */
+	if (!err && ei->vfs.i_nlink)
+		err = ext4_orphan_del(h, ei);
+	if (!err)
+		err = ext4_mark_inode_datasync(h, ei);
+stop:
+	err2 = handle_stop(h);
+	return err ? err : err2;
+}
+
+static int shrink(struct ext4_inode *ei, u64 size)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct mapping *m = &ei->vfs.i_mapping;
+	u32 bs = sbi->s.s_blocksize;
+	lblk_t keep = (lblk_t)DIV_ROUND_UP(size, (u64)bs);
+	u32 delayed;
+	int err;
+
+	/* With indirect maps too: removal is from the end only. */
+	mapping_wait_writeback(m, keep ? keep - 1 : 0, EXT4_LBLK_END);
+	err = zero_rest(ei, size);
+	if (err == 1)
+		err = ext4_write_range(ei, keep - 1, keep);
+	if (err)
+		return err;
+	ext4_set_size(ei, size);
+	delayed = mapping_invalidate(m, keep, EXT4_LBLK_END);
+	if (delayed)
+		ext4_release_reserved(sbi, delayed);
+	if (!size)
+		ei->i_flush_on_close = true;
+	return remove_tail(ei, size, keep);
+}
+
+int ext4_truncate(struct ext4_inode *ei, u64 size)
+{
+	assert_rwsem_held_write(&ei->vfs.i_rwsem);
+	if (size > ei->vfs.i_size)
+		return grow(ei, size);
+	/* At equal size too: blocks preallocated beyond the end go. */
+	return shrink(ei, size);
+}

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/writepages.c - file data from the page cache to the device
+ *
+ * A pass takes runs of dirty blocks off the mapping (they go under WRITEBACK
+ * in the same step), gives those that have no place one, as *unwritten*
+ * extents in a handle of their own, and hands them to page-io. When the data
+ * is on the device an end-io worker converts the extents and moves the size on
+ * disk forward, in one handle; only then does WRITEBACK end. So:
+ *
+ *   crash before the conversion commits: the blocks read as zero (unwritten),
+ *   the size does not cover them; never another file's bytes
+ *   commits never wait for data
+ *   a reader that finds no folio finds converted extents
+ *
+ * The size put on disk is the smaller of what it was when the data was
+ * submitted and what it is at the end (a truncate may have come between), cut at
+ * the end of the blocks written.
+ *
+ * Locks:   wb_lock (one pass per inode), then handle -> i_data_sem. Never
+ *          i_rwsem: a truncate waits for write-out with it held.
+ * Source:  ext4-format brief 12; seeds: page-io, P1-P8.
+ */
+#include "fs/ext4.h"
+#include "lib/log.h"
+#include "writeback/page_io.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One contiguous piece of a file on its way to the device. */
+struct data_io {
+	struct io_end ioe;
+	struct ext4_inode *ei; /* alive: truncate and evict wait for WRITEBACK */
+	lblk_t lblk;
+	u32 nr;
+	bool unwritten;
+	u64 size; /* i_size when submitted */
+};
+
+static int convert(struct data_io *d, u64 disksize)
+{
+	struct ext4_inode *ei = d->ei;
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct handle *h;
+	int err, err2;
+
+	err = journal_start(sbi->journal,
+			    ext4_ext_insert_credits(ei, 2) + EXT4_INODE_CREDITS,
+			    0, &h);
+	if (err)
+		return err;
+	if (d->unwritten)
+		err = ext4_ext_convert_written(h, ei, d->lblk, d->nr);
+	if (!err) {
+		rwsem_down_write(&ei->i_data_sem);
+		if (disksize > ei->i_disksize)
+			ei->i_disksize = disksize;
+		rwsem_up_write(&ei->i_data_sem);
+		err = ext4_mark_inode_datasync(h, ei);
+	}
+	err2 = handle_stop(h);
+	return err ? err : err2;
+}
+
+/* End-io worker: may sleep. */
+static void data_io_end(struct io_end *ioe)
+{
+	struct data_io *d = container_of_type(ioe, struct data_io, ioe);
+	struct ext4_inode *ei = d->ei;
+	struct inode *inode = &ei->vfs;
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	int err = atomic_load(&ioe->error);
+
+	if (err) {
+		log_ratelimited(LOG_LVL_ERR,
+				"%s: inode #%u: writing blocks %u-%u failed: %s; data may be lost",
+				sbi->s.s_id, inode->i_ino, d->lblk,
+				d->lblk + d->nr - 1, strerror(-err));
+	} else {
+		u64 end = (u64)(d->lblk + (u64)d->nr) << sbi->s.s_blocksize_bits;
+		u64 size, on_disk;
+
+		spin_lock(&inode->i_lock);
+		size = min_of(d->size, inode->i_size);
+		spin_unlock(&inode->i_lock);
+		size = min_of(size, end);
+		rwsem_down_read(&ei->i_data_sem);
+		on_disk = ei->i_disksize;
+		rwsem_up_read(&ei->i_data_sem);
+		if (d->unwritten || size > on_disk)
+			err = convert(d, size);
+	}
+	if (err)
+		mapping_set_error(&inode->i_mapping, err);
+	/* The inode may go as soon as this returns: last touch. */
+	mapping_end_writeback(&inode->i_mapping, d->lblk, d->nr, false);
+	free(d);
+}
+
+/* Blocks for [lblk, lblk+*nr), which are DELAYED: the first extent of them. */
+static int allocate(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct ext4_map m;
+	struct handle *h;
+	int tries = 0, err, err2;
+
+	do {
+		m = (struct ext4_map){ .lblk = lblk, .len = *nr };
+		err = journal_start(sbi->journal,
+				    ext4_ext_insert_credits(ei, 1) +
+					    EXT4_INODE_CREDITS,
+				    0, &h);
+		if (err)
+			return err;
+		err = ext4_map_create(h, ei, &m,
+				      EXT4_CREATE_UNWRITTEN |
+					      EXT4_CREATE_DELAYED |
+					      EXT4_CREATE_ROOT);
+		if (!err)
+			err = ext4_mark_inode_datasync(h, ei);
+		err2 = handle_stop(h);
+		err = err ? err : err2;
+	} while (ext4_should_retry(sbi, err, &tries));
+	if (err)
+		return err == -EAGAIN ? -ENOSPC : err;
+	mapping_set_mapped(&ei->vfs.i_mapping, m.lblk, m.len);
+	/* What was mapped already (fallocate came between) was not taken from
+	 * the reservation. */
+	if (!(m.flags & EXT4_MAP_NEW))
+		ext4_release_reserved(sbi, m.len);
+	*nr = m.len;
+	*pblk = m.pblk;
+	return m.flags & EXT4_MAP_UNWRITTEN ? 1 : 0;
+}
+
+/* Adds segments [first block at `skip`) of the run to the page-io. */
+static int add_segments(struct page_io *io, const struct wb_run *run, u32 skip,
+			u32 nr, u64 pos, u8 bits, struct io_end *ioe)
+{
+	for (u32 s = 0; s < run->nr_seg && nr; s++) {
+		u32 n = run->seg[s].blocks;
+		u8 *data = run->seg[s].data;
+		int err;
+
+		if (skip >= n) {
+			skip -= n;
+			continue;
+		}
+		data += (size_t)skip << bits;
+		n = min_of(n - skip, nr);
+		skip = 0;
+		err = page_io_add(io, pos, data, n << bits, ioe);
+		if (err)
+			return err;
+		pos += (u64)n << bits;
+		nr -= n;
+	}
+	return 0;
+}
+
+/* The run can't be written: its data is lost, and fsync will say so. */
+static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
+		     int err)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct mapping *m = &ei->vfs.i_mapping;
+
+	log_ratelimited(LOG_LVL_ERR,
+			"%s: inode #%u: blocks %u-%u can't be written: %s; data is lost",
+			sbi->s.s_id, ei->vfs.i_ino, lblk, lblk + nr - 1,
+			strerror(-err));
+	mapping_set_error(m, err);
+	mapping_end_writeback(m, lblk, nr, false);
+	if (delayed) {
+		u32 n = mapping_invalidate(m, lblk, lblk + nr);
+
+		if (n)
+			ext4_release_reserved(sbi, n);
+	}
+}
+
+static int submit_extent(struct ext4_inode *ei, struct page_io *io,
+			 const struct wb_run *run, u32 done, u32 nr, pblk_t pblk,
+			 bool unwritten)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct data_io *d = calloc(1, sizeof(*d));
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	io_end_init(&d->ioe, data_io_end, false);
+	d->ei = ei;
+	d->lblk = run->lblk + done;
+	d->nr = nr;
+	d->unwritten = unwritten;
+	spin_lock(&ei->vfs.i_lock);
+	d->size = ei->vfs.i_size;
+	spin_unlock(&ei->vfs.i_lock);
+	err = add_segments(io, run, done, nr, pblk << sbi->s.s_blocksize_bits,
+			   sbi->s.s_blocksize_bits, &d->ioe);
+	if (err) { /* the part that was added is written; none is converted */
+		int none = 0;
+
+		atomic_compare_exchange_strong(&d->ioe.error, &none, err);
+	}
+	io_end_put(&d->ioe);
+	return 0;
+}
+
+/* Places and submits one run; every block of it ends its WRITEBACK. */
+static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_run *run)
+{
+	u32 done = 0;
+	int first = 0;
+
+	while (done < run->nr) {
+		lblk_t lblk = run->lblk + done;
+		u32 nr = run->nr - done;
+		bool unwritten;
+		pblk_t pblk;
+		int err;
+
+		if (run->delayed) {
+			err = allocate(ei, lblk, &nr, &pblk);
+			unwritten = err == 1;
+			if (err > 0)
+				err = 0;
+		} else {
+			struct ext4_map m = { .lblk = lblk, .len = nr };
+
+			err = ext4_map_blocks(ei, &m);
+			if (!err && !m.flags)
+				err = ext4_error(ext4_sb_of(ei), ei->vfs.i_ino,
+						 0, -EFSCORRUPTED,
+						 "block %u lost its extent",
+						 lblk);
+			nr = m.len;
+			pblk = m.pblk;
+			unwritten = (m.flags & EXT4_MAP_UNWRITTEN) != 0;
+		}
+		if (!err)
+			err = submit_extent(ei, io, run, done, nr, pblk,
+					    unwritten);
+		if (err) {
+			fail_run(ei, lblk, run->nr - done, run->delayed, err);
+			first = err;
+			break;
+		}
+		done += nr;
+	}
+	return first;
+}
+
+static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct mapping *m = &ei->vfs.i_mapping;
+	u64 budget = wbc->nr_to_write ? wbc->nr_to_write : UINT64_MAX;
+	lblk_t at = wbc->start;
+	struct page_io io;
+	int err = 0, err2;
+
+	struct wb_run *run = malloc(sizeof(*run));
+
+	if (!run)
+		return -ENOMEM;
+	page_io_init(&io, sbi->bdev, BIO_WRITE, 0);
+	while (at < wbc->end && budget) {
+		/* What waits for I/O below must not wait for what is still here. */
+		if (wbc->sync)
+			page_io_submit(&io);
+		mapping_take_dirty(m, at, wbc->end, LEAF_BLOCKS, wbc->sync, run);
+		if (!run->nr)
+			break;
+		err2 = write_run(ei, &io, run);
+		err = err ? err : err2;
+		at = run->lblk + run->nr;
+		budget -= min_of(budget,
+				 (u64)run->nr << sbi->s.s_blocksize_bits);
+	}
+	page_io_submit(&io);
+	if (wbc->nr_to_write)
+		wbc->nr_to_write = budget;
+	free(run);
+	return err;
+}
+
+static int write_attributes(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct handle *h;
+	int err, err2;
+
+	if (!(atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE))
+		return 0;
+	err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
+	if (err)
+		return err;
+	err = ext4_mark_inode_dirty(h, ei);
+	err2 = handle_stop(h);
+	return err ? err : err2;
+}
+
+int ext4_write_inode(struct inode *inode, struct wb_control *wbc)
+{
+	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
+	struct ext4_inode *ei = EXT4_I(inode);
+	int err, err2;
+
+	if (!sbi->journal)
+		return 0;
+	mutex_lock(&ei->wb_lock);
+	/* Cleared first: a writer that comes now sets it again. */
+	if (wbc->start == 0 && wbc->end >= LBLK_MAX && !wbc->nr_to_write)
+		inode_clear_dirty(inode, I_DIRTY_PAGES);
+	err = write_pages(ei, wbc);
+	if (atomic_load(&inode->i_mapping.m_nr_dirty))
+		inode_mark_dirty(inode, I_DIRTY_PAGES);
+	else if (wbc->nr_to_write)
+		inode_clear_dirty(inode, I_DIRTY_PAGES);
+	/* A writer between the test and the clear. */
+	if (atomic_load(&inode->i_mapping.m_nr_dirty))
+		inode_mark_dirty(inode, I_DIRTY_PAGES);
+	if (wbc->sync)
+		mapping_wait_writeback(&inode->i_mapping, wbc->start, wbc->end);
+	err2 = write_attributes(ei);
+	mutex_unlock(&ei->wb_lock);
+	return err ? err : err2;
+}
+
+int ext4_write_range(struct ext4_inode *ei, lblk_t start, lblk_t end)
+{
+	struct wb_control wbc = { .sync = true, .start = start, .end = end };
+	int err;
+
+	if (!ext4_sb_of(ei)->journal)
+		return 0;
+	mutex_lock(&ei->wb_lock);
+	err = write_pages(ei, &wbc);
+	mapping_wait_writeback(&ei->vfs.i_mapping, start, end);
+	mutex_unlock(&ei->wb_lock);
+	return err;
+}
+
+int ext4_sync_inode(struct ext4_inode *ei, bool datasync)
+{
+	struct wb_control wbc = { .sync = true,
+				  .start = 0,
+				  .end = EXT4_LBLK_END };
+
+	(void)datasync; /* times alone are cheap: the handle joins the commit */
+	return ext4_write_inode(&ei->vfs, &wbc);
+}
