@@ -454,6 +454,7 @@ int buffer_read(struct super_block *sb, pblk_t blk,
 	struct buffer *b;
 	int error;
 
+	thread_might_block();
 	error = buffer_get_uptodate(sb->s_bcache, blk, &b);
 	if (error)
 		return error;

@@ -588,6 +588,7 @@ static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
 /* After inode_claim_locked(). No lock held; sleeps. */
 static void inode_evict(struct icache *ic, struct inode *inode, bool delete)
 {
+	thread_might_block();
 	ic->sb->s_op->evict_inode(inode, delete);
 	counter_add(ic->evicted, 1);
 	inode_remove(ic, inode, 0);
@@ -767,6 +768,7 @@ int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
 	struct icache *ic = sb->s_icache;
 	int error;
 
+	thread_might_block();
 	if (!ino_is_valid(ic, ino))
 		return -ESTALE;
 	do {

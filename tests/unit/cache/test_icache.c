@@ -1109,6 +1109,45 @@ static void test_hammer(void **state)
 	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
 }
 
+/* Numbers far apart: nodes come and go under the readers. */
+static void sparse_main(void *arg)
+{
+	u64 rnd = (u64)(uintptr_t)arg | 1;
+
+	for (u32 n = 0; n < TEST_LOAD(100000); n++) {
+		u64 r = test_random(&rnd) >> 16;
+		ino_nr ino = 64 * (1 + r % 8);
+		struct inode *inode;
+
+		if (r / 8 % 4 == 0) {
+			icache_shrink_all(&sb);
+			continue;
+		}
+		if (r / 8 % 4 == 1) {
+			inode = icache_find(&sb, ino);
+		} else {
+			thread_check(!icache_get(&sb, ino, &inode));
+			thread_check(inode->i_generation == ino);
+		}
+		inode_put(inode);
+	}
+}
+
+static void test_hammer_nodes(void **state)
+{
+	struct thread *t[4];
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		assert_int_equal(thread_create(&t[i], "sparse", sparse_main,
+					       (void *)(uintptr_t)(31 + 58 * i)),
+				 0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		thread_join(t[i]);
+	icache_shrink_all(&sb);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -1144,6 +1183,7 @@ int main(void)
 		T(test_unmount_forgets_deletes_evicts),
 		T(test_unmount_reports_what_is_left),
 		T(test_hammer),
+		T(test_hammer_nodes),
 	};
 
 	thread_register();
