@@ -63,7 +63,7 @@ static inline void slot_store(void *_Atomic *slot, void *p)
 	atomic_store_explicit(slot, p, memory_order_release);
 }
 
-/* Last leaf index below a node of this shift, counted from its first. */
+/* Number of leaf indexes below a node of this shift. */
 static inline u64 node_span(u32 shift)
 {
 	return (u64)NODE_SLOTS << shift;
@@ -855,7 +855,7 @@ enum write_step {
 	STEP_FOLIOS, /* the next block needs a folio */
 };
 
-/* The spare folio for this block; those before it can't be used any more. */
+/* The spare folio that has memory for this block, or NULL. */
 static struct folio *spare_for(struct write_op *op, lblk_t lblk)
 {
 	struct folio *f;
@@ -924,11 +924,13 @@ static enum write_step write_chunk(struct write_op *op, struct map_leaf *leaf,
 				bm_test(op->mapped, lblk - op->first_lblk),
 				op->reserved, d))
 			return STEP_STOP;
-		if (!leaf_folio(leaf, sp.first))
+		/* Written once is no reason to stay: touched when found here. */
+		if (leaf_folio(leaf, sp.first))
+			folio_touch(f);
+		else
 			leaf_set_folio(leaf, sp.first, f, d);
 		memcpy((char *)folio_block(f, lblk, blocksize) + sp.offset,
 		       op->src + op->done, n);
-		folio_touch(f);
 		mark_dirty(leaf, sp.first, d);
 		op->done += n;
 	}
@@ -945,16 +947,18 @@ static void spare_settle(struct write_op *op)
 			cds_list_del(&f->f_lru);
 }
 
-/*
- * Finds the runs of absent blocks that bytes [done, end) cover wholly. leaf:
- * locked, or NULL if there is none. Runs as (first lblk, blocks) pairs.
- */
+/* A run of absent blocks. In 64 KiB of 1 KiB blocks at most every second one
+ * begins one. */
 struct absent_run {
 	lblk_t lblk;
 	u32 nr;
 };
 #define MAX_RUNS (COPY_MAX / 1024 / 2 + 2)
 
+/*
+ * Finds the runs of absent blocks that bytes [done, end) cover wholly. leaf:
+ * locked, or NULL if there is none. Returns their number.
+ */
 static u32 absent_runs(const struct write_op *op, struct map_leaf *leaf,
 		       u32 end, struct absent_run *runs)
 {

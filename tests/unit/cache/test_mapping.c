@@ -528,6 +528,24 @@ static void test_shrinker_gives_second_chance(void **state)
 	vol_close(&v);
 }
 
+/* A folio leaves the LRU when it is found dirty; what is left of it returns. */
+static void test_rest_of_dirty_folio_is_reclaimed(void **state)
+{
+	struct vol v;
+
+	(void)state;
+	vol_open(&v, 4096);
+	put_blocks(&v, 0, 16, 1);
+	assert_int_equal(flush_run(&v, 0, 15), 15);
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, 16);
+	assert_int_equal(mapping_invalidate(&v.m, 15, 16), 1);
+	assert_int_equal(v.m.m_nr_folio_blocks, 15);
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, 0);
+	vol_close(&v);
+}
+
 static void test_errors_are_told_once_to_each(void **state)
 {
 	struct vol v;
@@ -1292,16 +1310,19 @@ static void h_write(struct hammer *h, u64 pos, const char *src, u32 len)
 	}
 }
 
-static void h_writer(void *arg)
+/* At most MANY blocks: a thread may hold 64 locks in debug builds. */
+#define MANY 56u
+
+static void h_writer(void *arg) NO_THREAD_SAFETY
 {
 	struct hammer *h = arg;
 	u64 seed = clock_mono_ns() | 1;
-	static _Thread_local u64 buf[80][HWORDS];
+	static _Thread_local u64 buf[MANY][HWORDS];
 
 	while (!h->stop) {
 		u32 block = rnd(&seed, HB);
-		u32 nr = 1 + rnd(&seed, rnd(&seed, 8) ? 4 : 80), i, k;
-		u64 version[80];
+		u32 nr = 1 + rnd(&seed, rnd(&seed, 8) ? 4 : MANY), i, k;
+		u64 version[MANY];
 
 		nr = min_of(nr, HB - block);
 		rwsem_down_read(&h->i_rwsem);
@@ -1575,6 +1596,7 @@ int main(void)
 		cmocka_unit_test(test_fill_since_refuses_stale_data),
 		cmocka_unit_test(test_query_and_forgetting),
 		cmocka_unit_test(test_shrinker_gives_second_chance),
+		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_waits_for_writeback),
