@@ -129,6 +129,7 @@ struct ext4_sb {
 	struct buffer **gdb;          /* [const after mount] descriptor blocks */
 	struct ext4_group_info *group_info; /* [per entry: group lock] */
 	struct ext4_group_locks *group_locks;
+	struct ext4_alloc *alloc;     /* balloc.c, ialloc.c: what all groups share */
 	struct ext4_syszone *syszone; /* [const after mount] */
 	struct counter *free_blocks;  /* on disk, uncommitted frees included */
 	struct counter *free_inodes;
@@ -286,7 +287,8 @@ u64 ext4_count_free_blocks(struct ext4_sb *sbi);
 /*
  * Picks and marks a free inode: directories spread (Orlov), others near the
  * parent. Initialises uninit bitmaps, lowers itable_unused, clears nothing of
- * the inode itself. -ENOSPC.
+ * the inode itself. -ENOSPC; -EAGAIN (as ext4_alloc_blocks; nothing was
+ * changed): only inodes freed and not yet committed are left.
  */
 int __must_check ext4_alloc_ino(struct handle *h, struct ext4_inode *dir, u32 mode,
 				ino_nr *out);
@@ -311,7 +313,11 @@ void ext4_orphan_free(struct ext4_sb *sbi);
 bool ext4_orphan_empty(struct ext4_sb *sbi); /* list and file */
 /* On the list or in the file (I_ORPHAN); idempotent. i_rwsem held or sole user. */
 int __must_check ext4_orphan_add(struct handle *h, struct ext4_inode *ei);
+/* h NULL: only the links in memory go, the disk keeps the orphan. An inode
+ * that leaves the cache without having been deleted (an error) needs this. */
 int __must_check ext4_orphan_del(struct handle *h, struct ext4_inode *ei);
+/* ext4_orphan_recover() is at work: read_inode must accept link count 0. */
+bool ext4_orphan_recovering(const struct ext4_sb *sbi);
 /*
  * After recovery, read-write: for each orphan on disk calls fn (which deletes
  * or truncates it, and so takes it off). Numbers are checked; loops and garbage are errors,

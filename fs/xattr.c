@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/xattr.c - extended attributes: checks, and release with their inode
+ *
+ * Attributes lie in the inode's body after the fixed fields, and in one block
+ * (i_file_acl) that several inodes may share: h_refcount tells how many. Each
+ * sharer has the block in its i_blocks.
+ *
+ * Locks:   xattr_sem -> b_lock of the block (its sharers are many)
+ * Source:  ext4-format brief 8; Documentation/filesystems/ext4/attributes.rst
+ */
+#include "fs/ext4.h"
+
+#include <string.h>
+
+#include "lib/crc.h"
+
+#define XATTR_PAD 4u
+
+static u32 block_csum(const struct ext4_sb *sbi, pblk_t blk, const void *data)
+{
+	const size_t off = offsetof(struct ext4_xattr_header, h_checksum);
+	const le32 zero = { 0 };
+	le64 nr = cpu_to_le64(blk);
+	u32 crc;
+
+	crc = crc32c(sbi->csum_seed, &nr, sizeof(nr));
+	crc = crc32c(crc, data, off);
+	crc = crc32c(crc, &zero, sizeof(zero));
+	return crc32c(crc, (const u8 *)data + off + sizeof(zero),
+		      sbi->s.s_blocksize - off - sizeof(zero));
+}
+
+/*
+ * Entries from data + first to a terminating zero word, values between that
+ * and data + size; value offsets count from data + base. True if all is
+ * inside and no value overlaps the entries.
+ */
+static bool entries_ok(const struct ext4_sb *sbi, const u8 *data, u32 size,
+		       u32 first, u32 base)
+{
+	u32 pos, end = 0;
+	le32 word;
+
+	/* Twice the same walk: the end of the entries bounds the values. */
+	for (pos = first;; pos += ALIGN_UP((u32)sizeof(struct ext4_xattr_entry) +
+					   data[pos], XATTR_PAD)) {
+		if (pos > size || size - pos < sizeof(word))
+			return false;
+		memcpy(&word, data + pos, sizeof(word));
+		if (!le32_to_cpu(word))
+			break;
+		if (size - pos < sizeof(struct ext4_xattr_entry))
+			return false;
+	}
+	end = pos + (u32)sizeof(word);
+
+	for (pos = first; pos != end - sizeof(word);) {
+		struct ext4_xattr_entry e;
+		u32 vsize, voff;
+
+		memcpy(&e, data + pos, sizeof(e));
+		vsize = le32_to_cpu(e.e_value_size);
+		voff = base + le16_to_cpu(e.e_value_offs);
+		if (le32_to_cpu(e.e_value_inum)) {
+			if (!ext4_has_incompat(sbi, EA_INODE))
+				return false;
+		} else if (vsize && (vsize > size || voff < end ||
+				     voff > size - vsize)) {
+			return false;
+		}
+		pos += ALIGN_UP((u32)sizeof(e) + e.e_name_len, XATTR_PAD);
+	}
+	return true;
+}
+
+static int xattr_verify(struct super_block *sb, const struct buffer *b,
+			const void *data, u32 seed)
+{
+	const struct ext4_xattr_header *hdr = data;
+	const struct ext4_sb *sbi = EXT4_SB(sb);
+	u32 refs = le32_to_cpu(hdr->h_refcount);
+
+	if (le32_to_cpu(hdr->h_magic) != EXT4_XATTR_MAGIC ||
+	    le32_to_cpu(hdr->h_blocks) != 1 || !refs ||
+	    refs > EXT4_XATTR_REFCOUNT_MAX)
+		return -EFSCORRUPTED;
+	if (sbi->has_csum &&
+	    le32_to_cpu(hdr->h_checksum) != block_csum(sbi, b->b_blocknr, data))
+		return -EFSBADCRC;
+	if (!entries_ok(sbi, data, sb->s_blocksize, sizeof(*hdr), 0))
+		return -EFSCORRUPTED;
+	return 0;
+}
+
+static void xattr_freeze(struct super_block *sb, pblk_t blk, void *data, u32 seed)
+{
+	struct ext4_xattr_header *hdr = data;
+
+	if (EXT4_SB(sb)->has_csum)
+		hdr->h_checksum = cpu_to_le32(block_csum(EXT4_SB(sb), blk, data));
+}
+
+const struct buffer_type ext4_xattr_block_type = {
+	.name = "extended attributes",
+	.verify = xattr_verify,
+	.freeze = xattr_freeze,
+};
+
+int ext4_xattr_check_ibody(struct ext4_sb *sbi, const void *raw, u32 inode_size,
+			   u32 extra_isize)
+{
+	u32 at = EXT4_GOOD_OLD_INODE_SIZE + extra_isize;
+	struct ext4_xattr_ibody_header hdr;
+	u32 first = at + (u32)sizeof(hdr);
+
+	if (extra_isize % XATTR_PAD || at > inode_size)
+		return -EFSCORRUPTED;
+	if (inode_size - at < sizeof(hdr))
+		return 0;
+	memcpy(&hdr, (const u8 *)raw + at, sizeof(hdr));
+	if (le32_to_cpu(hdr.h_magic) != EXT4_XATTR_MAGIC)
+		return 0; /* none */
+	return entries_ok(sbi, raw, inode_size, first, first) ? 0 : -EFSCORRUPTED;
+}
+
+/*
+ * One sharer less. True: it was one of several. The count is looked at and
+ * changed under b_lock, so of two that let go at the same time one is the last;
+ * nobody joins a block any more whose last sharer is being deleted.
+ */
+static bool drop_sharer(struct handle *h, struct buffer *b)
+{
+	struct ext4_xattr_header *hdr = (struct ext4_xattr_header *)(void *)b->b_data;
+	u32 refs;
+
+	mutex_lock(&b->b_lock);
+	refs = le32_to_cpu(hdr->h_refcount);
+	if (refs > 1)
+		hdr->h_refcount = cpu_to_le32(refs - 1);
+	mutex_unlock(&b->b_lock);
+	if (refs > 1)
+		handle_dirty(h, b);
+	return refs > 1;
+}
+
+/* b's reference is consumed. */
+static int release_block(struct handle *h, struct ext4_inode *ei,
+			 struct buffer *b)
+{
+	pblk_t blk = b->b_blocknr;
+	int error;
+
+	error = handle_get_write_access(h, b);
+	if (error)
+		goto out_put;
+	if (drop_sharer(h, b))
+		goto out_put;
+	error = ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino, blk, 1);
+	if (error)
+		goto out_put;
+	return handle_forget(h, b, blk);
+out_put:
+	buffer_put(b);
+	return error;
+}
+
+int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct buffer *b;
+	int error = 0;
+
+	mutex_lock(&ei->xattr_sem);
+	if (!ei->i_file_acl)
+		goto out_unlock;
+	if (!ext4_block_range_ok(sbi, ei->i_file_acl, 1)) {
+		error = ext4_error(sbi, ei->vfs.i_ino, ei->i_file_acl,
+				   -EFSCORRUPTED,
+				   "attribute block is outside the files' part of the volume");
+		goto out_unlock;
+	}
+	error = ext4_bread(sbi, ei->i_file_acl, ei->vfs.i_ino,
+			   &ext4_xattr_block_type, 0, &b);
+	if (!error)
+		error = release_block(h, ei, b);
+	if (!error) {
+		ei->i_file_acl = 0;
+		ext4_inode_add_blocks(ei, -1);
+	}
+out_unlock:
+	mutex_unlock(&ei->xattr_sem);
+	return error;
+}
