@@ -222,7 +222,7 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 		lblk_t lblk = run->lblk + done;
 		u32 nr = run->nr - done;
 		bool unwritten;
-		pblk_t pblk;
+		pblk_t pblk = 0;
 		int err;
 
 		if (run->delayed) {
