@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/writeback/test_flusher.c - background write-out, throttling, sync
+ *
+ * The inode cache is the real one. The file system is a number of dirty bytes
+ * per inode, which write_inode takes away; it can fail, stall, wait at a
+ * gate, or dirty the inode anew. Events are waited for, with a deadline.
+ */
+#include "../unit.h"
+
+#include "cache/budget.h"
+#include "cache/icache.h"
+#include "lib/counter.h"
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+#include "writeback/flusher.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#define MiB (1ll << 20)
+#define NR_INODES 8
+#define DEADLINE_NS 20000000000ull
+
+struct finode {
+	struct inode vfs; /* first */
+	_Atomic s64 bytes;   /* dirty */
+	_Atomic int error;   /* of each write */
+	_Atomic bool stall;  /* nothing can be taken now */
+	_Atomic bool redirty; /* dirtied anew by each write */
+	_Atomic u32 writes, sync_writes, in_write;
+	_Atomic u64 done_at; /* value of `clock_` when it got clean */
+};
+
+static struct super_block sb;
+static struct finode *ino[NR_INODES];
+static _Atomic u64 clock_;
+static _Atomic bool gate_closed;
+
+/* Waits for an event that comes without wake-up. */
+#define wait_until(cond)                                                       \
+	do {                                                                   \
+		u64 end_ = clock_mono_ns() + DEADLINE_NS;                      \
+		while (!(cond)) {                                              \
+			assert_true(clock_mono_ns() < end_);                   \
+			usleep(1000);                                          \
+		}                                                              \
+	} while (0)
+
+/* ---- the file system ---- */
+
+static struct inode *fake_alloc(struct super_block *s)
+{
+	struct finode *fi = calloc(1, sizeof(*fi));
+
+	fi->vfs.i_sb = s;
+	inode_init_once(&fi->vfs);
+	return &fi->vfs;
+}
+
+static void fake_free(struct inode *inode)
+{
+	inode_destroy_locks(inode);
+	free(container_of_type(inode, struct finode, vfs));
+}
+
+static int fake_read(struct inode *inode)
+{
+	return -ESTALE;
+}
+
+static void fake_evict(struct inode *inode, bool delete)
+{
+	(void)mapping_invalidate(&inode->i_mapping, 0, LBLK_MAX + 1);
+}
+
+static int fake_write(struct inode *inode, struct wb_control *wbc)
+{
+	struct finode *fi = container_of_type(inode, struct finode, vfs);
+	s64 take;
+
+	atomic_fetch_add(&fi->in_write, 1);
+	wait_event(&gate_closed, !atomic_load(&gate_closed));
+	atomic_fetch_add(wbc->sync ? &fi->sync_writes : &fi->writes, 1);
+	atomic_fetch_sub(&fi->in_write, 1);
+	if (atomic_load(&fi->error))
+		return atomic_load(&fi->error);
+	if (atomic_load(&fi->stall))
+		return 0;
+	take = atomic_load(&fi->bytes);
+	if ((u64)take > wbc->nr_to_write)
+		take = (s64)wbc->nr_to_write;
+	wbc->nr_to_write -= (u64)take;
+	counter_add(sb.s_dirty_bytes, -take);
+	if (atomic_fetch_sub(&fi->bytes, take) == take) {
+		inode_clear_dirty(inode, I_DIRTY);
+		atomic_store(&fi->done_at, atomic_fetch_add(&clock_, 1) + 1);
+	}
+	if (atomic_load(&fi->redirty))
+		inode_mark_dirty(inode, I_DIRTY_PAGES);
+	return 0;
+}
+
+static const struct super_ops fake_ops = {
+	.alloc_inode = fake_alloc,
+	.free_inode = fake_free,
+	.read_inode = fake_read,
+	.evict_inode = fake_evict,
+	.write_inode = fake_write,
+};
+
+static void dirty(struct finode *fi, s64 bytes)
+{
+	atomic_fetch_add(&fi->bytes, bytes);
+	counter_add(sb.s_dirty_bytes, bytes);
+	inode_mark_dirty(&fi->vfs, bytes ? I_DIRTY_PAGES : I_DIRTY_INODE);
+}
+
+static bool is_clean(struct finode *fi)
+{
+	return !(atomic_load(&fi->vfs.i_state) & I_DIRTY);
+}
+
+static void quiet(enum log_level level, const char *line, void *priv)
+{
+}
+
+static int setup(void **state)
+{
+	memset(&sb, 0, sizeof(sb));
+	atomic_store(&gate_closed, false);
+	sb.s_op = &fake_ops;
+	sb.s_blocksize = 4096;
+	sb.s_blocksize_bits = 12;
+	strcpy(sb.s_id, "fake");
+	sb.s_dirty_bytes = counter_new(0, 4096);
+	if (!sb.s_dirty_bytes || budget_create(64u << 20, &sb.s_budget) ||
+	    mapping_cache_create(&sb) || icache_create(&sb, 1000))
+		return -1;
+	for (u32 i = 0; i < NR_INODES; i++) {
+		struct inode *inode = fake_alloc(&sb);
+
+		inode->i_ino = 12 + i;
+		inode->i_nlink = 1;
+		if (icache_insert(&sb, inode))
+			return -1;
+		inode_unlock_new(inode);
+		ino[i] = container_of_type(inode, struct finode, vfs);
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	for (u32 i = 0; i < NR_INODES; i++) {
+		inode_clear_dirty(&ino[i]->vfs, I_DIRTY);
+		inode_put(&ino[i]->vfs);
+	}
+	icache_evict_all(&sb);
+	icache_destroy(&sb);
+	mapping_cache_destroy(&sb);
+	rcu_barrier();
+	budget_destroy(sb.s_budget);
+	counter_free(sb.s_dirty_bytes);
+	return 0;
+}
+
+static struct flusher *start(u64 limit, u64 background, u32 expire_ms)
+{
+	struct flusher_params p = { limit, background, expire_ms };
+	struct flusher *f;
+
+	assert_int_equal(flusher_start(&sb, &p, &f), 0);
+	return f;
+}
+
+/* ---- background ---- */
+
+static void test_bad_marks_are_refused(void **state)
+{
+	struct flusher_params p = { 10, 20, 1000 };
+	struct flusher *f;
+
+	assert_int_equal(flusher_start(&sb, &p, &f), -EINVAL);
+	p.dirty_bytes = p.dirty_background_bytes = 0;
+	assert_int_equal(flusher_start(&sb, &p, &f), -EINVAL);
+	flusher_stop(NULL);
+}
+
+static void test_kick_writes_all(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+
+	for (u32 i = 0; i < NR_INODES; i++)
+		dirty(ino[i], i * MiB); /* the first: attributes only */
+	flusher_kick(f);
+	for (u32 i = 0; i < NR_INODES; i++)
+		wait_until(is_clean(ino[i]));
+	assert_int_equal(counter_sum(sb.s_dirty_bytes), 0);
+	flusher_stop(f);
+}
+
+static void test_background_mark_starts_write_out(void **state)
+{
+	struct flusher *f = start(100 * MiB, 10 * MiB, 3600000);
+
+	for (u32 i = 0; i < NR_INODES; i++)
+		dirty(ino[i], 3 * MiB);
+	balance_dirty(f, 4096);
+	wait_until(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
+	flusher_stop(f);
+	/* in the order they were dirtied */
+	assert_int_not_equal(ino[0]->writes, 0);
+	for (u32 i = 1; i < NR_INODES; i++)
+		if (is_clean(ino[i]))
+			assert_true(ino[i]->done_at > ino[i - 1]->done_at);
+}
+
+static void test_expired_inodes_are_written(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 30);
+
+	dirty(ino[0], MiB);
+	wait_until(is_clean(ino[0]));
+	dirty(ino[1], 0);
+	wait_until(is_clean(ino[1]));
+	flusher_stop(f);
+}
+
+/* A small file does not wait for the whole of a large one before it. */
+static void test_large_file_is_written_in_slices(void **state)
+{
+	struct flusher *f = start(1000 * MiB, 500 * MiB, 3600000);
+
+	dirty(ino[0], 80 * MiB);
+	dirty(ino[1], MiB);
+	flusher_kick(f);
+	wait_until(is_clean(ino[0]) && is_clean(ino[1]));
+	assert_int_equal(ino[0]->writes, 10);
+	assert_true(ino[1]->done_at < ino[0]->done_at);
+	flusher_stop(f);
+}
+
+static void test_failing_inode_does_not_hold_up_others(void **state)
+{
+	struct flusher *f = start(100 * MiB, 1 * MiB, 3600000);
+
+	atomic_store(&ino[0]->error, -EIO);
+	atomic_store(&ino[3]->stall, true);
+	for (u32 i = 0; i < NR_INODES; i++)
+		dirty(ino[i], MiB);
+	flusher_kick(f);
+	for (u32 i = 0; i < NR_INODES; i++)
+		if (i != 0 && i != 3)
+			wait_until(is_clean(ino[i]));
+	assert_false(is_clean(ino[0]));
+	atomic_store(&ino[0]->error, 0);
+	atomic_store(&ino[3]->stall, false);
+	flusher_kick(f);
+	wait_until(is_clean(ino[0]) && is_clean(ino[3]));
+	flusher_stop(f);
+}
+
+/* The stop returns though an inode fails for ever. */
+static void test_stop_with_dirty_inodes(void **state)
+{
+	struct flusher *f = start(100 * MiB, 1 * MiB, 10);
+
+	atomic_store(&ino[0]->error, -ENOSPC);
+	dirty(ino[0], 50 * MiB);
+	wait_until(atomic_load(&ino[0]->writes) > 0);
+	flusher_stop(f);
+	assert_false(is_clean(ino[0]));
+	counter_add(sb.s_dirty_bytes, -50 * MiB);
+}
+
+/* ---- throttling ---- */
+
+struct caller {
+	struct flusher *f;
+	struct thread *t;
+	_Atomic bool done;
+	int result;
+};
+
+static void call_balance(void *arg)
+{
+	struct caller *c = arg;
+
+	balance_dirty(c->f, 4096);
+	atomic_store(&c->done, true);
+}
+
+static void call_sync(void *arg)
+{
+	struct caller *c = arg;
+
+	c->result = flusher_sync_all(c->f);
+	atomic_store(&c->done, true);
+}
+
+static void test_writer_waits_above_the_limit(void **state)
+{
+	struct caller c = { .f = start(20 * MiB, 10 * MiB, 3600000) };
+
+	balance_dirty(c.f, 4096); /* nothing dirty: at once */
+	atomic_store(&ino[0]->stall, true);
+	dirty(ino[0], 30 * MiB);
+	assert_int_equal(thread_create(&c.t, "writer", call_balance, &c), 0);
+	/* write-out has been tried in vain: still waiting */
+	wait_until(atomic_load(&ino[0]->writes) > 3);
+	assert_false(atomic_load(&c.done));
+	atomic_store(&ino[0]->stall, false);
+	thread_join(c.t);
+	assert_true(counter_sum(sb.s_dirty_bytes) <= 20 * MiB);
+	flusher_stop(c.f);
+}
+
+/* More than the limit in one call: passes when half of it is free. */
+static void test_huge_write_passes(void **state)
+{
+	struct flusher *f = start(20 * MiB, 10 * MiB, 3600000);
+
+	balance_dirty(f, 500 * MiB);
+	dirty(ino[0], 19 * MiB);
+	balance_dirty(f, 500 * MiB);
+	assert_true(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
+	flusher_stop(f);
+}
+
+static void test_writer_does_not_wait_for_a_readonly_volume(void **state)
+{
+	struct caller c = { .f = start(20 * MiB, 10 * MiB, 3600000) };
+
+	atomic_store(&ino[0]->error, -EROFS);
+	dirty(ino[0], 30 * MiB);
+	assert_int_equal(thread_create(&c.t, "writer", call_balance, &c), 0);
+	wait_until(atomic_load(&ino[0]->writes) > 0);
+	assert_false(atomic_load(&c.done));
+	atomic_store(&sb.s_rdonly, true);
+	thread_join(c.t);
+	flusher_stop(c.f);
+	counter_add(sb.s_dirty_bytes, -30 * MiB);
+}
+
+/* ---- sync ---- */
+
+static void test_sync_writes_everything(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+
+	for (u32 i = 0; i < NR_INODES - 1; i++)
+		dirty(ino[i], i * MiB);
+	assert_int_equal(flusher_sync_all(f), 0);
+	for (u32 i = 0; i < NR_INODES - 1; i++)
+		assert_true(is_clean(ino[i]));
+	assert_int_equal(ino[NR_INODES - 1]->writes, 0);
+	assert_int_equal(ino[NR_INODES - 1]->sync_writes, 0);
+	assert_int_equal(counter_sum(sb.s_dirty_bytes), 0);
+	assert_int_equal(flusher_sync_all(f), 0);
+	flusher_stop(f);
+}
+
+static void test_sync_goes_on_after_an_error(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+
+	for (u32 i = 0; i < NR_INODES; i++)
+		dirty(ino[i], MiB);
+	atomic_store(&ino[2]->error, -EIO);
+	atomic_store(&ino[5]->error, -ENOSPC);
+	assert_int_equal(flusher_sync_all(f), -EIO);
+	for (u32 i = 0; i < NR_INODES; i++)
+		assert_int_equal(is_clean(ino[i]), i != 2 && i != 5);
+	assert_int_equal(ino[2]->sync_writes, 1);
+	assert_int_equal(ino[5]->sync_writes, 1);
+	flusher_stop(f);
+}
+
+/* An inode dirtied again by every write does not keep sync from ending. */
+static void test_sync_ends_beside_a_writer(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+
+	atomic_store(&ino[1]->redirty, true);
+	for (u32 i = 0; i < NR_INODES; i++)
+		dirty(ino[i], MiB);
+	assert_int_equal(flusher_sync_all(f), 0);
+	for (u32 i = 0; i < NR_INODES; i++)
+		assert_int_equal(is_clean(ino[i]), i != 1);
+	assert_int_equal(ino[1]->sync_writes, 1);
+	flusher_stop(f);
+}
+
+static void open_gate(void)
+{
+	atomic_store(&gate_closed, false);
+	wake_up(&gate_closed);
+}
+
+/* The flusher is in the middle of an inode, which is on no list then. */
+static void test_sync_waits_for_the_flusher(void **state)
+{
+	struct caller c = { .f = start(100 * MiB, 50 * MiB, 3600000) };
+
+	atomic_store(&gate_closed, true);
+	dirty(ino[0], 20 * MiB);
+	flusher_kick(c.f);
+	wait_until(atomic_load(&ino[0]->in_write) == 1);
+	assert_int_equal(thread_create(&c.t, "sync", call_sync, &c), 0);
+	assert_false(atomic_load(&c.done));
+	open_gate();
+	thread_join(c.t);
+	assert_int_equal(c.result, 0);
+	assert_true(is_clean(ino[0]));
+	flusher_stop(c.f);
+}
+
+/* All blocks are on their way: the inode is clean, the data is not there yet. */
+static void test_sync_waits_for_writeback(void **state)
+{
+	struct caller c = { .f = start(100 * MiB, 50 * MiB, 3600000) };
+	struct mapping *m = &ino[4]->vfs.i_mapping;
+	struct wb_run *run = malloc(sizeof(*run));
+	char *data = calloc(1, 4096);
+	u32 reserved = 1;
+	u64 mapped = 0;
+
+	assert_int_equal(mapping_write(m, 0, data, 4096, &mapped, &reserved), 4096);
+	mapping_take_dirty(m, 0, 100, 100, false, run);
+	assert_int_equal(run->nr, 1);
+	assert_true(is_clean(ino[4]));
+	assert_int_equal(thread_create(&c.t, "sync", call_sync, &c), 0);
+	usleep(20000); /* makes it likely that it waits; proves nothing */
+	assert_false(atomic_load(&c.done));
+	assert_int_equal(mapping_set_mapped(m, 0, 1), 1);
+	mapping_end_writeback(m, 0, 1, false);
+	thread_join(c.t);
+	assert_int_equal(c.result, 0);
+	free(data);
+	free(run);
+	flusher_stop(c.f);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_bad_marks_are_refused),
+		T(test_kick_writes_all),
+		T(test_background_mark_starts_write_out),
+		T(test_expired_inodes_are_written),
+		T(test_large_file_is_written_in_slices),
+		T(test_failing_inode_does_not_hold_up_others),
+		T(test_stop_with_dirty_inodes),
+		T(test_writer_waits_above_the_limit),
+		T(test_huge_write_passes),
+		T(test_writer_does_not_wait_for_a_readonly_volume),
+		T(test_sync_writes_everything),
+		T(test_sync_goes_on_after_an_error),
+		T(test_sync_ends_beside_a_writer),
+		T(test_sync_waits_for_the_flusher),
+		T(test_sync_waits_for_writeback),
+	};
+
+	log_set_sink(quiet, NULL);
+	thread_register();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
