@@ -138,7 +138,6 @@ void inode_init_once(struct inode *inode)
 
 void inode_destroy_locks(struct inode *inode)
 {
-	mapping_destroy(&inode->i_mapping);
 	rwsem_destroy(&inode->i_rwsem);
 	spin_destroy(&inode->i_lock);
 }
@@ -747,6 +746,7 @@ static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
 	inode_prepare(sb, inode);
 	error = tree_insert(ic, inode, false);
 	if (error) {
+		mapping_destroy(&inode->i_mapping);
 		sb->s_op->free_inode(inode);
 		return error;
 	}
@@ -755,6 +755,7 @@ static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
 	error = sb->s_op->read_inode(inode);
 	if (error) {
 		/* Nobody but us has a reference: it was I_NEW all the time. */
+		mapping_destroy(&inode->i_mapping);
 		inode_remove(ic, inode, I_BAD);
 		return error;
 	}

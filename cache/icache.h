@@ -80,9 +80,10 @@ struct inode {
 };
 
 /*
- * Called by the file system from alloc_inode, and (it destroys the mapping too)
- * from free_inode. The cache sets i_sb and the mapping's m_sb itself when the
- * inode is entered.
+ * Called by the file system from alloc_inode and free_inode. The first also
+ * makes the mapping; its end, mapping_destroy(), comes before free_inode: by
+ * evict_inode, by who never entered the inode, by the cache if read_inode
+ * failed. The cache sets i_sb and m_sb when the inode is entered.
  */
 void inode_init_once(struct inode *inode);
 void inode_destroy_locks(struct inode *inode);

@@ -51,7 +51,8 @@ struct super_ops {
 	/*
 	 * The inode leaves the cache: nobody else has it, I_FREEING is set, its
 	 * state is clean or nlink is 0. With delete: release its blocks and
-	 * free the inode on disk. Always drops all folios. Sleeps. An error is
+	 * free the inode on disk. Always drops all folios and ends the
+	 * mapping (mapping_destroy()). Sleeps. An error is
 	 * only logged (the inode stays an orphan on disk).
 	 */
 	void (*evict_inode)(struct inode *inode, bool delete);

@@ -107,6 +107,7 @@ static void fs_evict_inode(struct inode *inode, bool delete)
 	atomic_fetch_sub(&fs.at_evict, 1);
 	thread_check(delete == (inode->i_nlink == 0));
 	thread_check(atomic_fetch_sub(&d->incarnations, 1) == 1);
+	mapping_destroy(&inode->i_mapping);
 	if (!delete) {
 		thread_check(!(atomic_load(&inode->i_state) & I_DIRTY));
 		atomic_fetch_add(&fs.evicted, 1);
@@ -432,6 +433,7 @@ static void test_new_inode_over_an_old_one(void **state)
 	forget(20, 1);
 	inode->i_ino = MAX_INO + 1;
 	assert_int_equal(icache_insert(&sb, inode), -EFSCORRUPTED);
+	mapping_destroy(&inode->i_mapping);
 	fs_free_inode(inode);
 }
 
