@@ -39,13 +39,12 @@ struct ext4_inode {
 	struct mutex wb_lock;     /* one write-out pass; RANK_WRITEBACK */
 	u64 i_disksize;     /* [i_data_sem] size as on disk: covers only what is written */
 	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
-	u32 i_dtime;        /* [s_lock] dtime or next orphan, as on disk */
+	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
 	u16 i_extra_isize;  /* [const] */
 	group_t i_group;    /* [const] block group of the inode */
 	_Atomic pblk_t i_alloc_goal;  /* where the last allocation ended, 0 unknown [atomic] */
 	/* orphan state [s_lock or own slot] */
-	ino_nr i_prev_orphan, i_next_orphan; /* neighbours on the list; see orphan.c */
 	struct cds_list_head i_orphan;       /* [s_lock] in-memory orphan list */
 	s64 i_orphan_slot;  /* slot in the orphan file, -1: none */
 	_Atomic jtid_t i_sync_tid;     /* last transaction that changed the inode [atomic] */
@@ -313,11 +312,10 @@ void ext4_orphan_free(struct ext4_sb *sbi);
 bool ext4_orphan_empty(struct ext4_sb *sbi); /* list and file */
 /* On the list or in the file (I_ORPHAN); idempotent. i_rwsem held or sole user. */
 int __must_check ext4_orphan_add(struct handle *h, struct ext4_inode *ei);
-/* h NULL: only the links in memory go, the disk keeps the orphan. An inode
- * that leaves the cache without having been deleted (an error) needs this. */
 int __must_check ext4_orphan_del(struct handle *h, struct ext4_inode *ei);
-/* ext4_orphan_recover() is at work: read_inode must accept link count 0. */
-bool ext4_orphan_recovering(const struct ext4_sb *sbi);
+/* The inode leaves the cache without having been deleted (an error): the links
+ * in memory go, the disk keeps the orphan. */
+void ext4_orphan_forget(struct ext4_inode *ei);
 /*
  * After recovery, read-write: for each orphan on disk calls fn (which deletes
  * or truncates it, and so takes it off). Numbers are checked; loops and garbage are errors,

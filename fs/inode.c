@@ -682,6 +682,8 @@ static void evict_inode(struct inode *inode, bool delete)
 		inode_clear_dirty(inode, I_DIRTY);
 	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly))
 		delete_inode(ei);
+	/* Not deleted: the disk keeps the orphan, but no link in memory may. */
+	ext4_orphan_forget(ei);
 	mapping_destroy(&inode->i_mapping);
 }
 

@@ -20,7 +20,7 @@
  * Locks:   list lock (RANK_XATTR, as ext4_mark_inode_dirty() takes b_lock)
  *          -> b_lock; list lock -> s_lock; slot lock, a leaf
  * Alive:   an inode on the list is in memory: whoever drops one that was not
- *          deleted calls ext4_orphan_del(NULL, ei) first
+ *          deleted calls ext4_orphan_forget() first
  * Source:  ext4-format brief 9; Documentation/filesystems/ext4/orphan.rst
  */
 #include "fs/alloc_internal.h"
@@ -51,7 +51,6 @@ struct ext4_orphan_info {
 	u32 nr_blocks;             /* [const after load] of the file */
 	struct orphan_block *blocks;
 	_Atomic s64 nr_slots;      /* [atomic] slots in use */
-	_Atomic bool recovering;   /* [atomic] */
 };
 
 /* ---- the orphan file's blocks ---- */
@@ -210,11 +209,6 @@ bool ext4_orphan_empty(struct ext4_sb *sbi)
 	return !head && !atomic_load(&sbi->orphan->nr_slots);
 }
 
-bool ext4_orphan_recovering(const struct ext4_sb *sbi)
-{
-	return sbi->orphan && atomic_load(&sbi->orphan->recovering);
-}
-
 /* ---- the inode's own mark ---- */
 
 static bool is_orphan(struct ext4_inode *ei)
@@ -343,16 +337,13 @@ static ino_nr get_head(struct ext4_sb *sbi)
 	return ino;
 }
 
-/* i_dtime; returns what it was. */
-static u32 set_next(struct ext4_sb *sbi, struct ext4_inode *ei, u32 next)
+/* i_dtime, read by whoever writes the inode; returns what it was. */
+static u32 set_next(struct ext4_inode *ei, u32 next)
 {
 	u32 old;
 
-	mutex_lock(&sbi->s_lock);
 	old = ei->i_dtime;
 	ei->i_dtime = next;
-	ei->i_next_orphan = next;
-	mutex_unlock(&sbi->s_lock);
 	return old;
 }
 
@@ -365,14 +356,14 @@ static int list_add(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei
 	if (error)
 		return error;
 	mutex_lock(&oi->lock);
-	set_next(sbi, ei, get_head(sbi));
+	set_next(ei, get_head(sbi));
 	error = ext4_mark_inode_dirty(h, ei);
 	if (!error) {
 		set_head(h, sbi, ei->vfs.i_ino);
 		ei->i_orphan_slot = -1;
 		cds_list_add(&ei->i_orphan, &oi->list);
 	} else {
-		set_next(sbi, ei, 0);
+		set_next(ei, 0);
 	}
 	mutex_unlock(&oi->lock);
 	return error;
@@ -392,10 +383,10 @@ static int list_unlink(struct handle *h, struct ext4_sb *sbi,
 	int error;
 
 	if (ei->i_orphan.prev == &oi->list && get_head(sbi) == ei->vfs.i_ino) {
-		next = set_next(sbi, ei, 0);
+		next = set_next(ei, 0);
 		error = ext4_mark_inode_dirty(h, ei);
 		if (error)
-			set_next(sbi, ei, next);
+			set_next(ei, next);
 		else
 			set_head(h, sbi, next);
 		return error;
@@ -406,12 +397,12 @@ static int list_unlink(struct handle *h, struct ext4_sb *sbi,
 	if (ei->i_orphan.prev == &oi->list || prev->i_dtime != ei->vfs.i_ino)
 		return ext4_error(sbi, ei->vfs.i_ino, 0, -EFSCORRUPTED,
 				  "orphan list is broken before this inode");
-	next = set_next(sbi, ei, 0);
-	old = set_next(sbi, prev, next);
+	next = set_next(ei, 0);
+	old = set_next(prev, next);
 	error = ext4_mark_inode_dirty(h, prev);
 	if (error) {
-		set_next(sbi, prev, old);
-		set_next(sbi, ei, next);
+		set_next(prev, old);
+		set_next(ei, next);
 		return error;
 	}
 	return ext4_mark_inode_dirty(h, ei);
@@ -453,23 +444,34 @@ int ext4_orphan_add(struct handle *h, struct ext4_inode *ei)
 int ext4_orphan_del(struct handle *h, struct ext4_inode *ei)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
-	bool in_file = ei->i_orphan_slot >= 0;
-	int error = 0;
+	int error;
 
 	if (!is_orphan(ei))
 		return 0;
-	if (h)
-		error = in_file ? file_del(h, sbi, ei) : list_del(h, sbi, ei);
-	else if (!in_file) {
-		mutex_lock(&sbi->orphan->lock);
-		cds_list_del_init(&ei->i_orphan);
-		mutex_unlock(&sbi->orphan->lock);
-	}
+	if (ei->i_orphan_slot >= 0)
+		error = file_del(h, sbi, ei);
+	else
+		error = list_del(h, sbi, ei);
 	if (error)
 		return error;
 	ei->i_orphan_slot = -1;
 	set_orphan(ei, false);
 	return 0;
+}
+
+void ext4_orphan_forget(struct ext4_inode *ei)
+{
+	struct ext4_orphan_info *oi = ext4_sb_of(ei)->orphan;
+
+	if (!is_orphan(ei))
+		return;
+	if (ei->i_orphan_slot < 0) {
+		mutex_lock(&oi->lock);
+		cds_list_del_init(&ei->i_orphan);
+		mutex_unlock(&oi->lock);
+	}
+	ei->i_orphan_slot = -1;
+	set_orphan(ei, false);
 }
 
 /* ---- recovery ---- */
@@ -613,12 +615,9 @@ static int recover_file(struct ext4_sb *sbi,
 int ext4_orphan_recover(struct ext4_sb *sbi,
 			int (*fn)(struct ext4_sb *sbi, struct inode *inode))
 {
-	struct ext4_orphan_info *oi = sbi->orphan;
 	int error, error2;
 
-	atomic_store(&oi->recovering, true);
 	error = recover_list(sbi, fn);
 	error2 = recover_file(sbi, fn);
-	atomic_store(&oi->recovering, false);
 	return error ? error : error2;
 }
