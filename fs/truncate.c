@@ -147,7 +147,8 @@ static int remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
 	if (err)
 		goto stop;
 	rwsem_down_write(&ei->i_data_sem);
-	ei->i_disksize = min_of(ei->i_disksize, size);
+	/* Also up: what is not written yet below it is a hole on disk. */
+	ei->i_disksize = size;
 	rwsem_up_write(&ei->i_data_sem);
 	err = ext4_mark_inode_datasync(h, ei);
 	if (!err)

@@ -63,8 +63,8 @@ static size_t name_of(int i, char *buf)
 	int len = snprintf(buf, 256, i % 3 ? "file-%d" : "d\xc3\xa4tei-%d-", i);
 
 	if (i % 5 == 0)
-		while (len < 180)
-			buf[len++] = (char)('a' + len % 26);
+		for (; len < 180; len++)
+			buf[len] = (char)('a' + len % 26);
 	buf[len] = 0;
 	return (size_t)len;
 }
@@ -73,7 +73,7 @@ static void do_create(struct worker *w, int i)
 {
 	struct file_model *f = &w->f[i];
 	struct inode *inode;
-	char name[256];
+	char name[256], target[300] = "";
 	size_t len = name_of(i, name);
 	unsigned kind = rnd(w) % 10;
 	int err;
@@ -83,9 +83,9 @@ static void do_create(struct worker *w, int i)
 	} else if (kind == 1) {
 		size_t n = 1 + rnd(w) % 280;
 
-		memset(f->target, 'x', n);
-		f->target[n] = 0;
-		err = sl_symlink(w->dir, name, len, f->target, &root_cred, &inode);
+		memset(target, 'x', n);
+		target[n] = 0;
+		err = sl_symlink(w->dir, name, len, target, &root_cred, &inode);
 	} else {
 		err = sl_mknod(w->dir, name, len, S_IFREG | 0644, 0, &root_cred, &inode);
 	}
@@ -97,6 +97,7 @@ static void do_create(struct worker *w, int i)
 	f->used = true;
 	f->is_dir = kind == 0;
 	f->is_link = kind == 1;
+	memcpy(f->target, target, sizeof(target));
 	if (!f->is_dir && !f->is_link) {
 		u32 c = 0;
 
@@ -309,10 +310,18 @@ static void check_file(struct worker *w, int i)
 	} else {
 		c = &w->c[f->content];
 		REQUIRE(w, st.st_nlink == c->links);
+		if ((size_t)st.st_size != c->size)
+			fprintf(stderr, "inode %llu: size %lld, not %zu\n",
+				(unsigned long long)st.st_ino, (long long)st.st_size,
+				c->size);
 		REQUIRE(w, (size_t)st.st_size == c->size);
-		buf = aligned_alloc(4096, MAX_FILE + 8192);
+		buf = aligned_alloc(4096, MAX_FILE + 65536);
 		REQUIRE(w, !sl_open(inode, 0, &file));
-		REQUIRE(w, sl_read(file, buf, MAX_FILE + 8192, 0) == (ssize_t)c->size);
+		ssize_t n = sl_read(file, buf, MAX_FILE + 65536, 0);
+
+		if (n != (ssize_t)c->size)
+			fprintf(stderr, "read %zd, not %zu\n", n, c->size);
+		REQUIRE(w, n == (ssize_t)c->size);
 		REQUIRE(w, !c->size || !memcmp(buf, c->data, c->size));
 		sl_release(file);
 		free(buf);
