@@ -15,8 +15,8 @@
  *
  * Waiting: no wait sees the marks of a leaf, since its condition may not take
  * a leaf lock. The waiter reads m_wb_seq while it holds the leaf lock and sees
- * WRITEBACK; end_writeback raises it after it has cleared marks, under the same lock; so
- * "m_wb_seq has changed" can't come before what is waited for, nor be missed.
+ * WRITEBACK; end_writeback raises it after it has cleared marks, under the
+ * same lock; so "m_wb_seq has changed" is not missed. Then he looks again.
  *
  * Locks:  leaf lock, and what nests in it (mapping_internal.h)
  * Never:  waiting with a leaf locked; touching the mapping after the unlock
