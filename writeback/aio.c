@@ -583,6 +583,8 @@ int bdev_open_aio(const char *path, bool readonly, u64 offset, struct bdev **out
 		goto out_free;
 	*why = "no AIO context left (fs.aio-max-nr)";
 	err = setup_context(d);
+	if (err && err != -EAGAIN)
+		*why = "the kernel refuses asynchronous I/O (io_setup)";
 	if (err)
 		goto out_free;
 	atomic_store(&d->free_slots, d->depth);

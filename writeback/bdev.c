@@ -15,6 +15,7 @@
  */
 #include "writeback/bdev.h"
 
+#include "lib/thread.h"
 #include "lib/wait.h"
 #include <assert.h>
 #include <stdatomic.h>
@@ -121,6 +122,7 @@ void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 
 	if (!n)
 		return;
+	thread_might_block();
 	count(&bd->bd_stats.submissions, 1);
 	for (unsigned i = 0; i < n; i++) {
 		struct bio *bio = bios[i];
@@ -144,6 +146,7 @@ int bdev_flush(struct bdev *bd)
 {
 	int err;
 
+	thread_might_block();
 	count(&bd->bd_stats.flushes, 1);
 	err = bd->bd_ops->flush(bd);
 	if (err)
@@ -342,6 +345,7 @@ static int rw_inline(struct bdev *bd, struct bio *bio)
 {
 	int err;
 
+	thread_might_block();
 	count(&bd->bd_stats.submissions, 1);
 	account(bd, bio->bi_op, bio->bi_bytes, bio->bi_flags);
 	err = bd->bd_ops->rw_now(bd, bio->bi_op, bio->bi_pos, bio->bi_iov,

@@ -7,7 +7,7 @@
  * hands out at the tail, so all get their turn. There are three reasons for a
  * pass, and each says when it is over:
  *
- *   over the background mark   until below it again
+ *   over the background mark   until below it again, and no writer waits
  *   a kick                     until nothing dirtied before the kick is left
  *   every expiry/5             until nothing older than the expiry is left
  *
@@ -60,6 +60,7 @@ struct flusher {
 	_Atomic u64 kicked_at; /* [atomic] ns; 0: no kick; raised by anyone,
 				  cleared by the thread */
 	_Atomic bool stop; /* [atomic] */
+	_Atomic u32 throttled; /* [atomic] writers above the limit */
 	_Atomic u64 slices; /* [atomic] slices written; key of throttled writers */
 };
 
@@ -68,11 +69,19 @@ static bool is_dead(const struct flusher *f)
 	return atomic_load(&f->stop) || atomic_load(&f->sb->s_rdonly);
 }
 
+/*
+ * While a writer waits, the mark is 0: what it needs free may lie below the
+ * mark (the two are close, or it writes much at once). Exact, as what the
+ * writers look at is: else they could wait for a flusher that sees no need.
+ */
 static bool over_background(const struct flusher *f)
 {
-	s64 dirty = counter_read_fast(f->sb->s_dirty_bytes);
+	s64 dirty = counter_sum(f->sb->s_dirty_bytes);
 
-	return dirty > 0 && (u64)dirty > f->p.dirty_background_bytes;
+	if (dirty <= 0)
+		return false;
+	return atomic_load(&f->throttled) ||
+	       (u64)dirty > f->p.dirty_background_bytes;
 }
 
 /* ---- the thread ---- */
@@ -293,6 +302,7 @@ void balance_dirty(struct flusher *f, u64 bytes)
 	wake_thread(f);
 	if (after <= f->p.dirty_bytes)
 		return;
+	atomic_fetch_add(&f->throttled, 1);
 	while (!is_dead(f) && !below_limit(f, bytes)) {
 		u64 seen = atomic_load(&f->slices);
 
@@ -302,6 +312,7 @@ void balance_dirty(struct flusher *f, u64 bytes)
 				    clock_mono_ns() + step_ms * MS);
 		step_ms = min_of(2 * step_ms, (unsigned)THROTTLE_MAX_MS);
 	}
+	atomic_fetch_sub(&f->throttled, 1);
 }
 
 /* ---- sync ---- */

@@ -41,6 +41,8 @@ static struct {
 	_Atomic int flush_error;    /* errno for fdatasync, once */
 	_Atomic int syncs;          /* fdatasync calls */
 	_Atomic int dsync_writes;   /* RWF_DSYNC writes, both ways */
+	_Atomic bool no_direct;     /* EINVAL for open with O_DIRECT */
+	_Atomic int looked;         /* tells TSan: iocbs looked at, then reaped */
 } fault;
 
 int __real_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
@@ -51,6 +53,8 @@ int __wrap_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev
 			struct timespec *ts);
 ssize_t __real_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, int flags);
 ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, int flags);
+int __real_open64(const char *path, int flags, mode_t mode);
+int __wrap_open64(const char *path, int flags, mode_t mode);
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 
@@ -89,6 +93,7 @@ int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
 			return -EINVAL;
 		nr = i;
 	}
+	atomic_fetch_add(&fault.looked, 1);
 	rc = __real_io_submit(ctx, nr, ios);
 	atomic_fetch_add(&fault.dsync_writes, dsync);
 	return rc;
@@ -100,6 +105,7 @@ int __wrap_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev
 {
 	int n = __real_io_getevents(ctx, min, nr, ev, ts);
 
+	(void)atomic_load(&fault.looked);
 	for (int i = 0; i < n; i++) {
 		if ((long)ev[i].res <= 512)
 			continue;
@@ -121,6 +127,15 @@ ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int nr, off_t pos, i
 		atomic_fetch_add(&fault.dsync_writes, 1);
 	}
 	return __real_pwritev64v2(fd, iov, nr, pos, flags);
+}
+
+int __wrap_open64(const char *path, int flags, mode_t mode)
+{
+	if (atomic_load(&fault.no_direct) && (flags & O_DIRECT)) {
+		errno = EINVAL;
+		return -1;
+	}
+	return __real_open64(path, flags, mode);
 }
 
 int __wrap_fdatasync(int fd)
@@ -642,6 +657,32 @@ static void test_discard_of_an_image_punches(void **state)
 	bdev_close(bd);
 }
 
+/* A file system without O_DIRECT: all works, a flush makes it durable. */
+static void test_buffered_fallback(void **state)
+{
+	struct bdev *bd;
+	char *buf = io_alloc(1u << 20);
+
+	atomic_store(&fault.no_direct, true);
+	bd = open_ok(image, false, 512);
+	atomic_store(&fault.no_direct, false);
+	assert_int_equal(bd->bd_sector, 512);
+	fill(buf, 1u << 20, 0, 8);
+	assert_int_equal(bdev_write(bd, 512, buf, 1u << 20, 0), 0);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, BIO_FUA), 0);
+	assert_int_equal(bdev_write(bd, 512, buf, 512, BIO_FUA), 0);
+	assert_int_equal(fault.dsync_writes, 2);
+	assert_int_equal(bdev_flush(bd), 0);
+	assert_int_equal(fault.syncs, 1);
+	memset(buf, 0, 1u << 20);
+	assert_int_equal(bdev_read(bd, 512, buf, 512), 0);
+	check(buf, 512, 0, 8);
+	assert_int_equal(truncate(image, 8 * BLK), 0);
+	assert_int_equal(one_bio(bd, BIO_READ, 4 * BLK, buf, 8 * BLK, 0), -EIO);
+	io_free(buf);
+	bdev_close(bd);
+}
+
 /* ---- backing_ops ---- */
 
 static void async_done(void *priv, int error)
@@ -889,6 +930,7 @@ int main(int argc, char **argv)
 		T(test_fua_without_dsync_found_inline),
 		T(test_failed_flush_is_never_forgotten),
 		T(test_discard_of_an_image_punches),
+		T(test_buffered_fallback),
 		T(test_backing_ops_read_blocks),
 		T(test_image_has_one_writer),
 		T(test_readers_share_an_image),

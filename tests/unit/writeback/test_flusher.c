@@ -329,6 +329,20 @@ static void test_huge_write_passes(void **state)
 	flusher_stop(f);
 }
 
+/* What the writer needs free lies below the background mark. */
+static void test_marks_close_together(void **state)
+{
+	struct flusher *f = start(20 * MiB, 20 * MiB, 3600000);
+
+	dirty(ino[0], 19 * MiB);
+	balance_dirty(f, 2 * MiB);
+	assert_true(counter_sum(sb.s_dirty_bytes) <= 18 * MiB);
+	dirty(ino[1], 12 * MiB);
+	balance_dirty(f, 500 * MiB);
+	assert_true(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
+	flusher_stop(f);
+}
+
 static void test_writer_does_not_wait_for_a_readonly_volume(void **state)
 {
 	struct caller c = { .f = start(20 * MiB, 10 * MiB, 3600000) };
@@ -457,6 +471,7 @@ int main(void)
 		T(test_stop_with_dirty_inodes),
 		T(test_writer_waits_above_the_limit),
 		T(test_huge_write_passes),
+		T(test_marks_close_together),
 		T(test_writer_does_not_wait_for_a_readonly_volume),
 		T(test_sync_writes_everything),
 		T(test_sync_goes_on_after_an_error),
