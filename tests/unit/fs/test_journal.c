@@ -264,7 +264,7 @@ static void test_commit_order(void **state)
 	struct fake_bdev *fd = t->fd;
 	int state_nr = 0;
 
-	set_version(t, 1, 1);
+	set_version(t, 7, 1); /* starts with the magic number */
 	assert_int_equal(journal_force_commit(t->j), 0);
 	/* superblock (FUA), log blocks, flush, commit block (FUA). */
 	for (u32 i = 0; i < fd->nr; i++) {
@@ -280,6 +280,10 @@ static void test_commit_order(void **state)
 		if (r->kind == FAKE_WRITE) {
 			assert_in_range(state_nr, 1, 2);
 			state_nr = 2;
+			/* The descriptor and the image in one, escaped. */
+			assert_int_equal(r->len, 2 * t->c.bs);
+			assert_int_equal(be32_to_cpu(hdr.h_blocktype), JBD2_DESCRIPTOR);
+			assert_memory_equal(r->data + t->c.bs, "\0\0\0\0", 4);
 		} else if (be32_to_cpu(hdr.h_blocktype) == JBD2_SB_V2) {
 			assert_int_equal(state_nr, 0);
 			state_nr = 1;
@@ -446,6 +450,103 @@ static void test_frozen_copy(void **state)
 	for (u32 i = 1; i <= n; i++)
 		assert_true(jt_is(place(t, i), t->c.bs, i, 401, true));
 	jt_end(t);
+}
+
+/*
+ * A handle takes access and changes nothing, while the thread takes the images
+ * of the transaction before: the image set aside got the checksum, the live
+ * buffer did not. It must be there in place all the same.
+ */
+static void gate_freeze(struct super_block *sb, pblk_t blk, void *data, u32 seed)
+{
+	gate_pass(&the_gate);
+	jt_freeze(sb, blk, data, seed);
+}
+
+static const struct buffer_type gate_type = { .name = "gate", .freeze = gate_freeze };
+
+static void test_access_only(void **state)
+{
+	struct jt *t = jt_start(&small);
+	struct buffer *a, *b = get(t, 2);
+	struct handle *h = start(t, 2, 0);
+	jtid_t tid = handle_tid(h);
+
+	assert_int_equal(buffer_get_zeroed(&t->sb, 1, &gate_type, JT_SEED, &a), 0);
+	assert_int_equal(handle_get_create_access(h, a), 0);
+	jt_fill(a->b_data, t->c.bs, 1, 1);
+	handle_dirty(h, a);
+	change(h, b, 1);
+	assert_int_equal(handle_stop(h), 0);
+	gate_close(&the_gate);
+	journal_commit_start(t->j, tid);
+	gate_await(&the_gate); /* in the image of block 1 */
+	h = start(t, 1, 0);
+	assert_int_equal(handle_get_write_access(h, b), 0);
+	assert_int_equal(atomic_load(&journal_stats(t->j)->frozen_copies), 1);
+	gate_open(&the_gate);
+	assert_int_equal(handle_stop(h), 0);
+	buffer_put(a);
+	buffer_put(b);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	assert_recovers_to(t, 1, 1);
+	assert_recovers_to(t, 2, 1);
+	assert_int_equal(journal_shutdown(t->j), 0);
+	assert_true(jt_is(place(t, 1), t->c.bs, 1, 1, true));
+	assert_true(jt_is(place(t, 2), t->c.bs, 2, 1, true));
+	jt_end(t);
+}
+
+/* The same, the change being undone by a forget: the committing image stays. */
+static void test_forget_set_aside(void **state)
+{
+	struct jt *t = jt_start(&small);
+	struct buffer *a, *b = get(t, 2);
+	struct handle *h = start(t, 2, 0);
+	jtid_t tid = handle_tid(h);
+
+	assert_int_equal(buffer_get_zeroed(&t->sb, 1, &gate_type, JT_SEED, &a), 0);
+	assert_int_equal(handle_get_create_access(h, a), 0);
+	jt_fill(a->b_data, t->c.bs, 1, 1);
+	handle_dirty(h, a);
+	change(h, b, 1);
+	assert_int_equal(handle_stop(h), 0);
+	gate_close(&the_gate);
+	journal_commit_start(t->j, tid);
+	gate_await(&the_gate);
+	h = start(t, 2, 2);
+	if (*state) { /* first forgotten, then accessed again and changed */
+		buffer_get(b);
+		assert_int_equal(handle_forget(h, b, 2), 0);
+		change(h, b, 2);
+		buffer_get(b);
+		assert_int_equal(handle_forget(h, b, 2), 0);
+	} else {
+		change(h, b, 2);
+		buffer_get(b);
+		assert_int_equal(handle_forget(h, b, 2), 0);
+	}
+	memset(b->b_data, 0xEE, t->c.bs);
+	gate_open(&the_gate);
+	/* The first commits; the second is held by h. */
+	while (!is_committed(t, tid))
+		usleep(50);
+	assert_recovers_to(t, 2, 1);
+	assert_int_equal(handle_stop(h), 0);
+	buffer_put(a);
+	buffer_put(b);
+	assert_int_equal(journal_shutdown(t->j), 0);
+	assert_int_equal(*(u64 *)place(t, 2), 0);
+	jt_end(t);
+}
+
+static void test_forget_twice(void **state)
+{
+	static int again;
+
+	*state = &again;
+	test_forget_set_aside(state);
+	*state = NULL;
 }
 
 /* A handle that comes while the transaction drains waits, then gets the next. */
@@ -900,7 +1001,9 @@ static int world_step(struct world *w, unsigned *seed)
 		if (!err)
 			err = handle_start_reserved(h);
 	} else {
-		err = journal_start(j, n, n, &h);
+		/* Now and then all that a transaction can take: waits for space. */
+		err = journal_start(j, rand_r(seed) % 16 ? n : journal_max_credits(j) - n, n,
+				    &h);
 	}
 	if (err)
 		goto out;
@@ -1183,6 +1286,9 @@ int main(void)
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_commit_overlap),
 		cmocka_unit_test(test_frozen_copy),
+		cmocka_unit_test(test_access_only),
+		cmocka_unit_test(test_forget_set_aside),
+		cmocka_unit_test(test_forget_twice),
 		cmocka_unit_test(test_pre_commit),
 		cmocka_unit_test(test_forget),
 		cmocka_unit_test(test_forget_committing),
