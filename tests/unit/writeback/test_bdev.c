@@ -168,8 +168,13 @@ static int setup(void **state)
 	return close(fd);
 }
 
+static int loop_fd = -1;
+
 static int teardown(void **state)
 {
+	if (loop_fd >= 0)
+		close(loop_fd);
+	loop_fd = -1;
 	return unlink(image);
 }
 
@@ -809,12 +814,20 @@ static void test_what_cannot_be_opened(void **state)
 
 /* ---- loop devices ---- */
 
-/* A loop device on the image, or -1. */
-static int loop_create(char *path, size_t size, bool readonly)
+/*
+ * A loop device on the image, open as loop_fd; false if there are none. The
+ * kernel takes it down at the last close, so also when a test fails.
+ */
+static bool loop_create(char *path, size_t size, bool readonly)
 {
+	int mode = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC;
 	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	int file = open(image, readonly ? O_RDONLY : O_RDWR | O_CLOEXEC);
-	int fd = -1;
+	int file = open(image, mode), fd = -1;
+	struct loop_config config = {
+		.fd = (u32)file,
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR |
+				 (readonly ? LO_FLAGS_READ_ONLY : 0),
+	};
 
 	for (int i = 0; ctl >= 0 && fd < 0 && i < 50; i++) {
 		int nr = ioctl(ctl, LOOP_CTL_GET_FREE);
@@ -822,8 +835,8 @@ static int loop_create(char *path, size_t size, bool readonly)
 		if (nr < 0)
 			break;
 		snprintf(path, size, "/dev/loop%d", nr);
-		fd = open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-		if (fd >= 0 && ioctl(fd, LOOP_SET_FD, file) < 0) {
+		fd = open(path, mode);
+		if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config) < 0) {
 			close(fd); /* taken by somebody else meanwhile */
 			fd = -1;
 		}
@@ -831,23 +844,18 @@ static int loop_create(char *path, size_t size, bool readonly)
 	if (ctl >= 0)
 		close(ctl);
 	close(file);
-	return fd;
-}
-
-static void loop_destroy(int fd)
-{
-	ioctl(fd, LOOP_CLR_FD);
-	close(fd);
+	loop_fd = fd;
+	return fd >= 0;
 }
 
 static void test_loop_device_is_claimed(void **state)
 {
 	char path[64];
-	int loop = loop_create(path, sizeof(path), false), fd;
 	struct bdev *bd;
 	char *buf;
+	int fd;
 
-	if (loop < 0)
+	if (!loop_create(path, sizeof(path), false))
 		skip();
 	buf = io_alloc(1u << 20);
 	bd = open_ok(path, false, 0);
@@ -884,17 +892,15 @@ static void test_loop_device_is_claimed(void **state)
 	open_fails(path, false, 0, -EBUSY, "backing file");
 	bdev_close(bd);
 	io_free(buf);
-	loop_destroy(loop);
 }
 
 static void test_readonly_device(void **state)
 {
 	char path[64];
-	int loop = loop_create(path, sizeof(path), true);
 	struct bdev *bd;
 	char *buf;
 
-	if (loop < 0)
+	if (!loop_create(path, sizeof(path), true))
 		skip();
 	open_fails(path, false, 0, -EROFS, "read-only");
 	bd = open_ok(path, true, 0);
@@ -904,7 +910,6 @@ static void test_readonly_device(void **state)
 	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
 	io_free(buf);
 	bdev_close(bd);
-	loop_destroy(loop);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
