@@ -2,9 +2,10 @@
 /*
  * cache/mapping_internal.h - what the files of the page cache share
  *
- *   mapping.c     the tree, its leaves, and copying to and from folios
- *   mapping_wb.c  marks: write-out, waiting, invalidation; errors
- *   folio.c       memory of folios, the LRU and its shrinker
+ *   mapping.c       copying to and from folios
+ *   mapping_tree.c  the tree and its leaves: locking, growing, freeing
+ *   mapping_wb.c    marks: write-out, waiting, invalidation; errors
+ *   folio.c         memory of folios, the LRU and its shrinker
  *
  * Locks:  leaf lock -> { m_lock | LRU shard lock | pool lock }, one of them.
  *         The shrinker comes the other way, from an LRU shard to a leaf: it
