@@ -871,7 +871,9 @@ static void dx_root_init(struct ext4_inode *dir, struct buffer *b,
 
 	/* Found as a root from now on; not verified again, its checksum is stale. */
 	mutex_lock(&b->b_lock);
+	atomic_fetch_add(&b->b_verify_seq, 1);
 	atomic_store(&b->b_type, &ext4_dx_root_type);
+	atomic_fetch_add(&b->b_verify_seq, 1);
 	mutex_unlock(&b->b_lock);
 }
 
