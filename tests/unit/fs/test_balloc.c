@@ -9,6 +9,7 @@
 
 #define THREADS 4
 #define HELD 64
+#define OWNED UINT32_MAX
 
 /* ---- many threads ---- */
 
@@ -19,7 +20,7 @@ struct owned {
 
 struct churn {
 	struct at *t;
-	_Atomic u8 *owner; /* per block: 1 while someone has it */
+	_Atomic u32 *owner; /* per block: OWNED, else transaction that freed it */
 	unsigned seed;
 	int rounds;
 	bool failed;
@@ -42,9 +43,11 @@ static void churn_alloc(struct churn *c, struct owned *o)
 	u32 asked = len;
 	pblk_t goal = r & 0x100 ? (pblk_t)rand_r(&c->seed) % sbi->blocks_count : 0;
 	struct handle *h;
+	jtid_t tid;
 	int err;
 
 	CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
+	tid = handle_tid(h);
 	err = ext4_alloc_blocks(h, sbi, r >> 9, goal, EXT4_ALLOC_ROOT, &len,
 				&o->blk);
 	CHECK(c, !handle_stop(h));
@@ -58,8 +61,12 @@ static void churn_alloc(struct churn *c, struct owned *o)
 	}
 	CHECK(c, len >= 1 && len <= asked);
 	CHECK(c, ext4_block_range_ok(sbi, o->blk, len));
-	for (u32 i = 0; i < len; i++)
-		CHECK(c, atomic_exchange(&c->owner[o->blk + i], 1) == 0);
+	for (u32 i = 0; i < len; i++) {
+		u32 was = atomic_exchange(&c->owner[o->blk + i], OWNED);
+
+		CHECK(c, was != OWNED);
+		CHECK(c, was != tid); /* freed, and not committed */
+	}
 	o->len = len;
 }
 
@@ -71,7 +78,7 @@ static void churn_free(struct churn *c, struct owned *o)
 	/* An extent may touch several groups, but not by our allocations. */
 	CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
 	for (u32 i = 0; i < o->len; i++)
-		atomic_store(&c->owner[o->blk + i], 0);
+		atomic_store(&c->owner[o->blk + i], handle_tid(h));
 	CHECK(c, !ext4_free_blocks(h, sbi, 12, o->blk, o->len));
 	CHECK(c, !handle_stop(h));
 	o->len = 0;
@@ -101,13 +108,13 @@ static void churn(const char *mkfs_args, const char *size, int rounds)
 {
 	struct churn c[THREADS];
 	struct thread *th[THREADS];
-	_Atomic u8 *owner;
+	_Atomic u32 *owner;
 	struct at t;
 	u64 before;
 
 	at_start(&t, mkfs_args, size);
 	before = ext4_count_free_blocks(t.sbi);
-	owner = calloc(t.sbi->blocks_count, 1);
+	owner = calloc(t.sbi->blocks_count, sizeof(*owner));
 	assert_non_null(owner);
 	for (int i = 0; i < THREADS; i++) {
 		c[i] = (struct churn){ &t, owner, (unsigned)i + 1, rounds, false };
@@ -310,6 +317,11 @@ static void test_goal_is_met_exactly(void **state)
 	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, a, 0, &len, &b), 0);
 	assert_int_equal(b, a + 17);
 	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, a, 24), 0);
+	/* A goal that is pending counts as in use. */
+	len = 7;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, a + 4, 0, &len, &b), 0);
+	assert_int_equal(b, a + 24);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, b, len), 0);
 	assert_int_equal(handle_stop(h), 0);
 	at_end(&t);
 }

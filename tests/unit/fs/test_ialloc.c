@@ -12,6 +12,7 @@
 
 #define THREADS 4
 #define HELD 200
+#define OWNED UINT32_MAX
 
 static const struct sl_cred root_cred = { 0, 0, 022 };
 
@@ -40,7 +41,7 @@ static struct ext4_inode *root_of(struct at *t, struct inode **root)
 struct churn {
 	struct at *t;
 	struct ext4_inode *dir;
-	_Atomic u8 *owner;
+	_Atomic u32 *owner; /* per inode: OWNED, else transaction that freed it */
 	unsigned seed;
 	int rounds;
 	bool failed;
@@ -66,9 +67,12 @@ static void churn_alloc(struct churn *c, struct held *hd)
 	bool dir = rand_r(&c->seed) % 4 == 0, used = false;
 	struct handle *h;
 	ino_nr ino = 0;
+	jtid_t tid;
+	u32 was;
 	int err;
 
 	CHECK(c, !journal_start(sbi->journal, EXT4_NEW_INODE_CREDITS, 0, &h));
+	tid = handle_tid(h);
 	err = ext4_alloc_ino(h, c->dir, dir ? S_IFDIR : S_IFREG, &ino);
 	CHECK(c, !handle_stop(h));
 	if (err == -EAGAIN) {
@@ -82,7 +86,9 @@ static void churn_alloc(struct churn *c, struct held *hd)
 	CHECK(c, ino >= sbi->first_ino && ino <= sbi->inodes_count);
 	if (c->failed)
 		return;
-	CHECK(c, atomic_exchange(&c->owner[ino], 1) == 0);
+	was = atomic_exchange(&c->owner[ino], OWNED);
+	CHECK(c, was != OWNED);
+	CHECK(c, was != tid); /* freed, and not committed */
 	CHECK(c, !ext4_ino_in_use(sbi, ino, &used) && used);
 	*hd = (struct held){ ino, dir };
 }
@@ -93,7 +99,7 @@ static void churn_free(struct churn *c, struct held *hd)
 	struct handle *h;
 
 	CHECK(c, !journal_start(sbi->journal, 2, 0, &h));
-	atomic_store(&c->owner[hd->ino], 0);
+	atomic_store(&c->owner[hd->ino], handle_tid(h));
 	CHECK(c, !ext4_free_ino(h, sbi, hd->ino, hd->dir));
 	CHECK(c, !handle_stop(h));
 	hd->ino = 0;
@@ -124,14 +130,14 @@ static void churn(const char *mkfs_args, u32 mib, int rounds)
 	struct churn c[THREADS];
 	struct thread *th[THREADS];
 	struct inode *root;
-	_Atomic u8 *owner;
+	_Atomic u32 *owner;
 	struct at t;
 	s64 inodes, dirs;
 
 	start_on_garbage(&t, mkfs_args, mib);
 	inodes = counter_sum(t.sbi->free_inodes);
 	dirs = counter_sum(t.sbi->used_dirs);
-	owner = calloc(t.sbi->inodes_count + 1, 1);
+	owner = calloc(t.sbi->inodes_count + 1, sizeof(*owner));
 	assert_non_null(owner);
 	for (int i = 0; i < THREADS; i++) {
 		c[i] = (struct churn){ &t, root_of(&t, &root), owner,
