@@ -65,10 +65,10 @@ struct inode {
 	/* attributes: changed with i_rwsem held (exclusively, except times and
 	 * i_size by rules of fs/file.c) and i_lock; read under either */
 	u32 i_generation;
-	u32 i_mode;
 	u32 i_uid, i_gid;
-	u32 i_nlink;
-	u32 i_flags;   /* EXT4_*_FL of the disk */
+	_Atomic u32 i_mode;  /* these three are also looked at without a lock, */
+	_Atomic u32 i_nlink; /* for decisions that any moment's value allows */
+	_Atomic u32 i_flags; /* EXT4_*_FL of the disk */
 	u64 i_size;
 	u64 i_blocks;  /* 512-byte units */
 	u64 i_version;

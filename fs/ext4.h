@@ -37,7 +37,7 @@ struct ext4_inode {
 	struct rwsem i_data_sem;  /* extent tree; RANK_I_DATA */
 	struct mutex xattr_sem;   /* RANK_XATTR */
 	struct mutex wb_lock;     /* one write-out pass; RANK_WRITEBACK */
-	u64 i_disksize;     /* [i_data_sem] size as on disk: covers only what is written */
+	_Atomic u64 i_disksize; /* [i_data_sem to change] size as on disk: covers only what is written */
 	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */

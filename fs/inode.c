@@ -382,7 +382,8 @@ static void store_inode(struct ext4_inode *ei, u8 *raw)
 	di->i_links_count = cpu_to_le16((u16)inode->i_nlink);
 	size = S_ISREG(inode->i_mode) ? ei->i_disksize : inode->i_size;
 	store_blocks(sbi, inode, di, &flags);
-	inode->i_flags = flags;
+	if (inode->i_flags != flags)
+		inode->i_flags = flags;
 	put_time(&di->i_ctime, &di->i_ctime_extra,
 		 FITS_EXTRA(extra, i_ctime_extra), inode->i_ctime);
 	put_time(&di->i_mtime, &di->i_mtime_extra,

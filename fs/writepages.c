@@ -87,9 +87,7 @@ static void data_io_end(struct io_end *ioe)
 		size = min_of(d->size, inode->i_size);
 		spin_unlock(&inode->i_lock);
 		size = min_of(size, end);
-		rwsem_down_read(&ei->i_data_sem);
 		on_disk = ei->i_disksize;
-		rwsem_up_read(&ei->i_data_sem);
 		if (d->unwritten || size > on_disk)
 			err = convert(d, size);
 	}
