@@ -175,8 +175,7 @@ out_sort:
 
 /*
  * Copies the buffer unless a handle got access since it was picked. Checksums
- * go into the copy once more: if the image that was logged had been set aside,
- * the live buffer has none of that version.
+ * go into the copy: the live buffer has none.
  */
 static bool copy_out(struct journal *j, struct journal_head *jh, u8 *dst)
 {

@@ -20,7 +20,7 @@
  * fit in it with its images, so that every descriptor but the last is full
  * (transaction_need() counts on that).
  *
- * Locks: b_lock -> b_jlock -> j_lock. Thread: the journal thread only.
+ * Locks: b_jlock -> j_lock. Thread: the journal thread only.
  * Alive: a committing transaction's members (see journal_internal.h).
  */
 #include "fs/journal/journal_internal.h"
@@ -184,11 +184,9 @@ static int write_revokes(struct log_writer *w, struct transaction *t)
 /* ---- images ---- */
 
 /*
- * Copies the buffer's image for the committing transaction to dst, with its
- * checksums. The live buffer gets them as well if the image is taken from it
- * (nobody of the next transaction may change it then). b_lock keeps those away
- * who look at a shared block's checksums; it may be taken here, since whoever holds
- * one never waits for this thread.
+ * Copies the buffer's image for the committing transaction to dst and puts the
+ * checksums there. The live buffer is not written: others may be reading it.
+ * It needs none in memory; a checkpoint computes them in its own copy.
  */
 static void take_image(struct journal *j, struct transaction *t, struct journal_head *jh,
 		       u8 *dst)
@@ -197,24 +195,23 @@ static void take_image(struct journal *j, struct transaction *t, struct journal_
 	const struct buffer_type *type;
 	void *frozen;
 
-	mutex_lock(&b->b_lock);
 	spin_lock(&b->b_jlock);
 	frozen = jh->frozen;
 	jh->frozen = NULL;
-	if (frozen) {
-		memcpy(dst, frozen, j->blocksize);
-	} else {
+	if (!frozen) {
 		assert(!jh->own[!t->slot].t || jh->own[!t->slot].forgotten);
-		type = atomic_load(&b->b_type);
-		if (type && type->freeze)
-			type->freeze(j->sb, b->b_blocknr, b->b_data,
-				     atomic_load(&b->b_seed));
 		memcpy(dst, b->b_data, j->blocksize);
 	}
 	jh->own[t->slot].imaged = true;
 	spin_unlock(&b->b_jlock);
-	mutex_unlock(&b->b_lock);
-	free(frozen);
+	if (frozen) {
+		memcpy(dst, frozen, j->blocksize);
+		free(frozen);
+		return;
+	}
+	type = atomic_load(&b->b_type);
+	if (type && type->freeze)
+		type->freeze(j->sb, b->b_blocknr, dst, atomic_load(&b->b_seed));
 }
 
 /* Replaces a magic number at the start; true if there was one. */
