@@ -203,6 +203,9 @@ bool ext4_orphan_empty(struct ext4_sb *sbi)
 {
 	u32 head;
 
+	/* Not loaded: who knows, so not empty (a mount that failed). */
+	if (!sbi->orphan)
+		return false;
 	mutex_lock(&sbi->s_lock);
 	head = le32_to_cpu(sbi->es->s_last_orphan);
 	mutex_unlock(&sbi->s_lock);
