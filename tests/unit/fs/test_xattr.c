@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/fs/test_xattr.c - attribute blocks: checks, release with the inode
+ *
+ * debugfs makes the attributes; a shared block is made by hand on a volume
+ * without checksums.
+ */
+#include "tests/unit/fs/alloc_test.h"
+
+#include <sys/stat.h>
+
+static void debugfs(struct at *t, const char *command)
+{
+	char cmd[1024];
+
+	snprintf(cmd, sizeof(cmd), "debugfs -w -R '%s' %s >/dev/null 2>&1", command,
+		 t->v.image);
+	assert_int_equal(system(cmd), 0);
+}
+
+static u64 debugfs_number(struct at *t, const char *command, const char *after)
+{
+	char out[4096], cmd[128], *at;
+
+	snprintf(cmd, sizeof(cmd), "debugfs -R '%s' %%s 2>/dev/null", command);
+	at_output(t, cmd, out, sizeof(out));
+	at = strstr(out, after);
+	assert_non_null(at);
+	return strtoull(at + strlen(after), NULL, 10);
+}
+
+/* A volume with files f0, f1; f0 has an attribute too large for its body. */
+static void start(struct at *t, const char *mkfs_args)
+{
+	char value[512], path[128], cmd[600];
+	FILE *f;
+
+	volume_make(&t->v, mkfs_args, "32M");
+	snprintf(path, sizeof(path), "%s/value", t->v.dir);
+	f = fopen(path, "w");
+	memset(value, 'v', sizeof(value));
+	assert_int_equal(fwrite(value, 1, sizeof(value), f), sizeof(value));
+	fclose(f);
+	snprintf(cmd, sizeof(cmd), "write %s f0", path);
+	debugfs(t, cmd);
+	snprintf(cmd, sizeof(cmd), "write %s f1", path);
+	debugfs(t, cmd);
+	snprintf(cmd, sizeof(cmd), "ea_set -f %s f0 user.large", path);
+	debugfs(t, cmd);
+	unlink(path);
+	assert_int_equal(volume_fsck(&t->v), 0);
+}
+
+static int rm(struct at *t, const char *name)
+{
+	struct inode *root;
+	int err;
+
+	assert_int_equal(sl_iget(t->sb, EXT4_ROOT_INO, &root), 0);
+	err = sl_unlink(root, name, strlen(name));
+	sl_iput(root);
+	return err;
+}
+
+static void own_block_is_freed(const char *mkfs_args)
+{
+	struct at t;
+	u64 before;
+
+	start(&t, mkfs_args);
+	assert_true(debugfs_number(&t, "stat f0", "File ACL: ") > 0);
+	at_mount(&t);
+	before = ext4_count_free_blocks(t.sbi);
+	assert_int_equal(rm(&t, "f0"), 0);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before + 2);
+	at_end(&t);
+}
+
+static void test_own_block_is_freed(void **state)
+{
+	(void)state;
+	own_block_is_freed("-b 1024");
+}
+
+static void test_own_block_is_freed_no_csum(void **state)
+{
+	(void)state;
+	own_block_is_freed("-b 4096 -O ^metadata_csum");
+}
+
+static void test_shared_block_goes_with_the_last(void **state)
+{
+	char cmd[128];
+	struct at t;
+	u64 blk, before;
+
+	(void)state;
+	start(&t, "-b 1024 -O ^metadata_csum");
+	blk = debugfs_number(&t, "stat f0", "File ACL: ");
+	snprintf(cmd, sizeof(cmd), "sif f1 file_acl %llu", (unsigned long long)blk);
+	debugfs(&t, cmd);
+	debugfs(&t, "sif f1 blocks 4");
+	at_damage(&t, blk * 1024 + 4, 1 ^ 2); /* h_refcount: 2 */
+	assert_int_equal(volume_fsck(&t.v), 0);
+
+	at_mount(&t);
+	before = ext4_count_free_blocks(t.sbi);
+	assert_int_equal(rm(&t, "f0"), 0);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before + 1);
+	at_unmount_clean(&t);
+	at_mount(&t);
+	assert_int_equal(rm(&t, "f1"), 0);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before + 3);
+	at_end(&t);
+}
+
+/* The same in one transaction by two at a time is up to b_lock; here in a row. */
+static void test_shared_block_in_one_transaction(void **state)
+{
+	char cmd[128];
+	struct at t;
+	u64 blk, before;
+
+	(void)state;
+	start(&t, "-b 1024 -O ^metadata_csum");
+	blk = debugfs_number(&t, "stat f0", "File ACL: ");
+	snprintf(cmd, sizeof(cmd), "sif f1 file_acl %llu", (unsigned long long)blk);
+	debugfs(&t, cmd);
+	debugfs(&t, "sif f1 blocks 4");
+	at_damage(&t, blk * 1024 + 4, 1 ^ 2);
+	at_mount(&t);
+	before = ext4_count_free_blocks(t.sbi);
+	assert_int_equal(rm(&t, "f0"), 0);
+	assert_int_equal(rm(&t, "f1"), 0);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before + 3);
+	at_end(&t);
+}
+
+/* The inode stays an orphan; its blocks stay in use. */
+static void damaged(const char *mkfs_args, u32 at, u8 mask)
+{
+	struct at t;
+	int errors;
+	u64 blk;
+
+	start(&t, mkfs_args);
+	blk = debugfs_number(&t, "stat f0", "File ACL: ");
+	at_damage(&t, blk * 1024 + at, mask);
+	at_mount(&t);
+	at_quiet(&errors);
+	assert_int_equal(rm(&t, "f0"), 0);
+	assert_true(errors >= 1);
+	(void)sl_unmount(t.sb);
+	at_loud();
+	volume_free(&t.v);
+}
+
+static void test_damaged_block_is_reported(void **state)
+{
+	(void)state;
+	damaged("-b 1024", 600, 1);                             /* checksum */
+	damaged("-b 1024 -O ^metadata_csum", 0, 1);             /* magic */
+	damaged("-b 1024 -O ^metadata_csum", 4, 1);             /* no reference */
+	damaged("-b 1024 -O ^metadata_csum", 8, 2);             /* blocks */
+	damaged("-b 1024 -O ^metadata_csum", 32 + 8 + 3, 0x40); /* value size */
+	damaged("-b 1024 -O ^metadata_csum", 32 + 3, 0x80);     /* value offset */
+	damaged("-b 1024 -O ^metadata_csum", 32 + 4, 1);        /* value inode */
+}
+
+/* ---- in the inode's body ---- */
+
+struct body {
+	u8 raw[256];
+	struct ext4_xattr_ibody_header *hdr;
+	struct ext4_xattr_entry *e;
+};
+
+static void body_init(struct body *b)
+{
+	memset(b, 0, sizeof(*b));
+	b->hdr = (void *)(b->raw + 160);
+	b->hdr->h_magic = cpu_to_le32(EXT4_XATTR_MAGIC);
+	b->e = (void *)(b->raw + 164);
+	b->e->e_name_len = 4;
+	b->e->e_name_index = 1;
+	b->e->e_value_size = cpu_to_le32(8);
+	b->e->e_value_offs = cpu_to_le16(256 - 164 - 8);
+}
+
+static void test_ibody_bounds(void **state)
+{
+	struct ext4_sb sbi = { 0 };
+	struct body b;
+
+	(void)state;
+	body_init(&b);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), 0);
+	b.e->e_value_offs = cpu_to_le16(256 - 164 - 7);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), -EFSCORRUPTED);
+	body_init(&b);
+	b.e->e_value_offs = cpu_to_le16(20); /* in the terminator */
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), -EFSCORRUPTED);
+	body_init(&b);
+	b.e->e_value_size = cpu_to_le32(UINT32_MAX);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), -EFSCORRUPTED);
+	body_init(&b);
+	b.e->e_name_len = 80; /* no room for the end */
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), -EFSCORRUPTED);
+	body_init(&b);
+	memset(b.raw + 164, 0xFF, 92);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), -EFSCORRUPTED);
+	/* No magic: no attributes, whatever is there. */
+	b.hdr->h_magic = cpu_to_le32(0);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 32), 0);
+	/* No room for any. */
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 128), 0);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 132), -EFSCORRUPTED);
+	assert_int_equal(ext4_xattr_check_ibody(&sbi, b.raw, 256, 33), -EFSCORRUPTED);
+}
+
+static int init(void **state)
+{
+	(void)state;
+	log_init("test", LOG_LVL_WARN);
+	thread_register();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ibody_bounds),
+		cmocka_unit_test(test_own_block_is_freed),
+		cmocka_unit_test(test_own_block_is_freed_no_csum),
+		cmocka_unit_test(test_shared_block_goes_with_the_last),
+		cmocka_unit_test(test_shared_block_in_one_transaction),
+		cmocka_unit_test(test_damaged_block_is_reported),
+	};
+
+	return cmocka_run_group_tests(tests, init, NULL);
+}
