@@ -744,7 +744,7 @@ int dir_grow(struct handle *h, struct ext4_inode *dir, u32 nr,
 		.first = (lblk_t)(old_size >> sbi->s.s_blocksize_bits),
 	};
 	if ((size > DIR_MAX_SIZE && !ext4_has_incompat(sbi, LARGEDIR)) ||
-	    size >> sbi->s.s_blocksize_bits > LBLK_MAX) {
+	    size >> sbi->s.s_blocksize_bits > DX_BLOCK_MASK) {
 		log_ratelimited(LOG_LVL_WARN,
 				"%s: inode %u: directory can't grow beyond %llu bytes",
 				sbi->s.s_id, dir->vfs.i_ino,
@@ -783,8 +783,8 @@ out_undo:
 
 /* ---------------------------------------------------------- linear insertion */
 
-static int dir_add_at(struct handle *h, struct ext4_inode *dir,
-		      struct buffer *b, const struct dir_new_entry *ne)
+int dir_add_at(struct handle *h, struct ext4_inode *dir, struct buffer *b,
+	       const struct dir_new_entry *ne)
 {
 	int err = handle_get_write_access(h, b);
 

@@ -127,6 +127,9 @@ bool dir_leaf_has_room(struct ext4_sb *sbi, void *data, u32 len);
 /* Puts it in: there is room. The caller has write access. */
 void dir_leaf_insert(struct ext4_sb *sbi, void *data,
 		     const struct dir_new_entry *ne);
+/* Gets access to the leaf b, which has room, and adds ne. */
+int __must_check dir_add_at(struct handle *h, struct ext4_inode *dir,
+			    struct buffer *b, const struct dir_new_entry *ne);
 /* A leaf with nothing in it, tail included. */
 void dir_leaf_init(struct ext4_sb *sbi, void *data);
 
@@ -180,6 +183,8 @@ int __must_check dx_leaf(struct ext4_inode *dir, struct dx_path *p,
 			 lblk_t *lblk, struct buffer **out);
 /* Moves to the next leaf; there must be one. */
 int __must_check dx_next(struct ext4_inode *dir, struct dx_path *p);
+/* Starts reading this leaf and the next ones, at every 16th. */
+void dx_readahead(struct ext4_inode *dir, const struct dx_path *p);
 /* First hash of the leaf (0 for the first), and of the next; false: last leaf. */
 u32 dx_this_hash(const struct dx_path *p);
 bool dx_next_hash(const struct dx_path *p, u32 *hash);

@@ -50,6 +50,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DX_READAHEAD 16u /* leaves */
+
 /* ------------------------------------------------------------ verification */
 
 u32 dx_limit(const struct ext4_sb *sbi, u32 entries_off)
@@ -414,6 +416,27 @@ int dx_next(struct ext4_inode *dir, struct dx_path *p)
 	return 0;
 }
 
+/*
+ * A listing reads leaf after leaf in hash order, which is any order on the
+ * device: starts reading the next ones. Errors show when they are used.
+ */
+void dx_readahead(struct ext4_inode *dir, const struct dx_path *p)
+{
+	const struct dx_frame *f = &p->f[p->nr - 1];
+	u32 count = dx_count(f->entries);
+
+	if (f->at % DX_READAHEAD)
+		return;
+	for (u32 i = f->at; i < count && i < f->at + DX_READAHEAD; i++) {
+		struct ext4_map map = { .lblk = dx_block(f->entries, i),
+					.len = 1 };
+
+		if (ext4_map_blocks(dir, &map) || !(map.flags & EXT4_MAP_MAPPED))
+			return;
+		buffer_readahead(dir->vfs.i_sb, map.pblk, 1);
+	}
+}
+
 /* --------------------------------------------------------------- searching */
 
 static int dx_name_hash(struct ext4_inode *dir, u32 version, const char *name,
@@ -775,17 +798,28 @@ out_map:
 	return err;
 }
 
-/* -EEXIST if the name is in a leaf that continues that of the path. */
+/* -EEXIST if the name is in `leaf`, that of the path, or in one that continues it. */
 static int dx_check_new(struct ext4_inode *dir, const struct dx_path *p,
-			u32 hash, const struct dir_new_entry *ne)
+			struct buffer *leaf, u32 hash,
+			const struct dir_new_entry *ne)
 {
+	struct ext4_sb *sbi = ext4_sb_of(dir);
 	struct dx_path walk = *p;
 	struct dir_slot slot;
+	u32 off, prev, next;
 	int err;
 
+	if (dir_block_find(sbi, leaf->b_data, ne->name, ne->len,
+			   dir_usable(sbi), &off, &prev))
+		return -EEXIST;
+	if (!dx_next_hash(p, &next) || next != (hash | 1))
+		return 0;
 	for (u32 i = 0; i < walk.loaded; i++)
 		buffer_get(walk.f[i].b);
-	err = dx_search_leaves(dir, &walk, hash, ne->name, ne->len, &slot);
+	err = dx_next(dir, &walk);
+	if (!err)
+		err = dx_search_leaves(dir, &walk, hash, ne->name, ne->len,
+				       &slot);
 	if (!err) {
 		buffer_put(slot.b);
 		err = -EEXIST;
@@ -799,7 +833,6 @@ static int dx_check_new(struct ext4_inode *dir, const struct dx_path *p,
 static int dx_add_path(struct handle *h, struct ext4_inode *dir,
 		       struct dx_path *p, const struct dir_new_entry *ne)
 {
-	struct ext4_sb *sbi = ext4_sb_of(dir);
 	struct buffer *leaf;
 	lblk_t lblk;
 	u32 hash;
@@ -809,22 +842,14 @@ static int dx_add_path(struct handle *h, struct ext4_inode *dir,
 	if (!err)
 		err = dx_descend(dir, p, hash);
 	if (!err)
-		err = dx_check_new(dir, p, hash, ne);
-	if (!err)
 		err = dx_leaf(dir, p, &lblk, &leaf);
 	if (err)
 		return err;
-	if (!dir_leaf_has_room(sbi, leaf->b_data, ne->len)) {
+	err = dx_check_new(dir, p, leaf, hash, ne);
+	if (!err && dir_leaf_has_room(ext4_sb_of(dir), leaf->b_data, ne->len))
+		err = dir_add_at(h, dir, leaf, ne);
+	else if (!err)
 		err = dx_split(h, dir, p, leaf, hash, ne);
-		goto out_leaf;
-	}
-	err = handle_get_write_access(h, leaf);
-	if (!err) {
-		dir_leaf_insert(sbi, leaf->b_data, ne);
-		handle_dirty(h, leaf);
-		dir_changed(dir);
-	}
-out_leaf:
 	buffer_put(leaf);
 	return err;
 }

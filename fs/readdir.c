@@ -343,6 +343,7 @@ static int rd_fill_run(struct ext4_inode *dir, struct ext4_dir_cursor *cur,
 	for (;;) {
 		more = dx_next_hash(p, &next);
 		high = more ? key_of_major(next) : KEY_LIMIT;
+		dx_readahead(dir, p);
 		/* The next leaf's first hash may be here too, if continued. */
 		if (more && (next & 1))
 			high += (u64)1 << 32;
