@@ -182,23 +182,28 @@ u32 ext4_remove_credits(const struct ext4_inode *ei)
 	       EXT_SLACK_CREDITS;
 }
 
-int ext_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks, u32 revokes)
+/*
+ * The tree is valid here; others may look at it, and even change other parts
+ * of it, while the lock is dropped. Each writes the inode after its own
+ * change, in the transaction of that change.
+ */
+int ext_restart(struct handle *h, struct ext4_inode *ei, u32 blocks, u32 revokes)
 {
-	int r = handle_ensure(h, blocks + EXT_SLACK_CREDITS, revokes);
+	int r;
 
-	if (r <= 0)
-		return r;
-	/*
-	 * The tree is valid here; others may look at it, and even change other
-	 * parts of it, while the lock is dropped. Each writes the inode after
-	 * its own change, in the transaction of that change.
-	 */
 	rwsem_up_write(&ei->i_data_sem);
 	r = ext4_mark_inode_datasync(h, ei);
 	if (!r)
 		r = handle_restart(h, blocks + EXT_SLACK_CREDITS, revokes);
 	rwsem_down_write(&ei->i_data_sem);
 	return r ? r : 1;
+}
+
+int ext_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks, u32 revokes)
+{
+	int r = handle_ensure(h, blocks + EXT_SLACK_CREDITS, revokes);
+
+	return r == 1 ? ext_restart(h, ei, blocks, revokes) : r;
 }
 
 /* Where blocks for a hole at lblk are best taken; 0: anywhere near the inode. */

@@ -13,7 +13,10 @@
  *
  * Each step inserts at most one entry and leaves a valid tree, so the handle
  * may be restarted between steps, and a failure leaves at worst an extent
- * split in two equal halves of state.
+ * split in two of the same state. Written extents beyond the size on disk are
+ * an error there; so what has been converted is covered by i_disksize before
+ * the transaction can end without the caller's own update of it, that is, at a
+ * restart and after an error. It is data that is on the device.
  *
  * If there is no space for a node, a small extent is written whole: zeroes
  * are put on the device where it has no data, then all of it is marked
@@ -163,6 +166,7 @@ static int conv_zeroout(struct conv *c)
 	return err;
 }
 
+/* 0: all of [s, end) is written; 1: look again. */
 static int conv_step(struct conv *c)
 {
 	u64 y = ext_end(&c->e);
@@ -172,19 +176,16 @@ static int conv_step(struct conv *c)
 		return err;
 	if (c->s == c->e.lblk && c->end == y) {
 		conv_all(c);
-		return 0;
-	}
-	if (c->s == c->e.lblk) {
-		if (conv_into_left(c))
-			return 0;
-		err = conv_split(c, c->end, false, true);
+	} else if (c->s == c->e.lblk) {
+		if (!conv_into_left(c))
+			err = conv_split(c, c->end, false, true);
 	} else if (c->end == y) {
-		if (conv_into_right(c))
-			return 0;
-		err = conv_split(c, c->s, true, false);
+		if (!conv_into_right(c))
+			err = conv_split(c, c->s, true, false);
 	} else {
-		/* The next step finds [x, end). */
 		err = conv_split(c, c->end, true, true);
+		if (!err)
+			return 1; /* the next step finds [x, end) */
 	}
 	if (err == -ENOSPC || err == -EAGAIN) {
 		int zerr = conv_zeroout(c);
@@ -195,13 +196,44 @@ static int conv_step(struct conv *c)
 	return err;
 }
 
-/* A step at *cur; moves it on when there is nothing (more) to do there. */
-static int convert_at(struct handle *h, struct ext4_inode *ei, u64 *cur, u64 end)
+/* A range on its way: [start, cur) is written. */
+struct conv_range {
+	u64 start, cur, end;
+};
+
+/* The size on disk covers what was converted. */
+static void cover_size(struct ext4_inode *ei, const struct conv_range *r)
+	REQUIRES(&ei->i_data_sem)
+{
+	u64 size;
+
+	if (r->cur == r->start)
+		return;
+	spin_lock(&ei->vfs.i_lock);
+	size = min_of(ei->vfs.i_size, r->cur << ei->vfs.i_sb->s_blocksize_bits);
+	spin_unlock(&ei->vfs.i_lock);
+	ei->i_disksize = max_of(ei->i_disksize, size);
+}
+
+/* As ext_ensure(); a transaction that ends here has the size it needs. */
+static int conv_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks,
+		       const struct conv_range *r) REQUIRES(&ei->i_data_sem)
+{
+	int err = handle_ensure(h, blocks + EXT_SLACK_CREDITS, 0);
+
+	if (err != 1)
+		return err;
+	cover_size(ei, r);
+	return ext_restart(h, ei, blocks, 0);
+}
+
+/* A step at r->cur; moves it on when there is nothing (more) to do there. */
+static int convert_at(struct handle *h, struct ext4_inode *ei, struct conv_range *r)
 	REQUIRES(&ei->i_data_sem)
 {
 	struct ext_path p;
 	struct conv c = { .h = h, .p = &p };
-	int err = ext_find(ei, (lblk_t)*cur, &p);
+	int err = ext_find(ei, (lblk_t)r->cur, &p);
 
 	if (err)
 		return err;
@@ -210,40 +242,45 @@ static int convert_at(struct handle *h, struct ext4_inode *ei, u64 *cur, u64 end
 		c.i = (u32)ext_path_leaf(&p)->pos;
 		c.e = ext_get(c.leaf, c.i);
 	}
-	if (*cur >= ext_end(&c.e)) {
+	if (r->cur >= ext_end(&c.e)) {
 		err = ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, -EFSCORRUPTED,
-				 "block %u was written but is not mapped", (u32)*cur);
+				 "block %u was written but is not mapped", (u32)r->cur);
 		goto out_path;
 	}
-	c.s = (lblk_t)*cur;
-	c.end = min_of(end, ext_end(&c.e));
+	c.s = (lblk_t)r->cur;
+	c.end = min_of(r->end, ext_end(&c.e));
 	if (!c.e.unwritten) {
-		*cur = c.end;
+		r->cur = c.end;
 		goto out_path;
 	}
-	err = ext_ensure(h, ei, ext_insert_step_credits(p.depth), 0);
+	err = conv_ensure(h, ei, ext_insert_step_credits(p.depth), r);
 	if (err == 0)
 		err = conv_step(&c);
-	else if (err == 1)
-		err = 0; /* restarted: the path is stale */
+	if (err == 0)
+		r->cur = c.end;
 out_path:
 	ext_path_put(&p);
-	return err;
+	return err < 0 ? err : 0; /* 1: once more from r->cur */
 }
 
 int ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei, lblk_t lblk, u32 len)
 {
-	u64 cur = lblk, end = min_of((u64)lblk + len, EXT_LBLK_END);
-	int err = 0;
+	struct conv_range r = { lblk, lblk, min_of((u64)lblk + len, EXT_LBLK_END) };
+	int err = 0, werr = 0;
 
 	if (!ext_inode_has_extents(ei))
 		return 0; /* block maps have no unwritten state */
 	rwsem_down_write(&ei->i_data_sem);
-	while (!err && cur < end)
-		err = convert_at(h, ei, &cur, end);
+	while (!err && r.cur < r.end)
+		err = convert_at(h, ei, &r);
 	/* Half of what fits, so that the next insertion need not grow the tree again. */
 	if (!err)
 		err = ext_fold(h, ei, 2);
+	if (err)
+		cover_size(ei, &r);
 	rwsem_up_write(&ei->i_data_sem);
-	return err;
+	/* After an error the caller may not do it, but the root may be new. */
+	if (err)
+		werr = ext4_mark_inode_datasync(h, ei);
+	return err ? err : werr;
 }

@@ -195,6 +195,9 @@ static inline u32 ext_insert_step_credits(u32 depth)
  */
 int __must_check ext_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks,
 			    u32 revokes) REQUIRES(&ei->i_data_sem);
+/* The restart alone. 1, or negative errno. */
+int __must_check ext_restart(struct handle *h, struct ext4_inode *ei, u32 blocks,
+			     u32 revokes) REQUIRES(&ei->i_data_sem);
 
 /* ---- extents_insert.c ---- */
 /* Write access to the path's buffers of levels [top, bottom] (the root has none). */

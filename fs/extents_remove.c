@@ -30,6 +30,8 @@ int ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b)
 
 	ext4_inode_add_blocks(ei, -1);
 	err = handle_forget(h, b, blk);
+	if (err == -EROFS)
+		return err;
 	if (err) /* not revoked: must not be used again */
 		return ext4_error(sbi, ei->vfs.i_ino, blk, err,
 				  "cannot revoke a block of the block map");
@@ -45,6 +47,8 @@ int ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk, u32 len,
 	for (u32 i = 0; forget && i < len; i++) {
 		int err = handle_forget(h, NULL, blk + i);
 
+		if (err == -EROFS)
+			return err;
 		if (err)
 			return ext4_error(sbi, ei->vfs.i_ino, blk + i, err,
 					  "cannot revoke a block");

@@ -194,7 +194,8 @@ static bool array_empty(const le32 *e, u32 n)
 }
 
 /* Credits for clearing entries and freeing what they named; restarts if need be. */
-static int ind_ensure(struct ext4_inode *ei, struct ind_rm *r, u32 groups, u32 revokes)
+static int ind_ensure(struct ext4_inode *ei, struct ind_rm *r, u32 groups,
+		      u32 revokes)
 	REQUIRES(&ei->i_data_sem)
 {
 	int err;
@@ -221,7 +222,8 @@ static int ind_clear(struct ind_rm *r, struct ind_array *a, u32 i, u32 nr)
 }
 
 /* Frees the data of entries [lo, hi), from the end backwards, run by run. */
-static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r, struct ind_array *a, u32 lo, u32 hi)
+static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r,
+			   struct ind_array *a, u32 lo, u32 hi)
 	REQUIRES(&ei->i_data_sem)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
@@ -259,7 +261,8 @@ static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r, struct ind_a
  * Removes what lies in the range below entry i of `up`, which stands for
  * [first, first+span) and has `level` levels of blocks below it (1..3).
  */
-static int ind_remove_tree(struct ext4_inode *ei, struct ind_rm *r, struct ind_array *up, u32 i, u32 level,
+static int ind_remove_tree(struct ext4_inode *ei, struct ind_rm *r,
+			   struct ind_array *up, u32 i, u32 level,
 			   u64 first, u64 span) REQUIRES(&ei->i_data_sem)
 {
 	u32 n = per_block(ei->vfs.i_sb), blk = le32_to_cpu(up->e[i]);
