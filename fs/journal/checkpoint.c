@@ -108,7 +108,7 @@ bool checkpoint_wanted(struct journal *j)
 		return !j->cp_blocked || !j->running;
 	if (j->cp_blocked)
 		return false;
-	return used > j->ring / 2 || (u64)j->nr_cp * j->blocksize > MAX_CP_BYTES;
+	return used > j->ring / 2 || j->nr_cp > j->max_pinned;
 }
 
 /* Flush, superblock, and only then the space. */

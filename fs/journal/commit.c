@@ -526,6 +526,8 @@ void journal_commit_running(struct journal *j)
 	j->committing = NULL;
 	j->commit_need = 0;
 	j->committed = tid;
+	if (!tid_geq(j->request, tid))
+		j->request = tid; /* so that it never lags half the numbers behind */
 	spin_unlock(&j->j_lock);
 	if (empty)
 		transaction_free(t);

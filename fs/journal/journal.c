@@ -18,6 +18,7 @@
  * Next:  transaction.c, commit.c, checkpoint.c, recovery.c
  */
 #include "fs/journal/journal_internal.h"
+#include "cache/budget.h"
 #include "lib/crc.h"
 #include "lib/log.h"
 
@@ -334,7 +335,6 @@ int journal_load(const struct journal_params *p, struct journal **out)
 	j->priv = p->priv;
 	j->want_64bit = p->use_64bit;
 	j->want_v3 = p->use_csum_v3;
-	j->fs_fast_commit = p->fast_commit;
 	j->blocksize = p->sb->s_blocksize;
 	j->maxlen = p->maxlen;
 	j->commit_interval_ms = p->commit_interval_ms ?: DEFAULT_COMMIT_MS;
@@ -484,6 +484,34 @@ static void journal_thread(void *arg)
 	}
 }
 
+/*
+ * What the journal pins (a running, a committing, and checkpointed
+ * transactions) is bounded by the cache's budget, too.
+ */
+static void limit_to_budget(struct journal *j)
+{
+	u64 limit = j->sb->s_budget ? budget_limit(j->sb->s_budget) : UINT64_MAX;
+	u64 blocks = limit / 8 / j->blocksize;
+
+	j->max_pinned = (u32)(min_of(limit / 4, (u64)MAX_CP_BYTES) / j->blocksize);
+	if (blocks < MIN_TRANS_BLOCKS)
+		blocks = MIN_TRANS_BLOCKS;
+	if (j->max_trans > blocks)
+		j->max_trans = (u32)blocks;
+}
+
+/*
+ * Zeroes the place of the first transaction. There may be a block of an older
+ * log with the very number that transaction will have: after a crash before
+ * it is overwritten, recovery would take it for a damaged beginning.
+ */
+static int clear_first_block(struct journal *j)
+{
+	memset(j->arena, 0, j->blocksize);
+	return bdev_write(j->bd, journal_map(j, j->first, NULL) * j->blocksize, j->arena,
+			  j->blocksize, BIO_META);
+}
+
 int journal_run(struct journal *j)
 {
 	struct jbd2_superblock *jsb = jsb_of(j);
@@ -508,6 +536,7 @@ int journal_run(struct journal *j)
 	jsb->s_errno = cpu_to_be32(0);
 	jsb->s_head = cpu_to_be32(0);
 	journal_set_features(j, compat, incompat);
+	limit_to_budget(j);
 	j->head = j->tail = j->first;
 	/* Not the numbers in the log: those count what was written only. */
 	j->next_tid = j->next_seq ?: 1;
@@ -517,7 +546,9 @@ int journal_run(struct journal *j)
 		j->arena = io_alloc(2 * ARENA_HALF);
 	if (!j->arena || checkpoint_alloc(j))
 		return -ENOMEM;
-	err = jsb_write(j);
+	err = clear_first_block(j);
+	if (!err)
+		err = jsb_write(j);
 	if (!err)
 		err = bdev_flush(j->bd);
 	if (err) {

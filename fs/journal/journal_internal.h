@@ -139,6 +139,7 @@ struct jio {
 #define PRE_COMMIT_CREDITS 4u
 #define MIN_RING_BLOCKS 64u
 #define MAX_TRANS_BYTES (32u << 20)
+#define MIN_TRANS_BLOCKS 256u    /* if the log has them, however small the cache */
 #define MAX_CP_BYTES (32u << 20) /* pinned by checkpoint lists before we write */
 #define DEFAULT_COMMIT_MS 5000u
 #define NSEC_PER_MSEC 1000000ull
@@ -149,7 +150,6 @@ struct journal {
 	const struct journal_ops *ops; /* [const] */
 	void *priv;                   /* [const] */
 	bool want_64bit, want_v3;     /* [const] */
-	bool fs_fast_commit;          /* [const] */
 	u32 blocksize;                /* [const] */
 	u32 nr_map;                   /* [const] */
 	struct journal_extent *map;   /* [const] */
@@ -164,6 +164,7 @@ struct journal {
 	u32 tags_per_block;     /* that we put in a descriptor */
 	u32 revokes_per_block;
 	u32 max_trans;          /* log blocks one transaction may need */
+	u32 max_pinned;         /* buffers on checkpoint lists before we write */
 
 	/* Journal superblock: image and its writing. */
 	struct mutex sb_lock;

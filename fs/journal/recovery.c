@@ -26,7 +26,7 @@
  *
  * A hostile log: SCAN moves at most once around the ring, so records are
  * bounded by its length, and revoke entries by what fits in it; targets are
- * checked by ops->replay_ok(). No recursion.
+ * outside the journal, and checked by ops->replay_ok(). No recursion.
  *
  * Locks: none; nobody else uses the journal yet.
  * Source: format brief 10, 11.13; fs/jbd2/recovery.c for what kernels accept.
@@ -427,6 +427,15 @@ static struct rec_image *rec_images(const struct recovery *r)
 	return r->images.at;
 }
 
+/* An image over the log that is being read: only a hostile one does that. */
+static bool in_journal(const struct journal *j, pblk_t blk)
+{
+	for (u32 i = 0; i < j->nr_map; i++)
+		if (blk >= j->map[i].pblk && blk - j->map[i].pblk < j->map[i].len)
+			return true;
+	return false;
+}
+
 /*
  * Marks what need not be written: revoked, or a later image follows. One map
  * from block to the index of its latest image does for the second.
@@ -442,7 +451,7 @@ static int choose_images(struct recovery *r, const struct bdev *target)
 		struct rec_image *im = &rec_images(r)[i];
 		u32 tid;
 
-		if (im->target >= end ||
+		if (im->target >= end || in_journal(j, im->target) ||
 		    (j->ops && j->ops->replay_ok && !j->ops->replay_ok(j->priv, im->target))) {
 			log_err("%s: journal: transaction %u has an image for block %llu, which it must not write",
 				j->sb->s_id, im->seq, (unsigned long long)im->target);

@@ -213,7 +213,7 @@ static void test_commit(void **state)
 	assert_int_equal(journal_running_tid(t->j), tid);
 	assert_int_equal(handle_stop(h), 0);
 	assert_int_equal(cb.calls, 0);
-	assert_int_equal(atomic_load(&t->fd->nr_writes), 1); /* journal_run()'s */
+	assert_int_equal(atomic_load(&t->fd->nr_writes), 2); /* journal_run()'s */
 
 	assert_int_equal(journal_commit_wait(t->j, tid, &flushed), 0);
 	assert_true(flushed);
@@ -725,6 +725,53 @@ static void test_wrap(void **state)
 	for (u32 i = 561; i <= 600; i++)
 		assert_true(jt_is(place(t, 1 + i % 40), t->c.bs, 1 + i % 40, i, true));
 	jt_end(t);
+}
+
+/* More than one arena half, several descriptors and revoke blocks at once. */
+static void big_transaction(u32 bs, u32 n, u32 revokes)
+{
+	struct jt_config c = { .bs = bs, .jlen = 6 * n, .vol = n + revokes + 1, .v3 = true,
+			       .wide = true, .interval_ms = 60000 };
+	struct jt *t = jt_start(&c);
+	struct journal_recovery_stats st;
+	struct handle *h;
+	struct jt *r;
+	int err;
+
+	for (u32 ver = 1; ver <= 8; ver++) { /* around the log */
+		h = start(t, n, revokes);
+		for (u32 i = 0; i < n; i++) {
+			struct buffer *b = get(t, i);
+
+			change(h, b, ver);
+			buffer_put(b);
+		}
+		for (u32 i = 0; i < revokes; i++)
+			assert_int_equal(handle_forget(h, NULL, n + i), 0);
+		assert_int_equal(handle_stop(h), 0);
+		assert_int_equal(journal_force_commit(t->j), 0);
+		r = jt_open_now(t, &err);
+		assert_int_equal(err, 0);
+		assert_int_equal(journal_recover(r->j, &r->fd->bd, &st), 0);
+		if (ver == 1) /* later the tail may have passed */
+			assert_int_equal(st.revokes, revokes);
+		for (u32 i = 0; i < n; i++)
+			assert_true(jt_is(place(r, i), bs, i, ver, true));
+		jt_close_image(r);
+	}
+	assert_int_equal(journal_shutdown(t->j), 0);
+	for (u32 i = 0; i < n; i++)
+		assert_true(jt_is(place(t, i), bs, i, 8, true));
+	jt_end(t);
+}
+
+static void test_big(void **state)
+{
+	big_transaction(4096, 300, 1000);
+	if (!SLOW) {
+		big_transaction(1024, 1500, 300);
+		big_transaction(65536, 40, 10);
+	}
 }
 
 /* A buffer with an open handle is not written in place, whatever the need. */
@@ -1294,6 +1341,7 @@ int main(void)
 		cmocka_unit_test(test_forget_committing),
 		cmocka_unit_test(test_many_revokes),
 		cmocka_unit_test(test_wrap),
+		cmocka_unit_test(test_big),
 		cmocka_unit_test(test_no_early_write),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_crash_1k),

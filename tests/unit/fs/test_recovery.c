@@ -15,6 +15,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#if defined(__SANITIZE_THREAD__)
+#define FUZZ_ROUNDS 600u
+#else
+#define FUZZ_ROUNDS 3000u
+#endif
+
 /* ---- a log builder ---- */
 
 enum version { V_NONE, V_1, V_2, V_3, V_NR };
@@ -473,7 +479,7 @@ static void test_fuzz(void **state)
 	unsigned seed = 7;
 	u32 refused = 0;
 
-	for (u32 round = 0; round < 3000; round++) {
+	for (u32 round = 0; round < FUZZ_ROUNDS; round++) {
 		struct log *l = log_create(V_NONE, round & 1, 1024, 1 + round % 99, 5);
 		struct journal_recovery_stats st;
 		u32 n = 1 + (u32)rand_r(&seed) % 6;
@@ -509,7 +515,7 @@ static void test_fuzz(void **state)
 		jt_close_image(t);
 		log_free(l);
 	}
-	assert_true(refused > 50);
+	assert_true(refused > FUZZ_ROUNDS / 60);
 }
 
 static void test_io_errors(void **state)
@@ -860,8 +866,9 @@ static void test_ours_to_e2fsck(void **state)
 		assert_int_equal(bcache_create(&im.sb), 0);
 		assert_int_equal(journal_run(j), 0);
 		memset(want, 'x', 300 * bs);
-		for (u32 round = 1; round <= 3; round++) {
-			for (u32 i = round; i < n; i++) {
+		/* Every other volume: until the log has gone around. */
+		for (u32 round = 1; round <= (v % 2 ? 40 : 3); round++) {
+			for (u32 i = round; i < n; i++) { /* fewer each time */
 				assert_int_equal(journal_start(j, 1, 1, &h), 0);
 				assert_int_equal(buffer_read(&im.sb, f[0].pblk + i, NULL, 0, &b), 0);
 				assert_int_equal(handle_get_write_access(h, b), 0);
@@ -877,9 +884,13 @@ static void test_ours_to_e2fsck(void **state)
 		assert_int_equal(journal_start(j, 1, 1, &h), 0);
 		assert_int_equal(handle_forget(h, NULL, f[0].pblk + 50), 0);
 		assert_int_equal(handle_stop(h), 0);
-		memset(want + 50 * bs, 'x', bs);
 		assert_int_equal(journal_force_commit(j), 0);
-		assert_true(atomic_load(&journal_stats(j)->tail_updates) == 0);
+		if (v % 2) {
+			assert_true(atomic_load(&journal_stats(j)->tail_updates) > 2);
+		} else {
+			assert_true(atomic_load(&journal_stats(j)->tail_updates) == 0);
+			memset(want + 50 * bs, 'x', bs);
+		}
 
 		assert_int_equal(sh(NULL, "cp img crash"), 0);
 		assert_int_equal(sh(out, "debugfs -w -R 'feature needs_recovery' crash"), 0);
@@ -900,7 +911,7 @@ static void test_ours_to_e2fsck(void **state)
 		assert_int_equal(fread(got, bs, 300, fp), 300);
 		fclose(fp);
 		for (u32 i = 0; i < 300; i++)
-			if (memcmp(got + i * bs, want + i * bs, bs))
+			if ((i != 50 || v % 2 == 0) && memcmp(got + i * bs, want + i * bs, bs))
 				fail_msg("%s: block %u differs", volumes[v].features, i);
 
 		assert_int_equal(journal_shutdown(j), 0);
