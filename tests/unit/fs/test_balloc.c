@@ -458,15 +458,16 @@ static void damaged_bitmap(const char *mkfs_args)
 	struct handle *h;
 	struct at t;
 	pblk_t blk, bb;
-	u64 before;
+	u64 before, pos;
 	u32 len, bs, lost;
 	int errors;
 
 	at_start(&t, mkfs_args, "200M");
 	bs = t.sb->s_blocksize;
 	bb = ext4_gd_block_bitmap(t.sbi, ext4_group_desc(t.sbi, 0, NULL));
+	pos = bb * bs + t.sbi->blocks_per_group / 8 - 40;
 	assert_int_equal(sl_unmount(t.sb), 0);
-	at_damage(&t, bb * bs + t.sbi->blocks_per_group / 8 - 40, 0x10);
+	at_damage(&t, pos, 0x10);
 	at_mount(&t);
 	before = ext4_count_free_blocks(t.sbi);
 	lost = ext4_gd_free_blocks(t.sbi, ext4_group_desc(t.sbi, 0, NULL));
