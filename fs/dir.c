@@ -838,12 +838,10 @@ static int dir_find_room(struct ext4_inode *dir, const struct dir_new_entry *ne,
 				   &prev))
 			err = -EEXIST;
 		if (!err && !*room &&
-		    dir_leaf_has_room(sbi, b->b_data, ne->len)) {
+		    dir_leaf_has_room(sbi, b->b_data, ne->len))
 			*room = b;
-			dir->i_dir_hint = lblk;
-			continue;
-		}
-		buffer_put(b);
+		else
+			buffer_put(b);
 	}
 	if (err) {
 		buffer_put(*room);

@@ -51,7 +51,6 @@ struct ext4_inode {
 	_Atomic jtid_t i_datasync_tid; /* ... size or mapping [atomic] */
 	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
 	/* directories [i_rwsem] */
-	lblk_t i_dir_hint;  /* block where the last insertion fitted (linear) */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
