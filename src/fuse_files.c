@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_files.c - FUSE operations on open files
+ *
+ * The kernel has checked access modes and keeps O_APPEND: a WRITE has its
+ * place, and mmap's write-back may come through any handle of the file.
+ *
+ * Locks: none. Threads: those of the request loop. See fuse_ops.h.
+ */
+#include "src/fuse_ops.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/loop.h"
+#include "src/session.h"
+
+static u32 open_flags(int flags)
+{
+	u32 sl = 0;
+
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		sl |= SL_OPEN_WRITE;
+	if (flags & O_TRUNC)
+		sl |= SL_OPEN_TRUNC;
+	if (flags & O_APPEND)
+		sl |= SL_OPEN_APPEND;
+	/* O_SYNC includes the bit of O_DSYNC */
+	if ((flags & O_SYNC) == O_SYNC)
+		sl |= SL_OPEN_SYNC;
+	else if (flags & O_DSYNC)
+		sl |= SL_OPEN_DSYNC;
+	if (session_kills_suidgid())
+		sl |= SL_OPEN_KILL_SUIDGID;
+	return sl;
+}
+
+static void fill_handle(struct fuse_file_info *fi, struct sl_file *file)
+{
+	fi->fh = (uintptr_t)file;
+	fi->keep_cache = 1;
+	/* close(2) of what cannot write has no error to be told. */
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	struct sl_file *file;
+	struct inode *inode;
+	int err = req_inode(req, node, &inode);
+
+	if (!err) {
+		err = sl_open(inode, open_flags(fi->flags), &file);
+		sl_iput(inode);
+	}
+	if (err) {
+		reply_status(req, err);
+		return;
+	}
+	fill_handle(fi, file);
+	if (fuse_reply_open(req, fi))
+		sl_release(file); /* interrupted: no RELEASE will come */
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi)
+{
+	struct super_block *sb = req_sb(req);
+	struct sl_cred cred = req_cred(req);
+	struct fuse_entry_param e;
+	struct inode *dir, *inode;
+	struct sl_file *file;
+	int err = req_inode(req, parent, &dir);
+
+	if (err)
+		goto out_reply;
+	err = sl_mknod(dir, name, strlen(name), (mode & ~(mode_t)S_IFMT) | S_IFREG,
+		       0, &cred, &inode);
+	sl_iput(dir);
+	if (err)
+		goto out_reply;
+	/* New and empty: nothing to truncate. */
+	err = sl_open(inode, open_flags(fi->flags & ~O_TRUNC), &file);
+	if (err) {
+		sl_iput(inode);
+		goto out_reply;
+	}
+	entry_fill(&e, inode);
+	sl_iput(inode);
+	fill_handle(fi, file);
+	if (fuse_reply_create(req, &e, fi)) {
+		sl_release(file);
+		entry_undo(sb, &e);
+	}
+	return;
+out_reply:
+	reply_status(req, err);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
+	     struct fuse_file_info *fi)
+{
+	char *buf = loop_reply_buffer(size);
+	ssize_t n = buf ? sl_read(fi_file(fi), buf, size, (u64)off) : -ENOMEM;
+
+	if (n < 0)
+		reply_status(req, (int)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
+	      off_t off, struct fuse_file_info *fi)
+{
+	struct sl_cred cred = req_cred(req);
+	u32 flags = session_kills_suidgid() ? SL_WRITE_KILL_SUIDGID : 0;
+	ssize_t n = sl_write(fi_file(fi), buf, size, (u64)off, flags, &cred);
+
+	if (n < 0)
+		reply_status(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	reply_status(req, sl_flush(fi_file(fi)));
+}
+
+/* Also of directories. */
+void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	sl_release(fi_file(fi));
+	reply_status(req, 0);
+}
+
+/* Also of directories. */
+void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync,
+	      struct fuse_file_info *fi)
+{
+	reply_status(req, sl_fsync(fi_file(fi), datasync));
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
+		  off_t len, struct fuse_file_info *fi)
+{
+	struct sl_cred cred = req_cred(req);
+	int err = -EINVAL;
+
+	if (off >= 0 && len > 0)
+		err = sl_fallocate(fi_file(fi), mode, (u64)off, (u64)len, &cred);
+	reply_status(req, err);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
+	      struct fuse_file_info *fi)
+{
+	s64 pos = -EINVAL;
+
+	if (whence == SEEK_DATA || whence == SEEK_HOLE)
+		pos = off < 0 ? -ENXIO : sl_lseek(fi_file(fi), (u64)off, whence);
+	if (pos < 0)
+		reply_status(req, (int)pos);
+	else
+		fuse_reply_lseek(req, pos);
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_names.c - FUSE operations on names: lookup, creation, removal, rename
+ *
+ * Locks: none. Threads: those of the request loop. See fuse_ops.h.
+ */
+#include "src/fuse_ops.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* The kernel may keep "no such name" until the name is created through it. */
+static void reply_negative(fuse_req_t req)
+{
+	struct fuse_entry_param e = { .entry_timeout = FOREVER };
+
+	fuse_reply_entry(req, &e);
+}
+
+static int lookup(fuse_req_t req, fuse_ino_t parent, const char *name,
+		  struct inode **out)
+{
+	struct inode *dir;
+	int err = req_inode(req, parent, &dir);
+
+	if (err)
+		return err;
+	/* A file handle is made an inode again by "." even of a file. */
+	if (!strcmp(name, ".")) {
+		*out = dir;
+		return 0;
+	}
+	err = sl_lookup(dir, name, strlen(name), out);
+	sl_iput(dir);
+	return err;
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *inode;
+	int err = lookup(req, parent, name, &inode);
+
+	if (!err)
+		reply_entry(req, inode);
+	else if (err == -ENOENT)
+		reply_negative(req);
+	else
+		reply_status(req, err);
+}
+
+static void reply_created(fuse_req_t req, struct inode *dir, int err,
+			  struct inode *inode)
+{
+	sl_iput(dir);
+	if (err)
+		reply_status(req, err);
+	else
+		reply_entry(req, inode);
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	      dev_t rdev)
+{
+	struct sl_cred cred = req_cred(req);
+	struct inode *dir = NULL, *inode = NULL;
+	int err = req_inode(req, parent, &dir);
+
+	if (!err)
+		err = sl_mknod(dir, name, strlen(name), mode, rdev, &cred,
+			       &inode);
+	reply_created(req, dir, err, inode);
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct sl_cred cred = req_cred(req);
+	struct inode *dir = NULL, *inode = NULL;
+	int err = req_inode(req, parent, &dir);
+
+	if (!err)
+		err = sl_mkdir(dir, name, strlen(name), mode, &cred, &inode);
+	reply_created(req, dir, err, inode);
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+		const char *name)
+{
+	struct sl_cred cred = req_cred(req);
+	struct inode *dir = NULL, *inode = NULL;
+	int err = req_inode(req, parent, &dir);
+
+	if (!err)
+		err = sl_symlink(dir, name, strlen(name), target, &cred,
+				 &inode);
+	reply_created(req, dir, err, inode);
+}
+
+void op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t newparent,
+	     const char *newname)
+{
+	struct inode *inode, *dir;
+	int err = req_inode(req, node, &inode);
+
+	if (err)
+		goto out_reply;
+	err = req_inode(req, newparent, &dir);
+	if (err)
+		goto out_put;
+	err = sl_link(inode, dir, newname, strlen(newname));
+	sl_iput(dir);
+	if (!err) {
+		reply_entry(req, inode);
+		return;
+	}
+out_put:
+	sl_iput(inode);
+out_reply:
+	reply_status(req, err);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *dir;
+	int err = req_inode(req, parent, &dir);
+
+	if (!err) {
+		err = sl_unlink(dir, name, strlen(name));
+		sl_iput(dir);
+	}
+	reply_status(req, err);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *dir;
+	int err = req_inode(req, parent, &dir);
+
+	if (!err) {
+		err = sl_rmdir(dir, name, strlen(name));
+		sl_iput(dir);
+	}
+	reply_status(req, err);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+	       fuse_ino_t newparent, const char *newname, unsigned flags)
+{
+	struct inode *from, *to;
+	int err = req_inode(req, parent, &from);
+
+	if (err)
+		goto out_reply;
+	err = req_inode(req, newparent, &to);
+	if (err)
+		goto out_put;
+	err = sl_rename(from, name, strlen(name), to, newname, strlen(newname),
+			flags);
+	sl_iput(to);
+out_put:
+	sl_iput(from);
+out_reply:
+	reply_status(req, err);
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t node)
+{
+	char target[PATH_MAX + 1];
+	struct inode *inode;
+	ssize_t n = req_inode(req, node, &inode);
+
+	if (!n) {
+		n = sl_readlink(inode, target, sizeof(target));
+		sl_iput(inode);
+	}
+	if (n < 0)
+		reply_status(req, (int)n);
+	else
+		fuse_reply_readlink(req, target);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_ops.c - FUSE operations: the table, attributes, lookup counts
+ *
+ * Names, directories and files have files of their own (fuse_*.c). Not served,
+ * with ENOSYS by libfuse, upon which the kernel asks no more: access (the
+ * kernel checks permissions itself), extended attributes, locks, ioctl, bmap.
+ *
+ * Lookup counts: every entry the kernel gets is counted *before* the reply,
+ * for the FORGET may come before the reply returns; a reply that did not
+ * arrive is taken back.
+ *
+ * Locks: none. Threads: those of the request loop.
+ */
+#include "src/fuse_ops.h"
+
+#include <sys/stat.h>
+
+#include "src/session.h"
+
+struct super_block *req_sb(fuse_req_t req)
+{
+	return session_sb(fuse_req_userdata(req));
+}
+
+struct sl_cred req_cred(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct sl_cred){
+		.uid = ctx->uid,
+		.gid = ctx->gid,
+		.umask = ctx->umask,
+	};
+}
+
+int req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out)
+{
+	return sl_iget(req_sb(req), node_to_ino(node), out);
+}
+
+void reply_status(fuse_req_t req, int err)
+{
+	fuse_reply_err(req, -err);
+}
+
+/* ---- entries ---- */
+
+void entry_fill(struct fuse_entry_param *e, struct inode *inode)
+{
+	*e = (struct fuse_entry_param){
+		.ino = ino_to_node(sl_ino(inode)),
+		.generation = sl_generation(inode),
+		.attr_timeout = FOREVER,
+		.entry_timeout = FOREVER,
+	};
+	sl_getattr(inode, &e->attr);
+	/* The kernel neither counts nor forgets the root. */
+	if (e->ino != FUSE_ROOT_ID)
+		sl_lookup_inc(inode);
+}
+
+void entry_undo(struct super_block *sb, const struct fuse_entry_param *e)
+{
+	if (e->ino && e->ino != FUSE_ROOT_ID)
+		sl_forget(sb, node_to_ino(e->ino), 1);
+}
+
+void reply_entry(fuse_req_t req, struct inode *inode)
+{
+	struct super_block *sb = req_sb(req);
+	struct fuse_entry_param e;
+
+	entry_fill(&e, inode);
+	sl_iput(inode);
+	if (fuse_reply_entry(req, &e))
+		entry_undo(sb, &e);
+}
+
+static void forget_one(fuse_req_t req, fuse_ino_t node, u64 n)
+{
+	if (node != FUSE_ROOT_ID)
+		sl_forget(req_sb(req), node_to_ino(node), n);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t node, uint64_t n)
+{
+	forget_one(req, node, n);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count,
+			    struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		forget_one(req, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* ---- attributes ---- */
+
+static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	struct inode *inode;
+	struct stat st;
+	int err = req_inode(req, node, &inode);
+
+	if (err) {
+		reply_status(req, err);
+		return;
+	}
+	sl_getattr(inode, &st);
+	sl_iput(inode);
+	fuse_reply_attr(req, &st, FOREVER);
+}
+
+static u32 setattr_mask(int to_set)
+{
+	/* FUSE's KILL_SUIDGID has the number of libfuse's KILL_SUID. */
+	static const struct {
+		int fuse;
+		u32 sl;
+	} bits[] = {
+		{ FUSE_SET_ATTR_MODE, SL_SET_MODE },
+		{ FUSE_SET_ATTR_UID, SL_SET_UID },
+		{ FUSE_SET_ATTR_GID, SL_SET_GID },
+		{ FUSE_SET_ATTR_SIZE, SL_SET_SIZE },
+		{ FUSE_SET_ATTR_ATIME, SL_SET_ATIME },
+		{ FUSE_SET_ATTR_MTIME, SL_SET_MTIME },
+		{ FUSE_SET_ATTR_ATIME_NOW, SL_SET_ATIME_NOW },
+		{ FUSE_SET_ATTR_MTIME_NOW, SL_SET_MTIME_NOW },
+		{ FUSE_SET_ATTR_CTIME, SL_SET_CTIME },
+		{ FUSE_SET_ATTR_KILL_SUID, SL_KILL_SUIDGID },
+	};
+	u32 valid = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+		if (to_set & bits[i].fuse)
+			valid |= bits[i].sl;
+	/* FUSE sends both bits for "now", and the daemon's clock counts. */
+	if (valid & SL_SET_ATIME_NOW)
+		valid &= ~(u32)SL_SET_ATIME;
+	if (valid & SL_SET_MTIME_NOW)
+		valid &= ~(u32)SL_SET_MTIME;
+	return valid;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
+		       int to_set, struct fuse_file_info *fi)
+{
+	struct sl_cred cred = req_cred(req);
+	struct inode *inode;
+	struct stat after;
+	int err = req_inode(req, node, &inode);
+
+	if (!err) {
+		err = sl_setattr(inode, attr, setattr_mask(to_set), &cred,
+				 &after);
+		sl_iput(inode);
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_attr(req, &after, FOREVER);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t node)
+{
+	struct statvfs st;
+	int err = sl_statfs(req_sb(req), &st);
+
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_statfs(req, &st);
+}
+
+/* ---- the session ---- */
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	session_init(userdata, conn);
+}
+
+static void op_destroy(void *userdata)
+{
+	session_destroy_request(userdata);
+}
+
+const struct fuse_lowlevel_ops sluice_fuse_ops = {
+	.init = op_init,
+	.destroy = op_destroy,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
+	.symlink = op_symlink,
+	.rename = op_rename,
+	.link = op_link,
+	.open = op_open,
+	.create = op_create,
+	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.release = op_release,
+	.fsync = op_fsync,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
+	.releasedir = op_release,
+	.fsyncdir = op_fsync,
+	.statfs = op_statfs,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
+};

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_ops.h - FUSE operations: what their files share
+ *
+ * Decode, call fs/fs.h, reply. An operation replies last, with no lock and no
+ * inode held: the reply may be what lets the kernel forget the inode.
+ *
+ * Node ids are inode numbers but for the root, which is 1 to FUSE and 2 on
+ * the volume. Inode 1 of the volume (bad blocks) is never exposed, so id 2
+ * never occurs.
+ *
+ * Locks: none. Threads: those of the request loop.
+ */
+#ifndef SLUICE_SRC_FUSE_OPS_H
+#define SLUICE_SRC_FUSE_OPS_H
+
+#ifndef FUSE_USE_VERSION
+#define FUSE_USE_VERSION 314
+#endif
+#include <fuse3/fuse_lowlevel.h>
+
+#include "fs/fs.h"
+
+#define VOLUME_ROOT_INO 2u
+
+/* Seconds: the volume is ours alone, so nothing the kernel knows goes stale. */
+#define FOREVER (86400.0 * 365.0)
+
+extern const struct fuse_lowlevel_ops sluice_fuse_ops;
+
+static inline u64 node_to_ino(fuse_ino_t node)
+{
+	return node == FUSE_ROOT_ID ? VOLUME_ROOT_INO : node;
+}
+
+static inline fuse_ino_t ino_to_node(u64 ino)
+{
+	return ino == VOLUME_ROOT_INO ? FUSE_ROOT_ID : ino;
+}
+
+struct super_block *req_sb(fuse_req_t req);
+struct sl_cred req_cred(fuse_req_t req);
+/* The inode of a node id, referenced. */
+int __must_check req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out);
+/* err: 0 or a negative errno. */
+void reply_status(fuse_req_t req, int err);
+/* Fills an entry for the kernel and counts it as looked up. */
+void entry_fill(struct fuse_entry_param *e, struct inode *inode);
+/* The kernel did not get the entry: takes the count back. */
+void entry_undo(struct super_block *sb, const struct fuse_entry_param *e);
+/* Replies with an entry of the inode; drops the reference. */
+void reply_entry(fuse_req_t req, struct inode *inode);
+
+static inline struct sl_file *fi_file(const struct fuse_file_info *fi)
+{
+	return (struct sl_file *)(uintptr_t)fi->fh;
+}
+
+/* fuse_names.c */
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	      dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+		const char *name);
+void op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t newparent,
+	     const char *newname);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+	       fuse_ino_t newparent, const char *newname, unsigned flags);
+void op_readlink(fuse_req_t req, fuse_ino_t node);
+
+/* fuse_dirs.c */
+void op_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
+		struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
+		    struct fuse_file_info *fi);
+
+/* fuse_files.c */
+void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
+	     struct fuse_file_info *fi);
+void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
+	      off_t off, struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync,
+	      struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
+		  off_t len, struct fuse_file_info *fi);
+void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
+	      struct fuse_file_info *fi);
+
+#endif

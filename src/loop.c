@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/loop.c - threads that read requests from a descriptor and carry them out
+ *
+ * A thread has one of three roles:
+ *
+ *              begins to wait in a request
+ *     RECEIVER ---------------------------> WORKER
+ *      ^    ^                                 |
+ *      |    |   request done, receivers < N   |  request done
+ *      |    +---------------------------------+
+ *      |                                      v
+ *      +----------------------------------- SPARE --(idle for long)--> ends
+ *         a receiver begins to wait
+ *
+ * A RECEIVER is in read(2), or in a request that has not waited for anything:
+ * cached operations run without a switch of threads. Never more than N
+ * (CPUs) threads are receivers. They are fewer only while none can be started.
+ *
+ * The one that hands over wakes the spare that parked last (its stack and
+ * buffers are warm) and starts a thread only if there is no spare. A spare
+ * that is called up starts its replacement itself, so that a thread that may
+ * hold locks of the file system seldom has to.
+ *
+ * Locks:   loop->lock, a plain pthread mutex inside every ranked lock (the
+ *          hook runs under any of them): nothing is called with it held but
+ *          thread_create().
+ * Alive:   struct worker from spawn to the join of its thread; on `workers`
+ *          while its thread may be signalled
+ * Never:   a thread in read(2) that is not counted in `receivers`
+ * Threads: the loop's own; start, stop and free by one other
+ */
+#include "src/loop.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <urcu/list.h>
+
+#include "lib/log.h"
+#include "lib/thread.h"
+
+/* Gets a thread out of read(2); its handler does nothing. */
+#define WAKE_SIGNAL SIGUSR2
+#define WAKE_REPEAT_MS 5
+
+enum role { ROLE_RECEIVER, ROLE_WORKER, ROLE_SPARE };
+
+struct worker {
+	struct loop *loop;	    /* [const] */
+	struct thread *thread;	    /* [lock] */
+	struct cds_list_head all;   /* [lock] on workers, then on dead */
+	struct cds_list_head spare; /* [lock] on spares if ROLE_SPARE, parked */
+	enum role role;		    /* [lock] to write; its thread may read */
+	pthread_cond_t called;	    /* with lock: role changed, or stopping */
+	pthread_t tid;		    /* [lock] */
+	_Atomic bool reading;	    /* [atomic] about to read, or reading */
+	_Atomic bool busy;	    /* [atomic] has a request */
+	char *memory;		    /* [const] receive buffer's mapping */
+	size_t memory_size;	    /* [const] */
+	char *request;		    /* [const] in memory */
+	void *reply;		    /* [own thread] */
+	size_t reply_size;	    /* [own thread] */
+};
+
+struct loop {
+	struct loop_config cfg; /* [const] */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;		/* busy ended in quiesce; thread ended */
+	struct cds_list_head workers;	/* [lock] */
+	struct cds_list_head spares;	/* [lock] the last parked first */
+	struct cds_list_head dead;	/* [lock] to be joined */
+	unsigned nr_threads;		/* [lock] on workers */
+	unsigned nr_receivers;		/* [lock] */
+	unsigned nr_spares;		/* [lock] on spares */
+	_Atomic bool stopping;		/* [atomic, write lock] */
+	_Atomic bool quiescing;		/* [atomic] */
+	struct loop_stats stats;	/* [lock] the counters of it */
+};
+
+static _Thread_local struct worker *current;
+
+static void *map_memory(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void *loop_reply_buffer(size_t size)
+{
+	struct worker *w = current;
+
+	assert(w);
+	if (size <= w->reply_size)
+		return w->reply;
+	if (w->reply)
+		munmap(w->reply, w->reply_size);
+	w->reply = map_memory(size);
+	w->reply_size = w->reply ? size : 0;
+	return w->reply;
+}
+
+/* ---- beginning and end of threads ---- */
+
+static void worker_main(void *arg);
+
+static struct worker *worker_alloc(struct loop *loop, enum role role)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	pthread_condattr_t attr;
+
+	if (!w)
+		return NULL;
+	w->loop = loop;
+	w->role = role;
+	w->memory_size = page + ALIGN_UP(loop->cfg.request_max, page);
+	w->memory = map_memory(w->memory_size);
+	if (!w->memory) {
+		free(w);
+		return NULL;
+	}
+	w->request = w->memory + page - loop->cfg.payload_shift;
+	CDS_INIT_LIST_HEAD(&w->spare);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->called, &attr);
+	pthread_condattr_destroy(&attr);
+	return w;
+}
+
+static void worker_free(struct worker *w)
+{
+	if (w->reply)
+		munmap(w->reply, w->reply_size);
+	munmap(w->memory, w->memory_size);
+	pthread_cond_destroy(&w->called);
+	free(w);
+}
+
+/*
+ * [lock held] The new thread's first step takes the lock, so it finds
+ * everything set here. A SPARE is counted once it parks.
+ */
+static int spawn_locked(struct loop *loop, enum role role)
+{
+	struct worker *w;
+	int err;
+
+	if (loop->nr_threads >= loop->cfg.max_threads)
+		return -EAGAIN;
+	w = worker_alloc(loop, role);
+	if (!w)
+		return -ENOMEM;
+	err = thread_create(&w->thread, "sluice-fuse", worker_main, w);
+	if (err) {
+		worker_free(w);
+		return err;
+	}
+	cds_list_add(&w->all, &loop->workers);
+	loop->nr_threads++;
+	if (role == ROLE_RECEIVER)
+		loop->nr_receivers++;
+	loop->stats.threads_started++;
+	loop->stats.threads_max =
+		max_of(loop->stats.threads_max, loop->nr_threads);
+	return 0;
+}
+
+static void join_dead(struct loop *loop)
+{
+	struct cds_list_head dead;
+	struct worker *w, *next;
+
+	CDS_INIT_LIST_HEAD(&dead);
+	pthread_mutex_lock(&loop->lock);
+	cds_list_splice(&loop->dead, &dead);
+	CDS_INIT_LIST_HEAD(&loop->dead);
+	pthread_mutex_unlock(&loop->lock);
+	cds_list_for_each_entry_safe(w, next, &dead, all) {
+		thread_join(w->thread);
+		worker_free(w);
+	}
+}
+
+static void wake_spares_locked(struct loop *loop)
+{
+	struct worker *w;
+
+	cds_list_for_each_entry(w, &loop->spares, spare)
+		pthread_cond_signal(&w->called);
+}
+
+/* The connection is gone: no thread reads again. */
+static void stop_reading(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	atomic_store(&loop->stopping, true);
+	wake_spares_locked(loop);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* Last step of a thread: it is put on `dead`, for another one to join. */
+static void leave(struct worker *w)
+{
+	struct loop *loop = w->loop;
+	u64 one = 1;
+
+	join_dead(loop);
+	pthread_mutex_lock(&loop->lock);
+	if (w->role == ROLE_RECEIVER)
+		loop->nr_receivers--;
+	cds_list_del(&w->all);
+	cds_list_add(&w->all, &loop->dead);
+	loop->nr_threads--;
+	pthread_cond_broadcast(&loop->changed);
+	/* Under the lock: loop_free() takes it before the loop goes away. */
+	if (!loop->nr_threads &&
+	    write(loop->cfg.end_event, &one, sizeof(one)) < 0)
+		log_err("request loop: its end cannot be told: errno %d", errno);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* ---- roles ---- */
+
+/* [lock held] Somebody has ceased to be a receiver: finds another one. */
+static void call_up_locked(struct loop *loop)
+{
+	struct worker *w;
+
+	if (loop->nr_receivers >= loop->cfg.receivers ||
+	    atomic_load(&loop->stopping))
+		return;
+	if (!cds_list_empty(&loop->spares)) {
+		w = cds_list_first_entry(&loop->spares, struct worker, spare);
+		cds_list_del_init(&w->spare);
+		loop->nr_spares--;
+		loop->nr_receivers++;
+		w->role = ROLE_RECEIVER;
+		pthread_cond_signal(&w->called);
+		return;
+	}
+	if (spawn_locked(loop, ROLE_RECEIVER))
+		loop->stats.short_of_threads++;
+}
+
+/*
+ * The block hook: this thread is about to wait, perhaps for long. If no thread
+ * can take its place, the next that ends its request will (finish_request).
+ */
+static void hand_over(void *priv)
+{
+	struct worker *w = priv;
+	struct loop *loop = w->loop;
+	int saved_errno = errno;
+
+	if (w->role != ROLE_RECEIVER)
+		return;
+	pthread_mutex_lock(&loop->lock);
+	w->role = ROLE_WORKER;
+	loop->nr_receivers--;
+	loop->stats.handovers++;
+	call_up_locked(loop);
+	pthread_mutex_unlock(&loop->lock);
+	errno = saved_errno;
+}
+
+static void finish_request(struct worker *w)
+{
+	struct loop *loop = w->loop;
+
+	if (w->role == ROLE_RECEIVER)
+		return;
+	pthread_mutex_lock(&loop->lock);
+	if (loop->nr_receivers < loop->cfg.receivers) {
+		w->role = ROLE_RECEIVER;
+		loop->nr_receivers++;
+	} else {
+		w->role = ROLE_SPARE;
+	}
+	pthread_mutex_unlock(&loop->lock);
+}
+
+static struct timespec deadline_in(u32 ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000;
+	}
+	return ts;
+}
+
+/* Sleeps until called up (true), or until it is to end. */
+static bool park(struct worker *w)
+{
+	struct loop *loop = w->loop;
+	struct timespec deadline = deadline_in(loop->cfg.spare_idle_ms);
+	bool stay = true;
+
+	pthread_mutex_lock(&loop->lock);
+	/* A receiver may have gone missing since finish_request(). */
+	if (loop->nr_receivers < loop->cfg.receivers) {
+		w->role = ROLE_RECEIVER;
+		loop->nr_receivers++;
+		pthread_mutex_unlock(&loop->lock);
+		return true;
+	}
+	cds_list_add(&w->spare, &loop->spares);
+	loop->nr_spares++;
+	while (w->role == ROLE_SPARE && stay) {
+		if (atomic_load(&loop->stopping))
+			stay = false;
+		else if (pthread_cond_timedwait(&w->called, &loop->lock,
+						&deadline) == ETIMEDOUT &&
+			 w->role == ROLE_SPARE) {
+			stay = loop->nr_spares <= loop->cfg.min_spares;
+			deadline = deadline_in(loop->cfg.spare_idle_ms);
+		}
+	}
+	if (w->role == ROLE_SPARE) {
+		cds_list_del_init(&w->spare);
+		loop->nr_spares--;
+	}
+	pthread_mutex_unlock(&loop->lock);
+	return w->role == ROLE_RECEIVER;
+}
+
+/* One that was called up sees that there is a spare for the next time. */
+static void replenish(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	if (!loop->nr_spares && !atomic_load(&loop->stopping))
+		(void)!spawn_locked(loop, ROLE_SPARE); /* else hand_over() tries */
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* ---- requests ---- */
+
+/*
+ * Length of a request, or 0 at the end. `reading` is up before `stopping` is
+ * looked at: loop_stop() sets that first, then looks for readers, so either
+ * this thread sees it or is signalled, again and again until it has left read(2).
+ */
+static size_t receive(struct worker *w)
+{
+	struct loop *loop = w->loop;
+	ssize_t n = -1;
+	int err = EINTR;
+
+	atomic_store(&w->reading, true);
+	while (n < 0 && !atomic_load(&loop->stopping)) {
+		n = read(loop->cfg.fd, w->request, loop->cfg.request_max);
+		err = n < 0 ? errno : 0;
+		/* ENOENT: the request was taken back while it was read */
+		if (err && err != EINTR && err != ENOENT && err != EAGAIN)
+			break;
+	}
+	atomic_store(&w->reading, false);
+	if (n > 0)
+		return (size_t)n;
+	if (n < 0 && err != ENODEV && !atomic_load(&loop->stopping))
+		log_err("cannot read requests from the kernel: %s; ending",
+			strerror(err));
+	return 0;
+}
+
+/*
+ * busy and quiescing: each side stores its own flag, then loads the other's
+ * (both seq_cst). So either the request is rejected, or loop_quiesce() sees
+ * it and waits; and if it waits, then the end of the request sees quiescing
+ * and takes the lock to wake it.
+ */
+static void carry_out(struct worker *w, size_t len)
+{
+	struct loop *loop = w->loop;
+
+	atomic_store(&w->busy, true);
+	if (atomic_load(&loop->quiescing))
+		loop->cfg.reject(loop->cfg.priv, w->request, len);
+	else
+		loop->cfg.process(loop->cfg.priv, w->request, len);
+	atomic_store(&w->busy, false);
+	if (atomic_load(&loop->quiescing)) {
+		pthread_mutex_lock(&loop->lock);
+		pthread_cond_broadcast(&loop->changed);
+		pthread_mutex_unlock(&loop->lock);
+	}
+}
+
+static bool others_busy_locked(struct loop *loop)
+{
+	struct worker *w;
+
+	cds_list_for_each_entry(w, &loop->workers, all)
+		if (w != current && atomic_load(&w->busy))
+			return true;
+	return false;
+}
+
+void loop_quiesce(struct loop *loop)
+{
+	thread_blocks_begin();
+	pthread_mutex_lock(&loop->lock);
+	atomic_store(&loop->quiescing, true);
+	while (others_busy_locked(loop))
+		pthread_cond_wait(&loop->changed, &loop->lock);
+	pthread_mutex_unlock(&loop->lock);
+	thread_blocks_end();
+}
+
+static void worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct loop *loop = w->loop;
+	struct thread_block_hook hook = { .begin = hand_over, .priv = w };
+	sigset_t wake;
+	size_t len;
+
+	pthread_mutex_lock(&loop->lock);
+	w->tid = pthread_self();
+	pthread_mutex_unlock(&loop->lock);
+	current = w;
+	thread_set_block_hook(&hook);
+	sigemptyset(&wake);
+	sigaddset(&wake, WAKE_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+
+	for (;;) {
+		if (w->role == ROLE_SPARE) {
+			if (!park(w))
+				break;
+			replenish(loop);
+		}
+		len = receive(w);
+		if (!len) {
+			stop_reading(loop);
+			break;
+		}
+		carry_out(w, len);
+		finish_request(w);
+	}
+	thread_set_block_hook(NULL);
+	current = NULL;
+	leave(w);
+}
+
+/* ---- start and stop ---- */
+
+static void wake_handler(int sig)
+{
+	(void)sig;
+}
+
+int loop_start(const struct loop_config *config, struct loop **out)
+{
+	/* no SA_RESTART: read(2) shall end */
+	struct sigaction sa = { .sa_handler = wake_handler };
+	struct loop *loop = calloc(1, sizeof(*loop));
+	pthread_condattr_t attr;
+	int err = 0;
+
+	if (!loop)
+		return -ENOMEM;
+	assert(config->receivers > 0);
+	assert(config->max_threads >= config->receivers);
+	loop->cfg = *config;
+	CDS_INIT_LIST_HEAD(&loop->workers);
+	CDS_INIT_LIST_HEAD(&loop->spares);
+	CDS_INIT_LIST_HEAD(&loop->dead);
+	pthread_mutex_init(&loop->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&loop->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	sigaction(WAKE_SIGNAL, &sa, NULL);
+
+	pthread_mutex_lock(&loop->lock);
+	for (unsigned i = 0; i < config->receivers && !err; i++)
+		err = spawn_locked(loop, ROLE_RECEIVER);
+	for (unsigned i = 0; i < config->min_spares && !err; i++)
+		err = spawn_locked(loop, ROLE_SPARE);
+	pthread_mutex_unlock(&loop->lock);
+	if (err) {
+		loop_stop(loop);
+		loop_free(loop);
+		return err;
+	}
+	*out = loop;
+	return 0;
+}
+
+void loop_stop(struct loop *loop)
+{
+	struct timespec deadline;
+	struct worker *w;
+
+	pthread_mutex_lock(&loop->lock);
+	atomic_store(&loop->stopping, true);
+	wake_spares_locked(loop);
+	while (loop->nr_threads) {
+		/* Not yet started threads (tid unset) are not reading. */
+		cds_list_for_each_entry(w, &loop->workers, all)
+			if (atomic_load(&w->reading))
+				pthread_kill(w->tid, WAKE_SIGNAL);
+		deadline = deadline_in(WAKE_REPEAT_MS);
+		pthread_cond_timedwait(&loop->changed, &loop->lock, &deadline);
+	}
+	pthread_mutex_unlock(&loop->lock);
+}
+
+void loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	join_dead(loop);
+	assert(!loop->nr_threads);
+	pthread_cond_destroy(&loop->changed);
+	pthread_mutex_destroy(&loop->lock);
+	free(loop);
+}
+
+void loop_get_stats(struct loop *loop, struct loop_stats *st)
+{
+	pthread_mutex_lock(&loop->lock);
+	*st = loop->stats;
+	st->threads = loop->nr_threads;
+	st->receivers = loop->nr_receivers;
+	st->spares = loop->nr_spares;
+	pthread_mutex_unlock(&loop->lock);
+}

@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/options.c - the command line and the mount options
+ *
+ * One table has every mount option: its name, what takes its value, and where
+ * it goes. What is not in it is refused by name, as mount(8) does: an option
+ * that is silently ignored would promise something (data=journal, say) that
+ * is not kept.
+ *
+ * Locks: none. Threads: the main thread, before any other exists.
+ */
+#include "src/options.h"
+
+#include <ctype.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Longest commit= and dirty_expire=, in seconds: a day. */
+#define SECONDS_MAX 86400u
+
+struct parse {
+	struct options *o;
+	char *why;
+	size_t size;
+};
+
+static int __attribute__((format(printf, 2, 3)))
+refuse(struct parse *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(p->why, p->size, fmt, ap);
+	va_end(ap);
+	return EXIT_CODE_USAGE;
+}
+
+static int no_memory(struct parse *p)
+{
+	refuse(p, "out of memory");
+	return EXIT_CODE_SYSTEM;
+}
+
+/* ---- values ---- */
+
+/* Digits only, then with `units` one of K, M, G, T. */
+static bool parse_number(const char *s, bool units, u64 *out)
+{
+	static const char letters[] = "KMGT";
+	const char *unit;
+	u64 n = 0;
+
+	if (!isdigit((unsigned char)*s))
+		return false;
+	for (; isdigit((unsigned char)*s); s++)
+		if (__builtin_mul_overflow(n, 10, &n) ||
+		    __builtin_add_overflow(n, (u64)(*s - '0'), &n))
+			return false;
+	if (*s && units) {
+		unit = strchr(letters, toupper((unsigned char)*s));
+		if (!unit)
+			return false;
+		for (ptrdiff_t i = unit - letters; i >= 0; i--)
+			if (__builtin_mul_overflow(n, 1024, &n))
+				return false;
+		s++;
+	}
+	*out = n;
+	return !*s;
+}
+
+static int take_u64(struct parse *p, const char *name, const char *value,
+		    size_t field)
+{
+	if (!parse_number(value, false, (u64 *)((char *)p->o + field)))
+		return refuse(p, "Bad value for '%s': '%s' is not a number",
+			      name, value);
+	return 0;
+}
+
+static int take_bytes(struct parse *p, const char *name, const char *value,
+		      size_t field)
+{
+	u64 *out = (u64 *)((char *)p->o + field);
+
+	if (!parse_number(value, true, out) || *out > INT64_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not a size "
+			      "(bytes, or a number with K, M, G or T)",
+			      name, value);
+	return 0;
+}
+
+/* A size of memory: 0 would mean the default to fs/fs.h. */
+static int take_amount(struct parse *p, const char *name, const char *value,
+		       size_t field)
+{
+	int err = take_bytes(p, name, value, field);
+
+	if (!err && !*(u64 *)((char *)p->o + field))
+		return refuse(p, "Bad value for '%s': it must not be 0", name);
+	return err;
+}
+
+/* Seconds into a field of milliseconds. */
+static int take_seconds(struct parse *p, const char *name, const char *value,
+			size_t field)
+{
+	u64 s;
+
+	if (!parse_number(value, false, &s) || s > SECONDS_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not a number of "
+			      "seconds up to %u", name, value, SECONDS_MAX);
+	*(u32 *)((char *)p->o + field) = (u32)s * 1000;
+	return 0;
+}
+
+static int take_text(struct parse *p, const char *name, const char *value,
+		     size_t field)
+{
+	char **out = (char **)((char *)p->o + field);
+
+	if (!*value)
+		return refuse(p, "Bad value for '%s': it is empty", name);
+	free(*out);
+	*out = strdup(value);
+	return *out ? 0 : no_memory(p);
+}
+
+static int take_errors(struct parse *p, const char *name, const char *value,
+		       size_t field)
+{
+	enum sl_errors *out = (enum sl_errors *)((char *)p->o + field);
+
+	if (!strcmp(value, "continue"))
+		*out = SL_ERRORS_CONTINUE;
+	else if (!strcmp(value, "remount-ro"))
+		*out = SL_ERRORS_RO;
+	else if (!strcmp(value, "panic"))
+		*out = SL_ERRORS_PANIC;
+	else
+		return refuse(p, "Bad value for '%s': '%s' is none of continue, "
+			      "remount-ro, panic", name, value);
+	return 0;
+}
+
+/* ---- the table ---- */
+
+enum option_kind {
+	KIND_IGNORED, /* with or without a value */
+	KIND_BOOL,    /* bool = arg */
+	KIND_STATE,   /* enum tristate = arg */
+	KIND_ATIME,   /* enum sl_atime = arg */
+	KIND_VALUE,   /* take(value) */
+	KIND_REFUSED, /* known, and known not to work: text says why */
+};
+
+struct option_row {
+	const char *name;
+	enum option_kind kind;
+	int arg;
+	size_t field;
+	int (*take)(struct parse *p, const char *name, const char *value,
+		    size_t field);
+	const char *text;
+};
+
+#define FIELD(f) .field = offsetof(struct options, f)
+#define IGNORED(n) { .name = n, .kind = KIND_IGNORED }
+#define BOOL(n, f, v) { .name = n, .kind = KIND_BOOL, .arg = v, FIELD(f) }
+#define STATE(n, f, v) { .name = n, .kind = KIND_STATE, .arg = v, FIELD(f) }
+#define ATIME(n, v) { .name = n, .kind = KIND_ATIME, .arg = v, FIELD(sl.atime) }
+#define VALUE(n, f, t) { .name = n, .kind = KIND_VALUE, .take = t, FIELD(f) }
+#define REFUSED(n, why) { .name = n, .kind = KIND_REFUSED, .text = why }
+
+static const struct option_row rows[] = {
+	BOOL("ro", sl.readonly, true),
+	BOOL("rw", sl.readonly, false),
+	BOOL("noload", sl.noload, true),
+	BOOL("norecovery", sl.noload, true),
+	BOOL("nodiratime", sl.nodiratime, true),
+	BOOL("diratime", sl.nodiratime, false),
+	BOOL("sync", sl.sync, true),
+	BOOL("async", sl.sync, false),
+	BOOL("dirsync", sl.dirsync, true),
+	BOOL("debug", debug, true),
+	ATIME("relatime", SL_ATIME_RELATIME),
+	ATIME("atime", SL_ATIME_RELATIME),
+	ATIME("noatime", SL_ATIME_NOATIME),
+	ATIME("strictatime", SL_ATIME_STRICT),
+	VALUE("errors", sl.errors, take_errors),
+	VALUE("commit", sl.commit_ms, take_seconds),
+	VALUE("cache", sl.cache_bytes, take_amount),
+	VALUE("dirty_bytes", sl.dirty_bytes, take_amount),
+	VALUE("dirty_background_bytes", sl.dirty_background_bytes, take_amount),
+	VALUE("dirty_expire", sl.dirty_expire_ms, take_seconds),
+	VALUE("offset", offset, take_bytes),
+	VALUE("sb", sl.sb_block, take_u64),
+	VALUE("fsname", fsname, take_text),
+	STATE("suid", suid, OPT_YES),
+	STATE("nosuid", suid, OPT_NO),
+	STATE("dev", dev, OPT_YES),
+	STATE("nodev", dev, OPT_NO),
+	STATE("exec", exec, OPT_YES),
+	STATE("noexec", exec, OPT_NO),
+	STATE("allow_other", allow_other, OPT_YES),
+	STATE("noallow_other", allow_other, OPT_NO),
+	/* Always so. */
+	IGNORED("defaults"),
+	IGNORED("default_permissions"),
+	IGNORED("subtype"),
+	/* For mount(8), systemd and the person who reads fstab. */
+	IGNORED("auto"),
+	IGNORED("noauto"),
+	IGNORED("user"),
+	IGNORED("nouser"),
+	IGNORED("users"),
+	IGNORED("nousers"),
+	IGNORED("owner"),
+	IGNORED("noowner"),
+	IGNORED("group"),
+	IGNORED("nogroup"),
+	IGNORED("nofail"),
+	IGNORED("_netdev"),
+	IGNORED("_rnetdev"),
+	IGNORED("comment"),
+	REFUSED("remount", "remount by 'mount -i -o remount,... MOUNTPOINT'"),
+	REFUSED("bind", "use mount --bind"),
+};
+
+static bool is_extension(const char *name)
+{
+	return !strncmp(name, "x-", 2) || !strncmp(name, "X-", 2);
+}
+
+static const struct option_row *find_row(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (!strcmp(rows[i].name, name))
+			return &rows[i];
+	return NULL;
+}
+
+static int apply(struct parse *p, const struct option_row *row,
+		 const char *value)
+{
+	void *field = (char *)p->o + row->field;
+
+	switch (row->kind) {
+	case KIND_IGNORED:
+		return 0;
+	case KIND_REFUSED:
+		return refuse(p, "'%s' is not supported: %s", row->name,
+			      row->text);
+	case KIND_VALUE:
+		if (!value)
+			return refuse(p, "'%s' needs a value", row->name);
+		return row->take(p, row->name, value, row->field);
+	default:
+		break;
+	}
+	if (value)
+		return refuse(p, "'%s' takes no value", row->name);
+	if (row->kind == KIND_BOOL)
+		*(bool *)field = row->arg;
+	else if (row->kind == KIND_STATE)
+		*(enum tristate *)field = (enum tristate)row->arg;
+	else
+		*(enum sl_atime *)field = (enum sl_atime)row->arg;
+	return 0;
+}
+
+/* One option of a list, "name" or "name=value"; changed in place. */
+static int parse_option(struct parse *p, char *text)
+{
+	char *value = strchr(text, '=');
+	const struct option_row *row;
+
+	if (value)
+		*value++ = '\0';
+	if (is_extension(text))
+		return 0;
+	row = find_row(text);
+	if (row)
+		return apply(p, row, value);
+	/* -s may stand behind the list: unknown names are looked at again. */
+	if (p->o->sloppy)
+		return 0;
+	return refuse(p, "Unknown parameter '%s'", text);
+}
+
+/*
+ * A comma in a value is written "\,", a backslash "\\", as libfuse does.
+ * Cuts the next option off *list; NULL at the end.
+ */
+static char *next_option(char **list)
+{
+	char *from = *list, *to = from, *start = from;
+
+	if (!from)
+		return NULL;
+	while (*from && *from != ',') {
+		if (from[0] == '\\' && (from[1] == ',' || from[1] == '\\'))
+			from++;
+		*to++ = *from++;
+	}
+	*list = *from ? from + 1 : NULL;
+	*to = '\0';
+	return start;
+}
+
+static int parse_list(struct parse *p, const char *text)
+{
+	char *copy = strdup(text), *rest = copy, *one;
+	int err = 0;
+
+	if (!copy)
+		return no_memory(p);
+	while (!err && (one = next_option(&rest)))
+		if (*one)
+			err = parse_option(p, one);
+	free(copy);
+	return err;
+}
+
+/* ---- the command line ---- */
+
+static int take_operand(struct parse *p, const char *arg)
+{
+	char **to = p->o->device ? &p->o->mountpoint : &p->o->device;
+
+	if (*to)
+		return refuse(p, "too many arguments: '%s'", arg);
+	if (!*arg)
+		return refuse(p, "empty argument");
+	*to = strdup(arg);
+	return *to ? 0 : no_memory(p);
+}
+
+static int take_letter(struct parse *p, char letter, bool helper)
+{
+	struct options *o = p->o;
+
+	switch (letter) {
+	case 'f':
+		if (helper)
+			o->fake = true;
+		else
+			o->foreground = true;
+		return 0;
+	case 'd':
+		o->debug = o->trace = o->foreground = true;
+		return 0;
+	case 'h':
+		o->help = true;
+		return 0;
+	case 'V':
+		o->version = true;
+		return 0;
+	case 'v':
+		o->verbose = true;
+		return 0;
+	case 's': /* seen by find_sloppy() */
+	case 'n': /* there is no mtab */
+		return 0;
+	case 'r':
+		o->sl.readonly = true;
+		return 0;
+	case 'w':
+		o->sl.readonly = false;
+		return 0;
+	default:
+		return refuse(p, "unknown option '-%c'", letter);
+	}
+}
+
+/* Letters with an argument, which may be attached. */
+static bool letter_takes_value(char letter)
+{
+	return letter == 'o' || letter == 't';
+}
+
+/*
+ * "-fo ro" and the like: letters up to one with an argument. *i moves on over
+ * an argument that stands by itself. With p NULL only looks for -s.
+ */
+static int walk_letters(struct parse *p, int argc, char *const *argv, int *i,
+			bool helper, bool *sloppy)
+{
+	const char *s = argv[*i] + 1;
+	int err;
+
+	for (; *s; s++) {
+		const char *value;
+
+		if (!letter_takes_value(*s)) {
+			if (*s == 's')
+				*sloppy = true;
+			err = p ? take_letter(p, *s, helper) : 0;
+			if (err)
+				return err;
+			continue;
+		}
+		value = s[1] ? s + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+		if (!p)
+			return 0;
+		if (!value)
+			return refuse(p, "option '-%c' needs an argument", *s);
+		/* -t: mount(8) tells the type; it is ours. */
+		return *s == 'o' ? parse_list(p, value) : 0;
+	}
+	return 0;
+}
+
+static int take_long(struct parse *p, const char *arg)
+{
+	static const struct {
+		const char *name;
+		char letter;
+	} names[] = {
+		{ "help", 'h' },    { "version", 'V' },	 { "foreground", 'f' },
+		{ "debug", 'd' },   { "verbose", 'v' },	 { "read-only", 'r' },
+		{ "rw", 'w' },	    { "read-write", 'w' },
+	};
+
+	if (!strncmp(arg, "options=", 8))
+		return parse_list(p, arg + 8);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(names[i].name, arg))
+			return take_letter(p, names[i].letter, false);
+	return refuse(p, "unknown option '--%s'", arg);
+}
+
+static bool is_letters(const char *arg)
+{
+	return arg[0] == '-' && arg[1] && arg[1] != '-';
+}
+
+/* -s counts for lists that stand before it, too. */
+static bool find_sloppy(int argc, char *const *argv)
+{
+	bool sloppy = false;
+
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (is_letters(argv[i]))
+			(void)walk_letters(NULL, argc, argv, &i, false, &sloppy);
+	return sloppy;
+}
+
+static bool called_by_mount(const char *argv0)
+{
+	const char *slash = strrchr(argv0, '/');
+
+	return !strncmp(slash ? slash + 1 : argv0, "mount.", 6);
+}
+
+static int parse_args(struct parse *p, int argc, char *const *argv)
+{
+	bool helper = argc > 0 && called_by_mount(argv[0]);
+	bool operands_only = false;
+	int err = 0;
+
+	for (int i = 1; i < argc && !err; i++) {
+		if (operands_only || argv[i][0] != '-' || !argv[i][1])
+			err = take_operand(p, argv[i]);
+		else if (!strcmp(argv[i], "--"))
+			operands_only = true;
+		else if (argv[i][1] != '-')
+			err = walk_letters(p, argc, argv, &i, helper,
+					   &p->o->sloppy);
+		else if (!strcmp(argv[i], "--options") && i + 1 < argc)
+			err = parse_list(p, argv[++i]);
+		else
+			err = take_long(p, argv[i] + 2);
+	}
+	return err;
+}
+
+/* What no option can say alone. */
+static int check_together(struct parse *p)
+{
+	const struct options *o = p->o;
+
+	if (!o->device)
+		return refuse(p, "no device given");
+	if (!o->mountpoint)
+		return refuse(p, "no mount point given");
+	if (o->sl.noload && !o->sl.readonly)
+		return refuse(p, "'norecovery' is for read-only mounts: add 'ro'");
+	if (o->sl.dirty_bytes &&
+	    o->sl.dirty_background_bytes > o->sl.dirty_bytes)
+		return refuse(p, "'dirty_background_bytes' is above 'dirty_bytes'");
+	return 0;
+}
+
+int options_parse(struct options *o, int argc, char *const *argv, char *why,
+		  size_t size)
+{
+	struct parse p = { .o = o, .why = why, .size = size };
+	int err;
+
+	*o = (struct options){ 0 };
+	o->sloppy = find_sloppy(argc, argv);
+	err = parse_args(&p, argc, argv);
+	if (err || o->help || o->version)
+		return err;
+	return check_together(&p);
+}
+
+void options_free(struct options *o)
+{
+	free(o->device);
+	free(o->mountpoint);
+	free(o->fsname);
+	*o = (struct options){ 0 };
+}
+
+void options_usage(void)
+{
+	fputs("usage: sluice [-dfhnrsvwV] [-o option[,option...]] device mountpoint\n"
+	      "\n"
+	      "  -f   stay in the foreground\n"
+	      "  -d   as -f, with debugging messages\n"
+	      "  -r   as -o ro\n"
+	      "  -v   say more\n"
+	      "  -s   ignore unknown mount options\n"
+	      "  -h   this text\n"
+	      "  -V   the version\n"
+	      "\n"
+	      "mount options (see sluice(8)):\n"
+	      "  ro rw noatime relatime strictatime nodiratime sync dirsync\n"
+	      "  errors=continue|remount-ro|panic  commit=SECONDS  offset=BYTES\n"
+	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
+	      "  dirty_expire=SECONDS  norecovery noload  sb=BLOCK  debug\n"
+	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME\n",
+	      stdout);
+}

@@ -1,0 +1,832 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/session.c - one FUSE mount of one volume, from mount to unmount
+ *
+ * Mount type. fuseblk makes umount(8) wait for our answer to DESTROY, in which
+ * the volume is unmounted: after umount the device is quiet. It needs root
+ * and a block device; an image gets a loop device to stand for it. Otherwise
+ * the type is fuse, and the daemon is a moment longer at work than umount(8).
+ *
+ * libfuse 3.14 leaves some things out, which are done on the messages
+ * themselves, as linux/fuse.h has them: two bits of the INIT reply (parallel
+ * directory operations, KILLPRIV_V2), the "clear suid" bits of OPEN, CREATE and
+ * WRITE, and SYNCFS. A newer libfuse sets the same bits again.
+ *
+ * Locks:   volume_lock (outside of all of the file system's): sb against its
+ *          unmounting, for the statistics of the main thread. Requests need
+ *          it not: DESTROY waits for them (loop_quiesce).
+ * Alive:   from session_create() to session_close()
+ * Never:   fuse_session_exit() while requests run: libfuse would lose one
+ * Threads: the main thread; those of the request loop in the callbacks
+ */
+#include "src/session.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <linux/fuse.h>
+
+#include "fs/fs.h"
+#include "lib/lock.h"
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "lib/wait.h"
+#include "src/fuse_ops.h"
+#include "src/loop.h"
+#include "src/loopdev.h"
+#include "src/options.h"
+#include "src/umount.h"
+#include "writeback/bdev.h"
+
+#define MAX_WRITE (1u << 20)
+#define MAX_BACKGROUND 64
+#define READ_AHEAD_KB "1024"
+#define MAX_THREADS 512
+#define SPARE_IDLE_MS 10000
+/* A lazily detached mount that is still in use is cut off after this. */
+#define DETACHED_WAIT_NS (10 * 1000000000ull)
+#define STATS_TEXT_MAX 16384
+
+/* The wire, as we read and change it. */
+_Static_assert(sizeof(struct fuse_in_header) == 40, "FUSE request header");
+_Static_assert(sizeof(struct fuse_write_in) == 40, "FUSE WRITE");
+_Static_assert(sizeof(struct fuse_out_header) == 16, "FUSE reply header");
+_Static_assert(offsetof(struct fuse_init_in, flags) == 12, "FUSE INIT");
+_Static_assert(offsetof(struct fuse_init_out, flags) == 12, "FUSE INIT reply");
+_Static_assert(sizeof(struct fuse_init_out) == 64, "FUSE INIT reply");
+
+/* What precedes the data of a WRITE. */
+#define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+
+enum init_state { INIT_WAITING, INIT_DONE, INIT_FAILED };
+
+struct session {
+	char *device;		/* [const] for messages */
+	char *source;		/* [const] shown as the mount's source */
+	char *mountpoint;	/* [const] */
+	struct bdev *bd;	/* [main thread] the device, until the mount */
+	bool blkdev;		/* [const after session_create] type fuseblk */
+	bool readonly;		/* [const after session_create] */
+	struct loopdev anchor;	/* [main thread; DESTROY] */
+	struct fuse_session *se; /* [const after session_create] */
+	struct loop *loop;	/* [main thread] */
+	int fd;			/* /dev/fuse [const after session_mount] */
+	int event;		/* INIT was answered, or the loop has ended */
+	int signals;		/* [main thread] */
+	dev_t dev;		/* [main thread] st_dev of the mount */
+	bool have_dev;		/* [main thread] */
+
+	_Atomic int init_state;	/* [atomic] enum init_state */
+	_Atomic u64 init_unique; /* [atomic] */
+	u32 init_flags;		/* [the thread with INIT] what the kernel can */
+
+	struct mutex volume_lock;
+	struct super_block *sb;	/* [volume_lock to change] */
+	int close_error;	/* [volume_lock] of sl_unmount() */
+};
+
+/* Of the request this thread is at. */
+static _Thread_local bool kills_suidgid;
+
+struct super_block *session_sb(struct session *s)
+{
+	return s->sb;
+}
+
+bool session_kills_suidgid(void)
+{
+	return kills_suidgid;
+}
+
+static int exit_code_of(int err)
+{
+	switch (err) {
+	case -EACCES:
+	case -EPERM:
+		return EXIT_CODE_USAGE;
+	case -ENOMEM:
+	case -EAGAIN:
+		return EXIT_CODE_SYSTEM;
+	default:
+		return EXIT_CODE_MOUNT;
+	}
+}
+
+static void signal_event(struct session *s)
+{
+	u64 one = 1;
+
+	if (write(s->event, &one, sizeof(one)) < 0)
+		log_err("eventfd: errno %d", errno);
+}
+
+/* ---- the volume ---- */
+
+/* Once; later calls return the same. */
+static int close_volume(struct session *s)
+{
+	int err;
+
+	mutex_lock(&s->volume_lock);
+	if (s->sb) {
+		s->close_error = sl_unmount(s->sb);
+		s->sb = NULL;
+		if (s->close_error)
+			log_err("%s: unmounted with errors: %s", s->device,
+				strerror(-s->close_error));
+	}
+	err = s->close_error;
+	mutex_unlock(&s->volume_lock);
+	return err;
+}
+
+static void log_lines(char *text)
+{
+	char *save, *line = strtok_r(text, "\n", &save);
+
+	for (; line; line = strtok_r(NULL, "\n", &save))
+		log_info("%s", line);
+}
+
+static void log_stats(struct session *s)
+{
+	char *text = malloc(STATS_TEXT_MAX);
+	struct loop_stats st;
+	size_t len = 0;
+
+	loop_get_stats(s->loop, &st);
+	log_info("threads: %u (%u receivers, %u spare, %u at most), "
+		 "%llu started, %llu hand-overs, %llu without a thread",
+		 st.threads, st.receivers, st.spares, st.threads_max,
+		 (unsigned long long)st.threads_started,
+		 (unsigned long long)st.handovers,
+		 (unsigned long long)st.short_of_threads);
+	if (!text)
+		return;
+	mutex_lock(&s->volume_lock);
+	if (s->sb)
+		len = sl_stats(s->sb, text, STATS_TEXT_MAX - 1);
+	mutex_unlock(&s->volume_lock);
+	text[min_of(len, (size_t)STATS_TEXT_MAX - 1)] = '\0';
+	log_lines(text);
+	free(text);
+	lock_stats_dump();
+}
+
+/* ---- requests ---- */
+
+static int send_status(struct session *s, u64 unique, int err)
+{
+	struct fuse_out_header out = {
+		.len = sizeof(out),
+		.error = err,
+		.unique = unique,
+	};
+
+	/* An error means that nobody waits for the answer any more. */
+	return write(s->fd, &out, sizeof(out)) < 0 ? -errno : 0;
+}
+
+static bool wants_kill(const struct fuse_in_header *in, size_t len)
+{
+	const void *arg = in + 1;
+	size_t room = len - sizeof(*in);
+
+	switch (in->opcode) {
+	case FUSE_WRITE:
+		return room >= sizeof(struct fuse_write_in) &&
+		       (((const struct fuse_write_in *)arg)->write_flags &
+			FUSE_WRITE_KILL_SUIDGID);
+	case FUSE_OPEN:
+		return room >= sizeof(struct fuse_open_in) &&
+		       (((const struct fuse_open_in *)arg)->open_flags &
+			FUSE_OPEN_KILL_SUIDGID);
+	case FUSE_CREATE:
+		return room >= sizeof(struct fuse_create_in) &&
+		       (((const struct fuse_create_in *)arg)->open_flags &
+			FUSE_OPEN_KILL_SUIDGID);
+	default:
+		return false;
+	}
+}
+
+static void note_init(struct session *s, const struct fuse_in_header *in,
+		      size_t len)
+{
+	const struct fuse_init_in *arg = (const void *)(in + 1);
+
+	/* Only INIT's own thread is at work: no other request comes before. */
+	s->init_unique = in->unique;
+	if (len - sizeof(*in) >= offsetof(struct fuse_init_in, flags) + 4)
+		s->init_flags = arg->flags;
+}
+
+static void process(void *priv, void *request, size_t len)
+{
+	struct session *s = priv;
+	struct fuse_in_header *in = request;
+	struct fuse_buf buf = { .mem = request, .size = len };
+
+	if (len < sizeof(*in)) {
+		log_ratelimited(LOG_LVL_ERR, "%s: request of %zu bytes from the "
+				"kernel", s->device, len);
+		return;
+	}
+	if (in->opcode == FUSE_SYNCFS) {
+		send_status(s, in->unique, sl_sync(s->sb));
+		return;
+	}
+	if (in->opcode == FUSE_INIT)
+		note_init(s, in, len);
+	kills_suidgid = wants_kill(in, len);
+	fuse_session_process_buf(s->se, &buf);
+}
+
+/* After DESTROY only FORGETs that crossed it should come. */
+static void reject(void *priv, void *request, size_t len)
+{
+	struct session *s = priv;
+	const struct fuse_in_header *in = request;
+
+	if (len < sizeof(*in) || in->opcode == FUSE_FORGET ||
+	    in->opcode == FUSE_BATCH_FORGET || in->opcode == FUSE_INTERRUPT)
+		return;
+	send_status(s, in->unique, -ENODEV);
+}
+
+void session_destroy_request(struct session *s)
+{
+	if (!s->loop)
+		return; /* the library's own call, of session_close() */
+	loop_quiesce(s->loop);
+	(void)!close_volume(s); /* logged; session_close() has it too */
+	/* The mount keeps the loop device till its end, then it is freed. */
+	loopdev_release(&s->anchor);
+}
+
+/* ---- INIT and the library's I/O ---- */
+
+void session_init(struct session *s, struct fuse_conn_info *conn)
+{
+	const unsigned wanted =
+		FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC |
+		FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_IOCTL_DIR |
+		FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+		FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+		FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+
+	/* All else the library would turn on is off: see fuse_common.h. */
+	conn->want = conn->capable & wanted;
+	conn->max_write = min_of(conn->max_write, MAX_WRITE);
+	conn->max_background = MAX_BACKGROUND;
+	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+	conn->time_gran = sl_nsec_times(s->sb) ? 1 : 1000000000;
+}
+
+/* The reply to INIT with the bits that the library leaves out. */
+static ssize_t write_init(struct session *s, int fd, const struct iovec *iov,
+			  int count)
+{
+	const struct fuse_out_header *head = iov[0].iov_base;
+	struct fuse_init_out out = { 0 };
+	struct iovec changed[2];
+	ssize_t n;
+
+	if (head->unique != s->init_unique)
+		return writev(fd, iov, count);
+	if (!head->error && count == 2 &&
+	    iov[1].iov_len >= offsetof(struct fuse_init_out, flags) + 4 &&
+	    iov[1].iov_len <= sizeof(out)) {
+		memcpy(&out, iov[1].iov_base, iov[1].iov_len);
+		out.flags &= ~(u32)FUSE_HANDLE_KILLPRIV;
+		out.flags |= s->init_flags &
+			     (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2);
+		changed[0] = iov[0];
+		changed[1] = (struct iovec){ &out, iov[1].iov_len };
+		iov = changed;
+	}
+	n = writev(fd, iov, count);
+	/* Protocol 8 or above: the kernel asks again, for a 7. */
+	if (n < 0 || head->error)
+		atomic_store(&s->init_state, INIT_FAILED);
+	else
+		atomic_store(&s->init_state, INIT_DONE);
+	signal_event(s);
+	return n;
+}
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct session *s = userdata;
+	ssize_t n;
+
+	if (unlikely(atomic_load(&s->init_state) == INIT_WAITING))
+		return write_init(s, fd, iov, count);
+	n = writev(fd, iov, count);
+	/* An aborted connection, too, is no news for the library to print. */
+	if (n < 0 && errno == ENODEV)
+		errno = ENOENT;
+	return n;
+}
+
+/* The loop reads by itself; the library wants this to be there. */
+static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
+{
+	return read(fd, buf, len);
+}
+
+static void library_log(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char line[512];
+	size_t len;
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	len = strlen(line);
+	if (len && line[len - 1] == '\n')
+		line[len - 1] = '\0';
+	if (level <= FUSE_LOG_ERR)
+		log_err("%s", line);
+	else if (level <= FUSE_LOG_NOTICE)
+		log_warn("%s", line);
+	else if (level == FUSE_LOG_INFO)
+		log_info("%s", line);
+	else
+		log_debug("%s", line);
+}
+
+/* ---- mounting ---- */
+
+static bool is_root(void)
+{
+	return geteuid() == 0;
+}
+
+/* The type of the mount, and for an image its loop device. */
+static void choose_type(struct session *s, const struct options *o)
+{
+	const char *what;
+	int err;
+
+	s->blkdev = false;
+	if (!is_root())
+		return;
+	if (s->bd->bd_is_block) {
+		s->blkdev = true;
+		return;
+	}
+	err = loopdev_attach(&s->anchor, s->device, s->readonly, o->offset,
+			     &what);
+	if (err) {
+		log_warn("%s: %s (%s): umount will not wait for the daemon",
+			 s->device, what, strerror(-err));
+		return;
+	}
+	s->blkdev = true;
+}
+
+/* Sectors of what the kernel is given to mount: its block size to be. */
+static u32 source_sector(const struct session *s)
+{
+	int sector = 512;
+
+	if (s->anchor.fd < 0)
+		return s->bd->bd_sector;
+	if (ioctl(s->anchor.fd, BLKSSZGET, &sector) < 0)
+		return 512;
+	return (u32)sector;
+}
+
+/* 0, or -ENOMEM. yes, no: NULL if there is nothing to say. */
+static int add_state(char **opts, enum tristate state, const char *yes,
+		     const char *no)
+{
+	const char *opt = NULL;
+
+	if (state == OPT_NO)
+		opt = no;
+	else if (state == OPT_YES || is_root())
+		opt = yes;
+	return opt && fuse_opt_add_opt(opts, opt) ? -ENOMEM : 0;
+}
+
+static int __attribute__((format(printf, 2, 3)))
+add_text(char **opts, const char *fmt, ...)
+{
+	char *text;
+	va_list ap;
+	int err = -ENOMEM;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	va_end(ap);
+	if (text && !fuse_opt_add_opt_escaped(opts, text))
+		err = 0;
+	free(text);
+	return err;
+}
+
+static int mount_options(const struct session *s, const struct options *o,
+			 char **opts)
+{
+	int err = add_text(opts, "fsname=%s", s->source);
+
+	if (!err)
+		err = add_text(opts, "default_permissions");
+	if (!err)
+		err = add_text(opts, "subtype=sluice");
+	if (!err)
+		err = add_text(opts, "%s", s->readonly ? "ro" : "rw");
+	if (!err)
+		err = add_state(opts, o->suid, "suid", "nosuid");
+	if (!err)
+		err = add_state(opts, o->dev, "dev", "nodev");
+	if (!err && o->exec == OPT_NO)
+		err = add_text(opts, "noexec");
+	if (!err)
+		err = add_state(opts, o->allow_other, "allow_other", NULL);
+	if (!err && o->sl.atime == SL_ATIME_NOATIME)
+		err = add_text(opts, "noatime");
+	if (!err && s->blkdev)
+		err = add_text(opts, "blkdev");
+	if (!err && s->blkdev && source_sector(s) != 512)
+		err = add_text(opts, "blksize=%u", source_sector(s));
+	if (!err && o->trace)
+		err = add_text(opts, "debug");
+	return err;
+}
+
+static int create_library_session(struct session *s, const struct options *o)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char *opts = NULL;
+	int err = mount_options(s, o, &opts);
+
+	fuse_set_log_func(library_log);
+	if (!err && (fuse_opt_add_arg(&args, "sluice") ||
+		     fuse_opt_add_arg(&args, "-o") ||
+		     fuse_opt_add_arg(&args, opts)))
+		err = -ENOMEM;
+	if (!err) {
+		s->se = fuse_session_new(&args, &sluice_fuse_ops,
+					 sizeof(sluice_fuse_ops), s);
+		if (!s->se)
+			err = -EINVAL; /* the library has said why */
+	}
+	fuse_opt_free_args(&args);
+	free(opts);
+	if (err == -ENOMEM)
+		log_err("%s: out of memory", s->device);
+	return err;
+}
+
+static int open_volume(struct session *s, const struct options *o)
+{
+	struct sl_options sl = o->sl;
+	const char *why;
+	int err;
+
+	err = bdev_open_aio(s->device, sl.readonly, o->offset, &s->bd, &why);
+	if (err) {
+		log_err("%s: %s", s->device, why);
+		return err;
+	}
+	/* Ours is the image's first user, then the loop device may follow. */
+	s->readonly = sl.readonly;
+	choose_type(s, o);
+	sl.mountpoint = s->mountpoint;
+	err = sl_mount(s->bd, &sl, &s->sb);
+	if (err) {
+		s->bd = NULL; /* closed */
+		log_err("%s: cannot mount: %s", s->device, strerror(-err));
+		return err;
+	}
+	s->readonly = sl_is_readonly(s->sb);
+	return 0;
+}
+
+static int set_names(struct session *s, const char *device,
+		     const char *mountpoint)
+{
+	s->device = strdup(device);
+	s->mountpoint = strdup(mountpoint);
+	if (!s->device || !s->mountpoint)
+		return -ENOMEM;
+	return 0;
+}
+
+static int set_source(struct session *s, const struct options *o)
+{
+	const char *source = s->device;
+
+	/* The kernel opens what fuseblk is mounted from. */
+	if (s->anchor.fd >= 0)
+		source = s->anchor.path;
+	else if (o->fsname && !s->blkdev)
+		source = o->fsname;
+	s->source = strdup(source);
+	return s->source ? 0 : -ENOMEM;
+}
+
+static void session_free(struct session *s)
+{
+	loopdev_release(&s->anchor);
+	if (s->event >= 0)
+		close(s->event);
+	mutex_destroy(&s->volume_lock);
+	free(s->source);
+	free(s->device);
+	free(s->mountpoint);
+	free(s);
+}
+
+int session_create(const struct options *o, const char *device,
+		   const char *mountpoint, struct session **out)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int err;
+
+	if (!s) {
+		log_err("out of memory");
+		return EXIT_CODE_SYSTEM;
+	}
+	s->anchor.fd = -1;
+	s->fd = -1;
+	mutex_init(&s->volume_lock, RANK_NONE);
+	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = s->event < 0 ? -errno : set_names(s, device, mountpoint);
+	if (err) {
+		log_err("%s: %s", device, strerror(-err));
+		err = EXIT_CODE_SYSTEM;
+		goto out_free;
+	}
+	err = open_volume(s, o);
+	if (err) {
+		err = exit_code_of(err);
+		goto out_free;
+	}
+	err = set_source(s, o);
+	if (!err)
+		err = create_library_session(s, o);
+	if (err) {
+		err = exit_code_of(err);
+		(void)!close_volume(s);
+		goto out_free;
+	}
+	*out = s;
+	return 0;
+out_free:
+	session_free(s);
+	return err;
+}
+
+/* The loop's threads are there before INIT is awaited, so they exist here. */
+static int start_loop(struct session *s)
+{
+	unsigned cpus = thread_nr_cpus();
+	struct loop_config config = {
+		.fd = s->fd,
+		.receivers = cpus,
+		.max_threads = max_of((unsigned)MAX_THREADS, 4 * cpus),
+		.min_spares = max_of(2u, cpus),
+		/* The library's buffers have a page for headers, too. */
+		.request_max = MAX_WRITE + 4096,
+		.payload_shift = WRITE_HEADERS,
+		.spare_idle_ms = SPARE_IDLE_MS,
+		.end_event = s->event,
+		.process = process,
+		.reject = reject,
+		.priv = s,
+	};
+
+	return loop_start(&config, &s->loop);
+}
+
+static bool loop_has_ended(struct session *s)
+{
+	struct loop_stats st;
+
+	loop_get_stats(s->loop, &st);
+	return !st.threads;
+}
+
+static void drain_event(struct session *s)
+{
+	u64 n;
+
+	/* Not readable: another one has come in between; all is polled. */
+	if (read(s->event, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		log_err("eventfd: errno %d", errno);
+}
+
+/* A signal number, or 0 after an event, at the deadline (0: none) or by chance. */
+static int wait_for_event(struct session *s, u64 deadline_ns)
+{
+	struct pollfd fds[] = {
+		{ .fd = s->event, .events = POLLIN },
+		{ .fd = s->signals, .events = POLLIN },
+	};
+	struct signalfd_siginfo info;
+	u64 now = clock_mono_ns();
+	int timeout = -1;
+
+	if (deadline_ns)
+		timeout = deadline_ns <= now ? 0 :
+			  (int)((deadline_ns - now) / 1000000 + 1);
+	if (poll(fds, ARRAY_SIZE(fds), timeout) <= 0)
+		return 0;
+	if (fds[0].revents)
+		drain_event(s);
+	if (fds[1].revents && read(s->signals, &info, sizeof(info)) ==
+				      (ssize_t)sizeof(info))
+		return (int)info.ssi_signo;
+	return 0;
+}
+
+/* Root only: the kernel's own limit of 128 KiB makes eight requests of one. */
+static void set_read_ahead(struct session *s)
+{
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u%s/read_ahead_kb",
+		 major(s->dev), minor(s->dev), s->blkdev ? "-fuseblk" : "");
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (write(fd, READ_AHEAD_KB, strlen(READ_AHEAD_KB)) < 0)
+		log_debug("%s: %s", path, strerror(errno));
+	close(fd);
+}
+
+static void learn_dev(struct session *s)
+{
+	struct stat st;
+
+	if (stat(s->mountpoint, &st) < 0)
+		return; /* unmounted already */
+	s->dev = st.st_dev;
+	s->have_dev = true;
+	if (is_root())
+		set_read_ahead(s);
+}
+
+/* INIT is answered, or will never be. */
+static int wait_for_init(struct session *s)
+{
+	while (atomic_load(&s->init_state) == INIT_WAITING) {
+		int sig = wait_for_event(s, 0);
+
+		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
+			log_err("%s: interrupted", s->device);
+			return EXIT_CODE_INTERRUPTED;
+		}
+		if (loop_has_ended(s))
+			break;
+	}
+	if (atomic_load(&s->init_state) == INIT_DONE)
+		return 0;
+	log_err("%s: the kernel's FUSE and the daemon do not agree on a protocol",
+		s->device);
+	return EXIT_CODE_MOUNT;
+}
+
+/* The loop is stopped and the mount taken away after a failure. */
+static void undo_mount(struct session *s)
+{
+	if (s->loop) {
+		loop_stop(s->loop);
+		loop_free(s->loop);
+		s->loop = NULL;
+	}
+	fuse_session_unmount(s->se);
+	s->fd = -1;
+}
+
+static bool was_interrupted(struct session *s)
+{
+	struct pollfd fd = { .fd = s->signals, .events = POLLIN };
+
+	return poll(&fd, 1, 0) > 0;
+}
+
+static int mount_in_kernel(struct session *s)
+{
+	struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
+
+	if (s->blkdev && s->anchor.fd < 0) {
+		/* Nothing should be under way when the claim is given up. */
+		if (!s->readonly && sl_sync(s->sb)) {
+			log_err("%s: cannot write", s->device);
+			return EXIT_CODE_MOUNT;
+		}
+		bdev_release_claim(s->bd);
+	}
+	if (fuse_session_mount(s->se, s->mountpoint)) {
+		log_err("%s: cannot mount on %s", s->device, s->mountpoint);
+		return EXIT_CODE_MOUNT;
+	}
+	s->fd = fuse_session_fd(s->se);
+	if (fuse_session_custom_io(s->se, &io, s->fd)) {
+		undo_mount(s);
+		return EXIT_CODE_SYSTEM;
+	}
+	return 0;
+}
+
+int session_mount(struct session *s, int signals)
+{
+	int err;
+
+	s->signals = signals;
+	/* Recovery may have taken long. */
+	if (was_interrupted(s)) {
+		log_err("%s: interrupted", s->device);
+		return EXIT_CODE_INTERRUPTED;
+	}
+	err = mount_in_kernel(s);
+	if (err)
+		return err;
+	err = start_loop(s);
+	if (err) {
+		log_err("%s: cannot start threads: %s", s->device,
+			strerror(-err));
+		undo_mount(s);
+		return EXIT_CODE_SYSTEM;
+	}
+	err = wait_for_init(s);
+	if (err) {
+		undo_mount(s);
+		return err;
+	}
+	learn_dev(s);
+	return 0;
+}
+
+/* ---- serving ---- */
+
+/*
+ * By a signal: the mounts are taken away, which ends the loop once nobody uses
+ * them. Whoever still does after the deadline, or in another mount namespace,
+ * is cut off. Returns the deadline, 0 if there was no need for one.
+ */
+static u64 begin_end(struct session *s, int sig)
+{
+	unsigned busy = 0;
+
+	log_info("%s: unmounting upon SIG%s", s->device, sigabbrev_np(sig));
+	if (s->have_dev)
+		busy = umount_all(s->dev);
+	if (busy)
+		log_warn("%s: still in use; it ends in %llu s", s->device,
+			 DETACHED_WAIT_NS / 1000000000);
+	return clock_mono_ns() + DETACHED_WAIT_NS;
+}
+
+void session_run(struct session *s)
+{
+	u64 deadline = 0;
+	bool cut = false;
+
+	while (!loop_has_ended(s)) {
+		int sig = wait_for_event(s, deadline);
+
+		if (sig == SIGUSR1)
+			log_stats(s);
+		else if (sig && !deadline)
+			deadline = begin_end(s, sig);
+		else if (sig || (deadline && clock_mono_ns() >= deadline)) {
+			cut = !loop_has_ended(s);
+			loop_stop(s->loop);
+		}
+	}
+	loop_free(s->loop);
+	s->loop = NULL;
+	if (cut)
+		log_warn("%s: clients were cut off", s->device);
+	else
+		fuse_session_unmount(s->se); /* frees; the mount is gone */
+}
+
+int session_close(struct session *s)
+{
+	int err = close_volume(s);
+
+	fuse_session_destroy(s->se);
+	session_free(s);
+	return err;
+}

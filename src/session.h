@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/session.h - one FUSE mount of one volume, from mount to unmount
+ *
+ *	session_create()   the volume is mounted in here, nothing outside yet
+ *	session_mount()    mount(2); the kernel's INIT is answered; requests run
+ *	session_run()      until the end of the mount, or a signal
+ *	session_close()    the volume is unmounted (if DESTROY has not done it)
+ *
+ * Everything but the callbacks: one thread, the main thread.
+ */
+#ifndef SLUICE_SRC_SESSION_H
+#define SLUICE_SRC_SESSION_H
+
+#include "lib/types.h"
+
+struct bdev;
+struct fuse_conn_info;
+struct options;
+struct session;
+struct super_block;
+
+/*
+ * Opens and mounts the volume. device, mountpoint: absolute, without links.
+ * 0 or an enum exit_code, the reason having been logged.
+ */
+int __must_check session_create(const struct options *o, const char *device,
+				const char *mountpoint, struct session **out);
+/*
+ * signals: a signalfd of SIGTERM, SIGINT, SIGHUP and SIGUSR1 (all blocked).
+ * 0 or an enum exit_code, logged; then session_close() is still to be called.
+ */
+int __must_check session_mount(struct session *s, int signals);
+/* Returns when no request can come any more. */
+void session_run(struct session *s);
+/* 0 or a negative errno: some of the data or metadata may have been lost. */
+int __must_check session_close(struct session *s);
+
+/* ---- for the operations (fuse_*.c), in a request ---- */
+
+struct super_block *session_sb(struct session *s);
+/* Does the present request ask to clear suid and sgid? libfuse 3.14 does not
+ * hand on these bits of OPEN, CREATE and WRITE. */
+bool session_kills_suidgid(void);
+/* INIT: says what we can do. */
+void session_init(struct session *s, struct fuse_conn_info *conn);
+/* DESTROY: the kernel waits with umount(2) until this returns. */
+void session_destroy_request(struct session *s);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/umount.c - take our mounts away from inside the daemon
+ *
+ * The mount may have been moved or bound elsewhere, and its first place may
+ * carry another one by now, so mounts are found by device number, in
+ * /proc/self/mountinfo, and the last made goes first.
+ *
+ * Locks: none. Threads: the main thread.
+ */
+#include "src/umount.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/log.h"
+
+extern char **environ;
+
+/* Undoes the octal escapes of mountinfo (blank, tab, newline, backslash). */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
+			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 |
+				       (s[3] - '0'));
+			s += 3;
+		} else {
+			*to++ = *s;
+		}
+	}
+	*to = '\0';
+}
+
+/* The mount point if the line is of this device: "id parent maj:min root where ...". */
+static char *mount_point(char *line, dev_t dev)
+{
+	char *save, *word = strtok_r(line, " ", &save);
+	unsigned maj, min;
+
+	for (int field = 1; word && field < 5; field++) {
+		if (field == 3 && (sscanf(word, "%u:%u", &maj, &min) != 2 ||
+				   makedev(maj, min) != dev))
+			return NULL;
+		word = strtok_r(NULL, " ", &save);
+	}
+	if (word)
+		unescape(word);
+	return word;
+}
+
+/* The last mount of the device, to be freed; NULL if there is none. */
+static char *last_mount(dev_t dev)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *last = NULL, *where;
+	size_t size = 0;
+
+	if (!f)
+		return NULL;
+	while (getline(&line, &size, f) > 0) {
+		where = mount_point(line, dev);
+		if (where) {
+			free(last);
+			last = strdup(where);
+		}
+	}
+	free(line);
+	fclose(f);
+	return last;
+}
+
+static int run_fusermount(const char *where)
+{
+	char *argv[] = { "fusermount3", "-u", "-q", "-z", "--", (char *)where,
+			 NULL };
+	int status;
+	pid_t pid;
+
+	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+		return -EPERM;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return status ? -EPERM : 0;
+}
+
+/* The kernel's dirty pages (of mmap) are lost with the daemon otherwise. */
+static void write_out(const char *where)
+{
+	int fd = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (syncfs(fd))
+		log_warn("%s: sync: %s", where, strerror(errno));
+	close(fd);
+}
+
+/* 0: gone. 1: gone from here, but in use. */
+static int umount_one(const char *where)
+{
+	if (!umount2(where, UMOUNT_NOFOLLOW))
+		return 0;
+	if (errno == EPERM) {
+		write_out(where);
+		return run_fusermount(where);
+	}
+	if (errno != EBUSY)
+		return -errno;
+	write_out(where);
+	return umount2(where, UMOUNT_NOFOLLOW | MNT_DETACH) ? -errno : 1;
+}
+
+unsigned umount_all(dev_t dev)
+{
+	unsigned busy = 0;
+	char *where;
+	int ret;
+
+	while ((where = last_mount(dev))) {
+		ret = umount_one(where);
+		if (ret < 0)
+			log_err("cannot unmount %s: %s", where, strerror(-ret));
+		else
+			busy += (unsigned)ret;
+		free(where);
+		if (ret < 0)
+			break; /* it would be found again */
+	}
+	return busy;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/umount.h - take our mounts away from inside the daemon
+ *
+ * For the daemon's end by a signal. Call with requests being served: umount(2)
+ * waits for the kernel's caches to be written, through us. Locks: none.
+ */
+#ifndef SLUICE_SRC_UMOUNT_H
+#define SLUICE_SRC_UMOUNT_H
+
+#include "lib/types.h"
+#include <sys/types.h>
+
+/*
+ * Unmounts every mount of the device number that this mount namespace has:
+ * at once if it can be, else lazily, having written what is dirty. Returns the
+ * number of those that are still in use; a mount that cannot be taken away is logged.
+ */
+unsigned umount_all(dev_t dev);
+
+#endif
