@@ -135,12 +135,18 @@ u32 journal_max_credits(const struct journal *j);
  * negative errno.
  */
 int __must_check handle_ensure(struct handle *h, u32 blocks, u32 revokes);
-/* Ends the handle and opens it again, perhaps in the next transaction. Same
- * lock rule as journal_start(). On error the handle is still to be stopped. */
+/* Ends the handle and opens it again, perhaps in the next transaction: write
+ * access is to be got anew. Same lock rule as journal_start(). On error the
+ * handle is still to be stopped. */
 int __must_check handle_restart(struct handle *h, u32 blocks, u32 revokes);
 
-/* A handle whose log space is set aside now, to be started later even when the
- * log is being drained (conversions at end of I/O). */
+/*
+ * A handle whose log space is set aside now, to be started later even when the
+ * log is being drained (conversions at end of I/O). Both calls wait, and have
+ * the lock rule of journal_start(): no handle is open. All reserved handles
+ * together take at most half of a transaction; more wait for those. -ENOSPC,
+ * -EROFS, -ENOMEM.
+ */
 int __must_check journal_reserve(struct journal *j, u32 blocks, struct handle **out);
 int __must_check handle_start_reserved(struct handle *h); /* on error h is freed */
 void handle_cancel_reserved(struct handle *h);
@@ -159,7 +165,7 @@ int __must_check handle_get_write_access(struct handle *h, struct buffer *b);
 /* The same for a buffer from buffer_get_zeroed(): a block just allocated. */
 int __must_check handle_get_create_access(struct handle *h, struct buffer *b);
 /* After a change; b then belongs to the handle's transaction. Asserts access
- * and credits. */
+ * and credits. Cancels a revoke of this block by the same transaction. */
 void handle_dirty(struct handle *h, struct buffer *b);
 /*
  * The metadata block blk is being freed: revoke it, drop its buffer from the
@@ -168,9 +174,6 @@ void handle_dirty(struct handle *h, struct buffer *b);
  * consumed), or NULL. Call it before or after the bitmap change, same handle.
  */
 int __must_check handle_forget(struct handle *h, struct buffer *b, pblk_t blk);
-/* The block is journalled again: cancels a revoke of this transaction. Done by
- * get_write_access by itself; here for tests. */
-
 /* Called once after the handle's transaction is durable (error 0), or has been
  * lost to an abort (error < 0). On the commit thread; may take ranks from
  * RANK_GROUP inwards; must not start handles or do I/O. */

@@ -3,8 +3,9 @@
  * tests/unit/fs/fake_bdev.h - a block device in memory that remembers its
  * writes, fails when told to, and yields the images a power cut could leave
  *
- * Writes end inside submit; each is recorded with its data and whether it had
- * FUA, each flush too, and marks the test sets between. A crash image after
+ * Writes end inside submit, or, after fake_async(), on a thread of the device
+ * in random order; each is recorded when it ends, with its data and whether
+ * it had FUA, each flush too, and marks the test sets between. A crash image after
  * record n: everything before the last flush and all FUA writes are there; of
  * the other writes each atom (a block, or a 512-byte sector when tearing) is
  * there or not.
@@ -46,6 +47,12 @@ struct fake_bdev {
 	void (*on_flush)(void *priv);
 	void *priv;
 	_Atomic u64 nr_writes, nr_flushes;
+
+	bool async, stop; /* [lock] */
+	pthread_t thread;
+	pthread_cond_t more;
+	struct bio *queue[1024]; /* [lock] */
+	unsigned queued, seed;
 };
 
 static struct fake_bdev *fake_of(struct bdev *bd)
@@ -115,12 +122,59 @@ static int fake_one(struct fake_bdev *fd, struct bio *bio)
 	return err;
 }
 
+static void fake_end(struct fake_bdev *fd, struct bio *bio)
+{
+	bio->bi_error = fake_one(fd, bio);
+	bio->bi_end_io(bio);
+}
+
 static void fake_submit(struct bdev *bd, struct bio **bios, unsigned n)
 {
+	struct fake_bdev *fd = fake_of(bd);
+
 	for (unsigned i = 0; i < n; i++) {
-		bios[i]->bi_error = fake_one(fake_of(bd), bios[i]);
-		bios[i]->bi_end_io(bios[i]);
+		struct bio *bio = bios[i];
+
+		pthread_mutex_lock(&fd->lock);
+		if (fd->async && fd->queued < ARRAY_SIZE(fd->queue)) {
+			fd->queue[fd->queued++] = bio;
+			pthread_cond_signal(&fd->more);
+			bio = NULL;
+		}
+		pthread_mutex_unlock(&fd->lock);
+		if (bio)
+			fake_end(fd, bio);
 	}
+}
+
+static inline void *fake_thread(void *arg)
+{
+	struct fake_bdev *fd = arg;
+	struct bio *bio;
+	unsigned i;
+
+	pthread_mutex_lock(&fd->lock);
+	while (!fd->stop || fd->queued) {
+		if (!fd->queued) {
+			pthread_cond_wait(&fd->more, &fd->lock);
+			continue;
+		}
+		i = (unsigned)rand_r(&fd->seed) % fd->queued;
+		bio = fd->queue[i];
+		fd->queue[i] = fd->queue[--fd->queued];
+		pthread_mutex_unlock(&fd->lock);
+		fake_end(fd, bio);
+		pthread_mutex_lock(&fd->lock);
+	}
+	pthread_mutex_unlock(&fd->lock);
+	return NULL;
+}
+
+static inline void fake_async(struct fake_bdev *fd, unsigned seed)
+{
+	fd->seed = seed;
+	fd->async = true;
+	pthread_create(&fd->thread, NULL, fake_thread, fd);
 }
 
 static int fake_flush(struct bdev *bd)
@@ -144,6 +198,13 @@ static void fake_close(struct bdev *bd)
 {
 	struct fake_bdev *fd = fake_of(bd);
 
+	if (fd->async) {
+		pthread_mutex_lock(&fd->lock);
+		fd->stop = true;
+		pthread_cond_signal(&fd->more);
+		pthread_mutex_unlock(&fd->lock);
+		pthread_join(fd->thread, NULL);
+	}
 	for (u32 i = 0; i < fd->nr; i++)
 		free(fd->recs[i].data);
 	free(fd->recs);
@@ -167,6 +228,7 @@ static struct fake_bdev *fake_bdev_create(u64 size)
 	fd->bd.bd_sector = 512;
 	strcpy(fd->bd.bd_name, "fake");
 	pthread_mutex_init(&fd->lock, NULL);
+	pthread_cond_init(&fd->more, NULL);
 	fd->mem = calloc(1, size);
 	fd->base = calloc(1, size);
 	fd->fail_write_in = fd->fail_flush_in = -1;

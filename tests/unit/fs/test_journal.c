@@ -1244,25 +1244,34 @@ static void world_destroy(struct world *w)
 	free(w);
 }
 
-static void crash_run(struct jt_config c, u32 ops, unsigned seed)
+static void crash_run(struct jt_config c, u32 ops, unsigned seed, bool async)
 {
 	struct world *w = world_create(&c, SLOW ? ops / 3 : ops);
 	const struct journal_stats *st = journal_stats(w->t->j);
 
+	if (async)
+		fake_async(w->t->fd, seed);
 	world_run(w, seed);
 	assert_int_equal(journal_shutdown(w->t->j), 0);
 	assert_int_equal(atomic_load(&w->cbs_made), atomic_load(&w->cbs_run));
 	assert_consistent(w, w->t->fd->mem, w->nr_snap - 1, "after shutdown");
 	assert_true(atomic_load(&st->tail_updates) > 2);
 	assert_true(atomic_load(&st->revokes) > 0);
-	check_crashes(w, SLOW ? 150 : 4000, seed);
+	check_crashes(w, SLOW ? 150 : c.bs == 1024 ? 3000 : 800, seed);
 	world_destroy(w);
 }
 
 static void test_crash_1k(void **state)
 {
 	crash_run((struct jt_config){ .bs = 1024, .jlen = 128, .vol = 64, .v3 = true,
-				      .wide = true, .interval_ms = 2 }, 1500, 1);
+				      .wide = true, .interval_ms = 2 }, 1500, 1, false);
+}
+
+/* Writes end on another thread, in any order. */
+static void test_crash_async(void **state)
+{
+	crash_run((struct jt_config){ .bs = 1024, .jlen = 150, .vol = 64, .v3 = true,
+				      .wide = true, .interval_ms = 1 }, 800, 11, true);
 }
 
 static void test_crash_1k_no_csum(void **state)
@@ -1270,13 +1279,13 @@ static void test_crash_1k_no_csum(void **state)
 	/* Without checksums a log block is atomic only as a whole, and torn
 	 * images cannot be told; but none can be under a commit block. */
 	crash_run((struct jt_config){ .bs = 1024, .jlen = 100, .vol = 40, .v3 = false,
-				      .wide = false, .interval_ms = 1 }, 1500, 2);
+				      .wide = false, .interval_ms = 1 }, 1500, 2, true);
 }
 
 static void test_crash_4k(void **state)
 {
 	crash_run((struct jt_config){ .bs = 4096, .jlen = 160, .vol = 90, .v3 = true,
-				      .wide = false, .interval_ms = 5 }, 800, 3);
+				      .wide = false, .interval_ms = 5 }, 800, 3, false);
 }
 
 static void test_faults(void **state)
@@ -1345,6 +1354,7 @@ int main(void)
 		cmocka_unit_test(test_no_early_write),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_crash_1k),
+		cmocka_unit_test(test_crash_async),
 		cmocka_unit_test(test_crash_1k_no_csum),
 		cmocka_unit_test(test_crash_4k),
 		cmocka_unit_test(test_faults),

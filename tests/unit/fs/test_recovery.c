@@ -931,7 +931,11 @@ static void test_ours_to_e2fsck(void **state)
 /* debugfs writes the log, ours replays. */
 static void test_debugfs_to_ours(void **state)
 {
-	for (u32 v = 0; v < ARRAY_SIZE(volumes); v++) {
+	/* Once more at the end, with version 2 of the checksums. */
+	for (u32 n = 0; n <= ARRAY_SIZE(volumes); n++) {
+		u32 v = n % ARRAY_SIZE(volumes);
+		const char *csum = n >= ARRAY_SIZE(volumes) ? " -c -v 2" :
+				   volumes[v].v3 ? " -c" : "";
 		struct image im = { .wide = volumes[v].wide, .v3 = volumes[v].v3 };
 		struct journal_recovery_stats st;
 		u32 bs = volumes[v].bs;
@@ -947,13 +951,14 @@ static void test_debugfs_to_ours(void **state)
 				    "head -c %u /dev/zero | tr '\\0' 'z' >> z; cat y z > yz",
 				    bs, bs - 4), 0);
 		if (sh(out, "printf 'jo%s\\njw -b %llu,%llu yz\\njw -r %llu\\njw -b %llu y\\njc\\n'"
-		       " > cmd; debugfs -w -f cmd img", volumes[v].v3 ? " -c" : "",
+		       " > cmd; debugfs -w -f cmd img", csum,
 		       (unsigned long long)f[0].pblk, (unsigned long long)f[0].pblk + 1,
 		       (unsigned long long)f[0].pblk, (unsigned long long)f[0].pblk + 2))
 			fail_msg("%s", out);
 		j = image_open(&im, "img", bs);
 		if (!journal_needs_recovery(j))
 			fail_msg("%s", out);
+		assert_int_equal(j->csum_v2, n >= ARRAY_SIZE(volumes));
 		assert_int_equal(journal_recover(j, im.bd, &st), 0);
 		assert_int_equal(st.transactions, 3);
 		assert_int_equal(st.revokes, 1);
