@@ -29,6 +29,7 @@
  */
 #include "cache/buffer.h"
 #include "cache/budget.h"
+#include "cache/pool.h"
 #include "lib/log.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
@@ -52,6 +53,7 @@ struct buffer_lru {
 struct bcache {
 	struct super_block *sb;    /* [const] */
 	struct cds_lfht *ht;       /* [rcu] by block number */
+	struct mem_pool *pool;     /* [const] memory of the blocks */
 	struct shrinker shrinker;
 	_Atomic u32 nr_readahead;  /* [atomic] in flight; its wait key */
 	_Atomic u32 scan_cursor;   /* [atomic] shard the next scan starts at */
@@ -100,24 +102,23 @@ static void buffer_free_rcu(struct rcu_head *head)
 
 	mutex_destroy(&b->b_lock);
 	spin_destroy(&b->b_jlock);
-	free(b->b_data);
+	mem_unit_free(b->b_chunk, b->b_data);
 	free(b);
 }
 
 /* With one reference, not in the cache. */
 static struct buffer *buffer_alloc(struct super_block *sb, pblk_t blk, u32 state)
 {
-	struct buffer *b;
-	void *data;
+	struct buffer *b = calloc(1, sizeof(*b));
 
-	b = calloc(1, sizeof(*b));
 	if (!b)
 		return NULL;
-	if (posix_memalign(&data, sb->s_blocksize, sb->s_blocksize)) {
+	b->b_data = mem_unit_alloc(sb->s_bcache->pool, sb->s_blocksize,
+				   &b->b_chunk);
+	if (!b->b_data) {
 		free(b);
 		return NULL;
 	}
-	b->b_data = data;
 	b->b_sb = sb;
 	b->b_blocknr = blk;
 	cds_lfht_node_init(&b->b_node);
@@ -699,7 +700,11 @@ int bcache_create(struct super_block *sb)
 	memset(bc, 0, size);
 	bc->ht = cds_lfht_new(1024, 1024, 0,
 			      CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING, NULL);
-	if (!bc->ht) {
+	bc->pool = mem_pool_new();
+	if (!bc->ht || !bc->pool) {
+		if (bc->ht)
+			cds_lfht_destroy(bc->ht, NULL);
+		mem_pool_free(bc->pool);
 		free(bc);
 		return -ENOMEM;
 	}
@@ -756,6 +761,7 @@ void bcache_destroy(struct super_block *sb)
 		log_err("%s: buffer hash not empty at unmount", sb->s_id);
 	for (u32 i = 0; i < bc->nr_lru; i++)
 		spin_destroy(&bc->lru[i].lock);
+	mem_pool_free(bc->pool);
 	free(bc);
 	sb->s_bcache = NULL;
 }

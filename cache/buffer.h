@@ -27,6 +27,7 @@
 
 struct buffer;
 struct journal_head; /* fs/journal */
+struct mem_chunk;
 
 struct buffer_type {
 	const char *name; /* for messages: "inode table", "directory", ... */
@@ -59,6 +60,7 @@ struct buffer {
 	struct super_block *b_sb;    /* [const] */
 	pblk_t b_blocknr;            /* [const] */
 	u8 *b_data;                  /* s_blocksize bytes, aligned to it [const] */
+	struct mem_chunk *b_chunk;   /* where b_data came from [const] */
 	const struct buffer_type *_Atomic b_type; /* [b_lock to change] last verified as */
 	_Atomic u32 b_seed;                       /* [b_lock to change] checksum seed */
 	_Atomic u32 b_verify_seq;    /* [b_lock to change] odd while the two change */

@@ -2,10 +2,7 @@
 /*
  * cache/folio.c - folios: their memory, the LRU and its shrinker
  *
- * Memory comes in chunks of 256 KiB straight from mmap, cut into units of one
- * size (a power of two from the block size to 64 KiB), so that a folio is as
- * aligned as its size allows (direct I/O wants that, and malloc would waste a
- * page for each) and freed memory goes back to the system.
+ * Memory comes from cache/pool.c, as aligned as the folio is large.
  *
  * The LRU has one list per shard; a folio belongs to the shard of the CPU that
  * allocated it. Folios enter it when they become clean and stay when they
@@ -22,161 +19,30 @@
  *     its leaves are dead. Else somebody dropped it (or the leaf grew): skip.
  *
  * Locks:  leaf lock -> shard lock; the scan: shard lock, dropped, leaf trylock.
- *         Pool locks are taken with no other lock of this file.
  * Threads: any
  */
 #include "cache/mapping_internal.h"
 #include "lib/thread.h"
 #include <stdlib.h>
-#include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define FOLIO_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FOLIO_ASAN 1
-#endif
-#endif
-#ifdef FOLIO_ASAN
-#include <sanitizer/asan_interface.h>
-#define poison(p, n) ASAN_POISON_MEMORY_REGION(p, n)
-#define unpoison(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define poison(p, n) ((void)(p), (void)(n))
-#define unpoison(p, n) ((void)(p), (void)(n))
-#endif
-
-#define CHUNK_BYTES (256u << 10)
-#define UNIT_MIN 1024u
-#define NR_CLASSES 7 /* 1 KiB << 0..6 */
 #define SCAN_BATCH 32
-
-struct folio_class {
-	struct spinlock lock; /* RANK_CACHE_LIST */
-	struct cds_list_head avail; /* chunks with a free unit [lock] */
-	u32 nr_empty; /* of those, chunks with free units only [lock] */
-	u32 unit;     /* bytes [const] */
-};
-
-struct folio_chunk {
-	struct cds_list_head link;   /* [class lock] */
-	struct folio_class *cls;     /* [const] */
-	char *base;                  /* [const] */
-	u32 nr_free;                 /* [class lock] */
-	u64 free[CHUNK_BYTES / UNIT_MIN / 64]; /* [class lock] */
-};
 
 struct folio_shard {
 	struct spinlock lock;        /* RANK_CACHE_LIST */
 	struct cds_list_head lru;    /* oldest first [lock] */
 	u64 nr;                      /* [lock] */
-	struct folio_class classes[NR_CLASSES];
 } __cacheline_aligned;
 
 struct mapping_cache {
 	struct super_block *sb;      /* [const] */
 	struct shrinker shrinker;
+	struct mem_pool *pool;       /* [const] */
 	unsigned nr_shards;          /* [const] */
 	_Atomic unsigned next_scan;  /* shard to begin with [atomic] */
 	struct folio_shard shards[];
 };
 
 /* ---- memory ---- */
-
-static u32 class_of(u32 bytes)
-{
-	return (u32)__builtin_ctz(bytes / UNIT_MIN);
-}
-
-static struct folio_chunk *chunk_new(struct folio_class *cls)
-{
-	u32 units = CHUNK_BYTES / cls->unit;
-	struct folio_chunk *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		return NULL;
-	c->base = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (c->base == MAP_FAILED) {
-		free(c);
-		return NULL;
-	}
-	poison(c->base, CHUNK_BYTES);
-	c->cls = cls;
-	c->nr_free = units;
-	bm_set_range(c->free, 0, units);
-	return c;
-}
-
-static void chunk_free(struct folio_chunk *c)
-{
-	unpoison(c->base, CHUNK_BYTES);
-	munmap(c->base, CHUNK_BYTES);
-	free(c);
-}
-
-static void *unit_alloc(struct folio_class *cls, struct folio_chunk **out)
-{
-	u32 units = CHUNK_BYTES / cls->unit;
-	struct folio_chunk *c, *new = NULL;
-	u32 i;
-	void *p;
-
-	spin_lock(&cls->lock);
-	if (cds_list_empty(&cls->avail)) {
-		spin_unlock(&cls->lock);
-		new = chunk_new(cls);
-		if (!new)
-			return NULL;
-		spin_lock(&cls->lock);
-		cds_list_add_tail(&new->link, &cls->avail);
-		cls->nr_empty++;
-	}
-	c = cds_list_entry(cls->avail.next, struct folio_chunk, link);
-	i = bm_find_set(c->free, 0, units);
-	assert(i < units);
-	bm_clear(c->free, i);
-	if (c->nr_free == units)
-		cls->nr_empty--;
-	if (--c->nr_free == 0)
-		cds_list_del(&c->link);
-	spin_unlock(&cls->lock);
-
-	p = c->base + (size_t)i * cls->unit;
-	unpoison(p, cls->unit);
-	*out = c;
-	return p;
-}
-
-/* One wholly free chunk per class is kept, against mmap at each turn. */
-static void unit_free(struct folio_chunk *c, void *p)
-{
-	struct folio_class *cls = c->cls;
-	u32 units = CHUNK_BYTES / cls->unit;
-	u32 i = (u32)(((char *)p - c->base) / cls->unit);
-	bool release = false;
-
-	poison(p, cls->unit);
-	spin_lock(&cls->lock);
-	assert(!bm_test(c->free, i));
-	bm_set(c->free, i);
-	if (c->nr_free++ == 0)
-		cds_list_add(&c->link, &cls->avail);
-	if (c->nr_free == units) {
-		if (cls->nr_empty) {
-			cds_list_del(&c->link);
-			release = true;
-		} else {
-			cls->nr_empty = 1;
-			/* last choice, so that it may stay empty */
-			cds_list_del(&c->link);
-			cds_list_add_tail(&c->link, &cls->avail);
-		}
-	}
-	spin_unlock(&cls->lock);
-	if (release)
-		chunk_free(c);
-}
 
 u32 folio_size_for(const struct super_block *sb, u32 want)
 {
@@ -188,7 +54,7 @@ u32 folio_size_for(const struct super_block *sb, u32 want)
 
 static s64 folio_charge(const struct folio *f)
 {
-	return (s64)sizeof(*f) + f->f_chunk->cls->unit;
+	return (s64)sizeof(*f) + mem_unit_bytes(f->f_chunk);
 }
 
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
@@ -199,8 +65,7 @@ struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 
 	if (!f)
 		return NULL;
-	f->f_data = unit_alloc(&sh->classes[class_of(nr * sb->s_blocksize)],
-			       &f->f_chunk);
+	f->f_data = mem_unit_alloc(mc->pool, nr * sb->s_blocksize, &f->f_chunk);
 	if (!f->f_data) {
 		free(f);
 		return NULL;
@@ -220,7 +85,7 @@ static void folio_free(struct folio *f)
 {
 	budget_uncharge(f->f_cache->sb->s_budget, BUDGET_FOLIO,
 			folio_charge(f));
-	unit_free(f->f_chunk, f->f_data);
+	mem_unit_free(f->f_chunk, f->f_data);
 	free(f);
 }
 
@@ -394,15 +259,20 @@ static u64 mapping_scan(struct shrinker *s, u64 bytes)
 
 int mapping_cache_create(struct super_block *sb)
 {
-	unsigned nr = min_of(thread_nr_cpus(), 16u), i, k;
+	unsigned nr = min_of(thread_nr_cpus(), 16u), i;
 	struct mapping_cache *mc;
 	size_t bytes = ALIGN_UP(sizeof(*mc) + nr * sizeof(mc->shards[0]), 64);
 
-	assert(sb->s_blocksize >= UNIT_MIN);
+	assert(sb->s_blocksize >= POOL_UNIT_MIN);
 	assert(sb->s_blocksize <= FOLIO_MAX_BYTES);
 	mc = aligned_alloc(64, bytes);
 	if (!mc)
 		return -ENOMEM;
+	mc->pool = mem_pool_new();
+	if (!mc->pool) {
+		free(mc);
+		return -ENOMEM;
+	}
 	mc->sb = sb;
 	mc->nr_shards = nr;
 	atomic_init(&mc->next_scan, 0);
@@ -412,12 +282,6 @@ int mapping_cache_create(struct super_block *sb)
 		spin_init(&sh->lock, RANK_CACHE_LIST);
 		CDS_INIT_LIST_HEAD(&sh->lru);
 		sh->nr = 0;
-		for (k = 0; k < NR_CLASSES; k++) {
-			spin_init(&sh->classes[k].lock, RANK_CACHE_LIST);
-			CDS_INIT_LIST_HEAD(&sh->classes[k].avail);
-			sh->classes[k].nr_empty = 0;
-			sh->classes[k].unit = UNIT_MIN << k;
-		}
 	}
 	mc->shrinker = (struct shrinker){
 		.name = "folios",
@@ -433,8 +297,7 @@ int mapping_cache_create(struct super_block *sb)
 void mapping_cache_destroy(struct super_block *sb)
 {
 	struct mapping_cache *mc = sb->s_mapping_cache;
-	struct folio_chunk *c, *next;
-	unsigned i, k;
+	unsigned i;
 
 	budget_unregister(sb->s_budget, &mc->shrinker);
 	rcu_barrier(); /* leaves and nodes on their way out */
@@ -442,18 +305,9 @@ void mapping_cache_destroy(struct super_block *sb)
 		struct folio_shard *sh = &mc->shards[i];
 
 		assert(sh->nr == 0);
-		for (k = 0; k < NR_CLASSES; k++) {
-			struct folio_class *cls = &sh->classes[k];
-
-			cds_list_for_each_entry_safe(c, next, &cls->avail,
-						     link) {
-				assert(c->nr_free == CHUNK_BYTES / cls->unit);
-				chunk_free(c);
-			}
-			spin_destroy(&cls->lock);
-		}
 		spin_destroy(&sh->lock);
 	}
+	mem_pool_free(mc->pool);
 	free(mc);
 	sb->s_mapping_cache = NULL;
 }

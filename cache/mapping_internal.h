@@ -21,6 +21,7 @@
 
 #include "cache/budget.h"
 #include "cache/mapping.h"
+#include "cache/pool.h"
 #include "lib/bitmap.h"
 #include "lib/counter.h"
 #include <assert.h>
@@ -133,7 +134,7 @@ struct folio {
 	void *f_data;                       /* [const] content: leaf lock, and I/O */
 	struct map_leaf *_Atomic f_leaf;    /* [rcu, write leaf lock] NULL: no slots */
 	struct folio_shard *f_shard;        /* [const] */
-	struct folio_chunk *f_chunk;        /* [const] */
+	struct mem_chunk *f_chunk;        /* [const] */
 	struct mapping_cache *f_cache;      /* [const] */
 	struct cds_list_head f_lru;         /* [shard lock]; off the LRU: owner's */
 };

@@ -324,7 +324,7 @@ static int create(struct inode *dir, const char *name, size_t len,
 						    EXT4_ORPHAN_CREDITS +
 						    16 /* first block */ +
 						    3 * EXT4_INODE_CREDITS,
-					    0, &h);
+					    EXT4_DIR_ADD_REVOKES, &h);
 		if (!err) {
 			err = create_in(h, di, name, (u32)len, c, &inode);
 			err = ext4_stop_sync(h, err, di, NULL);
@@ -407,7 +407,7 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 			err = journal_start(sbi->journal,
 					    EXT4_DIR_ADD_CREDITS +
 						    2 * EXT4_INODE_CREDITS,
-					    0, &h);
+					    EXT4_DIR_ADD_REVOKES, &h);
 		if (!err) {
 			err = ext4_dir_add(h, di, name, (u32)len, inode->i_ino,
 					   ext4_ftype(sbi, inode->i_mode));

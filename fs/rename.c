@@ -303,7 +303,7 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 					    2 * EXT4_DIR_DEL_CREDITS + 2 +
 					    EXT4_ORPHAN_CREDITS +
 					    4 * EXT4_INODE_CREDITS,
-				    0, &h);
+				    EXT4_DIR_ADD_REVOKES, &h);
 	if (!err) {
 		err = flags & RENAME_EXCHANGE ? do_exchange(h, from, to)
 					      : do_rename(h, from, to);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cache/pool.h - memory for folios and buffers: aligned units out of chunks
+ *
+ * Chunks of 256 KiB come straight from mmap and are cut into units of one
+ * size (a power of two from 1 KiB to 64 KiB), so that a unit is as aligned as
+ * its size (direct I/O wants that; malloc would waste as much again on it)
+ * and freed memory goes back to the system. One list of chunks per CPU and size;
+ * a unit goes back to the list it came from.
+ *
+ * Locks: one per list, RANK_CACHE_LIST, with nothing inside. Threads: any.
+ */
+#ifndef SLUICE_CACHE_POOL_H
+#define SLUICE_CACHE_POOL_H
+
+#include "lib/types.h"
+
+#define POOL_UNIT_MIN 1024u
+#define POOL_UNIT_MAX (64u << 10)
+
+struct mem_pool;
+struct mem_chunk;
+
+struct mem_pool *mem_pool_new(void); /* NULL: no memory */
+/* Every unit must have been freed. NULL is allowed. */
+void mem_pool_free(struct mem_pool *pool);
+
+/* bytes: a power of two in range. Not cleared. *chunk is to be given back with
+ * the unit. NULL: no memory. */
+void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **chunk);
+void mem_unit_free(struct mem_chunk *chunk, void *unit);
+u32 mem_unit_bytes(const struct mem_chunk *chunk);
+
+#endif
