@@ -401,6 +401,7 @@ u32 ext4_remove_credits(const struct ext4_inode *ei); /* to start with */
 int __must_check ext4_dir_find(struct ext4_inode *dir, const char *name, u32 len,
 			       ino_nr *ino, u8 *ftype); /* -ENOENT */
 #define EXT4_DIR_ADD_CREDITS 40u /* splits at every level, with block allocation */
+#define EXT4_DIR_ADD_REVOKES 8u /* to undo an addition that ran out of space half-way */
 /* -EEXIST, -ENOSPC, -EAGAIN (as ext4_alloc_blocks; nothing was changed). */
 int __must_check ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
 			      u32 len, ino_nr ino, u8 ftype);
