@@ -9,10 +9,10 @@
  * lengths are therefore exact without reading a second leaf.
  *
  * Allocation does all that can fail first (access to the buffers on the path,
- * blocks for new nodes, then the data blocks, then buffers of new nodes) and
- * only then changes the tree: -ENOSPC and -EAGAIN leave everything as it was.
- * Node blocks come before data blocks because a failure after the latter
- * would have consumed a delayed reservation.
+ * blocks and buffers of new nodes, then the data blocks) and only then changes
+ * the tree: -ENOSPC and -EAGAIN leave everything as it was. The data blocks
+ * come last because taking them consumes a delayed reservation, and blocks
+ * given back return to the promised ones only after a commit.
  *
  * Locks:   i_data_sem, shared for lookups, exclusive for changes; inside it
  *          b_lock, group locks and i_lock by what is called. A handle is never
@@ -299,19 +299,6 @@ static int create_alloc_data(struct create *c)
 				 c->data_flags, &c->new.len, &c->new.pblk);
 }
 
-/* The data blocks could not be entered after all (no memory, aborted). */
-static void create_undo_data(struct create *c)
-{
-	struct ext4_inode *ei = c->p->ei;
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-
-	/* A failure is the allocator's to report; the blocks are lost at worst. */
-	(void)!ext4_free_blocks(c->h, sbi, ei->vfs.i_ino, c->new.pblk, c->new.len);
-	/* The promise is back in force, whatever else is free by now. */
-	if (c->data_flags & EXT4_ALLOC_DELAYED)
-		counter_add(sbi->reserved, c->new.len);
-}
-
 /* Blocks for c->new, and for the nodes it needs. */
 static int create_alloc(struct create *c)
 {
@@ -323,23 +310,16 @@ static int create_alloc(struct create *c)
 		if (err != -ENOSPC && err != -EAGAIN)
 			return err;
 		err = ext_room_alloc(c->h, c->p, c->meta_flags, &c->room);
+		if (!err)
+			err = ext_room_buffers(c->h, c->p, &c->room);
 		if (err)
-			return err;
+			goto out_room;
 	}
 	err = create_alloc_data(c);
-	if (err) {
-		ext_room_undo(c->h, ei, &c->room);
-		return err;
-	}
-	if (create_merges_left(c) || create_merges_right(c)) {
-		ext_room_undo(c->h, ei, &c->room);
+	if (!err && !create_merges_left(c) && !create_merges_right(c))
 		return 0;
-	}
-	err = ext_room_buffers(c->h, c->p, &c->room);
-	if (err) {
-		create_undo_data(c);
-		ext_room_undo(c->h, ei, &c->room);
-	}
+out_room:
+	ext_room_undo(c->h, ei, &c->room);
 	return err;
 }
 

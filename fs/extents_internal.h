@@ -155,7 +155,7 @@ static inline bool ext_mergeable(const struct ext *a, const struct ext *b)
 /* EXTENTS_FL never changes while the inode lives; other flags may meanwhile. */
 static inline bool ext_inode_has_extents(const struct ext4_inode *ei)
 {
-	return __atomic_load_n(&ei->vfs.i_flags, __ATOMIC_RELAXED) & EXT4_EXTENTS_FL;
+	return atomic_load_explicit(&ei->vfs.i_flags, memory_order_relaxed) & EXT4_EXTENTS_FL;
 }
 
 /* Entries of a node that fills a block. */
