@@ -9,6 +9,7 @@
 #define SLUICE_TESTS_ALLOC_TEST_H
 
 #include "tests/unit/unit.h"
+#include "tests/unit/fs/faulty_bdev.h"
 #include "tests/unit/fs/volume.h"
 
 #include "fs/alloc_internal.h"
@@ -29,6 +30,22 @@ static inline void at_mount(struct at *t)
 
 	assert_int_equal(volume_mount(&t->v, &opts, &t->sb), 0);
 	t->sbi = EXT4_SB(t->sb);
+}
+
+/* As at_mount(), on a device that can be made to fail. */
+static inline struct faulty_bdev *at_mount_faulty(struct at *t)
+{
+	struct sl_options opts = { .errors = SL_ERRORS_CONTINUE,
+				   .commit_ms = 60000 };
+	struct faulty_bdev *f;
+	struct bdev *bd;
+	const char *why;
+
+	assert_int_equal(bdev_open_aio(t->v.image, false, 0, &bd, &why), 0);
+	f = faulty_bdev_new(bd);
+	assert_int_equal(sl_mount(&f->bd, &opts, &t->sb), 0);
+	t->sbi = EXT4_SB(t->sb);
+	return f;
 }
 
 static inline void at_start(struct at *t, const char *mkfs_args, const char *size)

@@ -498,6 +498,70 @@ static void test_damaged_bitmap_count(void **state)
 	damaged_bitmap("-O ^metadata_csum,^uninit_bg");
 }
 
+static void test_unreadable_bitmap_costs_its_group(void **state)
+{
+	struct faulty_bdev *f;
+	struct handle *h;
+	struct at t;
+	pblk_t blk, b;
+	u32 len = 8;
+	group_t g;
+	int errors;
+
+	(void)state;
+	at_start(&t, "", "200M");
+	at_unmount_clean(&t);
+	f = at_mount_faulty(&t);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS);
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, 20000, 0, &len, &blk), 0);
+	assert_int_equal(handle_stop(h), 0);
+	g = ext4_block_group(t.sbi, blk);
+	assert_int_equal(sl_unmount(t.sb), 0);
+
+	f = at_mount_faulty(&t);
+	atomic_store(&f->bad_pos, ext4_gd_block_bitmap(t.sbi, ext4_group_desc(t.sbi, g, NULL)) *
+					  t.sb->s_blocksize);
+	at_quiet(&errors);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS * 2);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, len), -EIO);
+	assert_int_equal(errors, 1);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, len), 0);
+	len = 8;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, 20000, 0, &len, &b), 0);
+	assert_int_not_equal(ext4_block_group(t.sbi, b), g);
+	assert_int_equal(errors, 1);
+	assert_int_equal(handle_stop(h), 0);
+	at_loud();
+	assert_int_equal(sl_unmount(t.sb), 0);
+	volume_free(&t.v);
+}
+
+/* Nothing leaks (the sanitizer looks), nothing is handed out any more. */
+static void test_abort_drops_what_was_pending(void **state)
+{
+	struct handle *h;
+	struct at t;
+	pblk_t blk;
+	u32 len = 100;
+	int errors;
+
+	(void)state;
+	at_start(&t, "-b 1024", "40M");
+	h = at_handle(&t, EXT4_ALLOC_CREDITS * 2);
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 2, 0, 0, &len, &blk), 0);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, 50), 0);
+	assert_int_equal(handle_stop(h), 0);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS * 2);
+	at_quiet(&errors);
+	journal_abort(t.sbi->journal, -EIO);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk + 50, 50), -EROFS);
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 2, 0, 0, &len, &blk), -EROFS);
+	assert_int_equal(handle_stop(h), -EROFS);
+	(void)sl_unmount(t.sb);
+	at_loud();
+	volume_free(&t.v);
+}
+
 static void refuse_mount(struct at *t, int want)
 {
 	struct sl_options opts = { .errors = SL_ERRORS_CONTINUE };
@@ -581,6 +645,8 @@ int main(void)
 		cmocka_unit_test(test_system_blocks_are_not_freed),
 		cmocka_unit_test(test_damaged_bitmap_csum),
 		cmocka_unit_test(test_damaged_bitmap_count),
+		cmocka_unit_test(test_unreadable_bitmap_costs_its_group),
+		cmocka_unit_test(test_abort_drops_what_was_pending),
 		cmocka_unit_test(test_bad_descriptor_is_refused),
 		cmocka_unit_test(test_overlapping_structures_are_refused),
 		cmocka_unit_test(test_zones_and_geometry_agree_with_mke2fs),

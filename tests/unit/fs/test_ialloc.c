@@ -399,6 +399,31 @@ static void test_damaged_bitmap_costs_its_group(void **state)
 	volume_free(&t.v);
 }
 
+static void test_unreadable_bitmap_costs_its_group(void **state)
+{
+	struct inode *root, *inode;
+	struct faulty_bdev *f;
+	struct at t;
+	int errors;
+
+	(void)state;
+	start_on_garbage(&t, "-b 1024 -O ^flex_bg", 32);
+	at_unmount_clean(&t);
+	f = at_mount_faulty(&t);
+	root_of(&t, &root);
+	atomic_store(&f->bad_pos, ext4_gd_inode_bitmap(t.sbi, ext4_group_desc(t.sbi, 0, NULL)) *
+					  t.sb->s_blocksize);
+	at_quiet(&errors);
+	inode = mk(&t, root, S_IFREG | 0644, 0);
+	assert_int_not_equal(EXT4_I(inode)->i_group, 0);
+	assert_int_equal(errors, 1);
+	sl_iput(inode);
+	at_loud();
+	sl_iput(root);
+	assert_int_equal(sl_unmount(t.sb), 0);
+	volume_free(&t.v);
+}
+
 static int init(void **state)
 {
 	(void)state;
@@ -413,6 +438,7 @@ int main(void)
 		cmocka_unit_test(test_freed_inode_waits_for_the_commit),
 		cmocka_unit_test(test_bad_numbers),
 		cmocka_unit_test(test_damaged_bitmap_costs_its_group),
+		cmocka_unit_test(test_unreadable_bitmap_costs_its_group),
 		cmocka_unit_test(test_top_directories_are_spread),
 		cmocka_unit_test(test_files_default),
 		cmocka_unit_test(test_files_1k),
