@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/src/test_loop.c - the request loop, over a socket of packets
+ *
+ * A packet is a request: one byte says what to do, one which gate to wait at.
+ * The answer is the same packet. "Waits" are those of lib/wait.h, so the hook
+ * is the real one.
+ */
+#include "tests/unit/unit.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "lib/thread.h"
+#include "lib/wait.h"
+#include "src/loop.h"
+
+#define RECEIVERS 2
+#define GATES 64
+#define REQUEST_MAX 8192
+#define SHIFT 80
+
+enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER };
+
+static struct {
+	int fds[2]; /* ours, the loop's */
+	int event;
+	struct loop *loop;
+	_Atomic bool gate[GATES];
+	_Atomic unsigned in_process, rejected, quiesced;
+	_Atomic bool misaligned;
+} t;
+
+static void answer(const unsigned char *packet)
+{
+	assert_int_equal(send(t.fds[1], packet, 2, 0), 2);
+}
+
+static void process(void *priv, void *request, size_t len)
+{
+	unsigned char *packet = request;
+	unsigned char copy[2] = { packet[0], packet[1] };
+
+	assert_int_equal(len, 2);
+	if (((uintptr_t)request + SHIFT) % 4096)
+		atomic_store(&t.misaligned, true);
+	atomic_fetch_add(&t.in_process, 1);
+	if (packet[0] == DO_WAIT) {
+		thread_blocks_begin();
+		wait_event(&t.gate[packet[1]], atomic_load(&t.gate[packet[1]]));
+		thread_blocks_end();
+	} else if (packet[0] == DO_QUIESCE) {
+		loop_quiesce(t.loop);
+		atomic_store(&t.quiesced, 1);
+	} else if (packet[0] == DO_BUFFER) {
+		char *small = loop_reply_buffer(10), *large;
+
+		small[9] = 1;
+		large = loop_reply_buffer(3 << 20);
+		large[(3 << 20) - 1] = 1;
+		if ((uintptr_t)large % 4096)
+			atomic_store(&t.misaligned, true);
+	}
+	atomic_fetch_sub(&t.in_process, 1);
+	answer(copy);
+}
+
+static void reject(void *priv, void *request, size_t len)
+{
+	atomic_fetch_add(&t.rejected, 1);
+	answer(request);
+}
+
+static void begin(unsigned max_threads)
+{
+	struct loop_config config = {
+		.receivers = RECEIVERS,
+		.max_threads = max_threads,
+		.min_spares = 1,
+		.request_max = REQUEST_MAX,
+		.payload_shift = SHIFT,
+		.spare_idle_ms = 50,
+		.process = process,
+		.reject = reject,
+	};
+
+	memset(&t, 0, sizeof(t));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, t.fds), 0);
+	t.event = eventfd(0, 0);
+	assert_true(t.event >= 0);
+	config.fd = t.fds[1];
+	config.end_event = t.event;
+	assert_int_equal(loop_start(&config, &t.loop), 0);
+}
+
+static void end(void)
+{
+	loop_free(t.loop);
+	if (t.fds[0] >= 0)
+		close(t.fds[0]);
+	close(t.fds[1]);
+	close(t.event);
+}
+
+static void ask(unsigned char what, unsigned char gate)
+{
+	unsigned char packet[2] = { what, gate };
+
+	assert_int_equal(send(t.fds[0], packet, 2, 0), 2);
+}
+
+/* The next answer's gate; fails after 10 s. */
+static unsigned expect_answer(void)
+{
+	struct pollfd pfd = { .fd = t.fds[0], .events = POLLIN };
+	unsigned char packet[2];
+
+	assert_int_equal(poll(&pfd, 1, 10000), 1);
+	assert_int_equal(recv(t.fds[0], packet, 2, 0), 2);
+	return packet[1];
+}
+
+static void open_gate(unsigned nr)
+{
+	atomic_store(&t.gate[nr], true);
+	wake_up(&t.gate[nr]);
+}
+
+static void wait_for_end(void)
+{
+	struct pollfd pfd = { .fd = t.event, .events = POLLIN };
+
+	assert_int_equal(poll(&pfd, 1, 10000), 1);
+}
+
+static void hang_up(void)
+{
+	shutdown(t.fds[0], SHUT_WR);
+	wait_for_end();
+}
+
+static struct loop_stats stats(void)
+{
+	struct loop_stats st;
+
+	loop_get_stats(t.loop, &st);
+	return st;
+}
+
+/* Polls: the state follows from threads' last steps, which nobody signals. */
+#define eventually(cond)                                                       \
+	do {                                                                   \
+		int tries_ = 0;                                                \
+		while (!(cond)) {                                              \
+			assert_true(tries_++ < 10000);                         \
+			usleep(1000);                                          \
+		}                                                              \
+	} while (0)
+
+static void test_requests_that_do_not_wait_need_no_hand_over(void **state)
+{
+	begin(64);
+	for (unsigned i = 0; i < 1000; i++) {
+		ask(DO_ANSWER, i % GATES);
+		assert_int_equal(expect_answer(), i % GATES);
+	}
+	assert_int_equal(stats().handovers, 0);
+	assert_int_equal(stats().receivers, RECEIVERS);
+	assert_false(t.misaligned);
+	hang_up();
+	end();
+}
+
+static void test_waiting_requests_do_not_stop_the_service(void **state)
+{
+	begin(64);
+	for (unsigned i = 0; i < 40; i++)
+		ask(DO_WAIT, (unsigned char)i);
+	eventually(atomic_load(&t.in_process) == 40);
+	/* 40 wait; the others go on, by no more receivers than before. */
+	for (unsigned i = 0; i < 100; i++) {
+		ask(DO_ANSWER, 63);
+		assert_int_equal(expect_answer(), 63);
+		assert_true(stats().receivers <= RECEIVERS);
+	}
+	eventually(stats().receivers == RECEIVERS);
+	assert_true(stats().handovers >= 40);
+	for (unsigned i = 0; i < 40; i++)
+		open_gate(i);
+	for (unsigned i = 0; i < 40; i++)
+		expect_answer();
+	/* Spares that nobody needs end. */
+	eventually(stats().threads == RECEIVERS + 1);
+	assert_int_equal(stats().receivers, RECEIVERS);
+	hang_up();
+	end();
+}
+
+static void test_at_the_limit_the_first_to_finish_receives(void **state)
+{
+	begin(4);
+	for (unsigned i = 0; i < 4; i++)
+		ask(DO_WAIT, (unsigned char)i);
+	eventually(atomic_load(&t.in_process) == 4);
+	eventually(stats().receivers == 0);
+	assert_int_equal(stats().threads, 4);
+	assert_true(stats().short_of_threads > 0);
+	ask(DO_ANSWER, 60);
+	open_gate(2);
+	assert_int_equal(expect_answer(), 2);
+	assert_int_equal(expect_answer(), 60);
+	for (unsigned i = 0; i < 4; i++)
+		open_gate(i);
+	for (unsigned i = 0; i < 3; i++)
+		expect_answer();
+	eventually(stats().receivers == RECEIVERS);
+	hang_up();
+	end();
+}
+
+static void test_a_thread_waits_twice_in_one_request(void **state)
+{
+	begin(8);
+	for (unsigned round = 0; round < 200; round++) {
+		unsigned nr = round % 8;
+
+		atomic_store(&t.gate[nr], false);
+		ask(DO_WAIT, (unsigned char)nr);
+		open_gate(nr);
+		assert_int_equal(expect_answer(), nr);
+	}
+	eventually(stats().receivers == RECEIVERS);
+	hang_up();
+	end();
+}
+
+static void test_quiesce_waits_for_the_others_then_rejects(void **state)
+{
+	begin(64);
+	ask(DO_WAIT, 1);
+	eventually(atomic_load(&t.in_process) == 1);
+	ask(DO_QUIESCE, 2);
+	eventually(atomic_load(&t.in_process) == 2);
+	usleep(20000);
+	assert_int_equal(atomic_load(&t.quiesced), 0);
+	ask(DO_ANSWER, 3);
+	assert_int_equal(expect_answer(), 3);
+	assert_int_equal(atomic_load(&t.rejected), 1);
+	open_gate(1);
+	assert_int_equal(expect_answer(), 1);
+	assert_int_equal(expect_answer(), 2);
+	assert_int_equal(atomic_load(&t.quiesced), 1);
+	hang_up();
+	end();
+}
+
+static void test_stop_ends_readers_and_waits_for_requests(void **state)
+{
+	begin(64);
+	ask(DO_WAIT, 1);
+	eventually(atomic_load(&t.in_process) == 1);
+	open_gate(1);
+	loop_stop(t.loop);
+	assert_int_equal(stats().threads, 0);
+	assert_int_equal(atomic_load(&t.in_process), 0);
+	wait_for_end();
+	end();
+}
+
+static void test_reply_buffers_grow_and_are_aligned(void **state)
+{
+	begin(64);
+	for (unsigned i = 0; i < 8; i++) {
+		ask(DO_BUFFER, 5);
+		assert_int_equal(expect_answer(), 5);
+	}
+	assert_false(t.misaligned);
+	hang_up();
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_requests_that_do_not_wait_need_no_hand_over),
+		cmocka_unit_test(test_waiting_requests_do_not_stop_the_service),
+		cmocka_unit_test(test_at_the_limit_the_first_to_finish_receives),
+		cmocka_unit_test(test_a_thread_waits_twice_in_one_request),
+		cmocka_unit_test(test_quiesce_waits_for_the_others_then_rejects),
+		cmocka_unit_test(test_stop_ends_readers_and_waits_for_requests),
+		cmocka_unit_test(test_reply_buffers_grow_and_are_aligned),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

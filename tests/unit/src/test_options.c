@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/src/test_options.c - the command line: where things may stand,
+ * what is taken, what is refused and how
+ */
+#include "tests/unit/unit.h"
+
+#include "src/options.h"
+
+static struct options o;
+static char why[256];
+
+static int free_options(void **state)
+{
+	options_free(&o);
+	return 0;
+}
+
+/* Words separated by blanks, the first being argv[0]. */
+static int parse(const char *line)
+{
+	char *argv[32], *save, *copy = strdup(line);
+	int argc = 0, err;
+
+	options_free(&o);
+	why[0] = '\0';
+	assert_non_null(copy);
+	for (char *w = strtok_r(copy, " ", &save); w;
+	     w = strtok_r(NULL, " ", &save))
+		argv[argc++] = w;
+	argv[argc] = NULL;
+	err = options_parse(&o, argc, argv, why, sizeof(why));
+	free(copy);
+	return err;
+}
+
+static void accept(const char *line)
+{
+	int err = parse(line);
+
+	if (err)
+		fail_msg("'%s' refused: %s", line, why);
+}
+
+static void refuse(const char *line, const char *reason)
+{
+	int err = parse(line);
+
+	if (err != EXIT_CODE_USAGE || !strstr(why, reason))
+		fail_msg("'%s': %d, '%s', not '%s'", line, err, why, reason);
+}
+
+static void test_defaults(void **state)
+{
+	accept("sluice dev mnt");
+	assert_string_equal(o.device, "dev");
+	assert_string_equal(o.mountpoint, "mnt");
+	assert_false(o.sl.readonly);
+	assert_false(o.sl.noload);
+	assert_false(o.foreground);
+	assert_false(o.debug);
+	assert_int_equal(o.sl.atime, SL_ATIME_RELATIME);
+	assert_int_equal(o.sl.errors, SL_ERRORS_DEFAULT);
+	assert_int_equal(o.sl.commit_ms, 0);
+	assert_int_equal(o.suid, OPT_UNSET);
+	assert_int_equal(o.dev, OPT_UNSET);
+	assert_int_equal(o.allow_other, OPT_UNSET);
+	assert_null(o.fsname);
+}
+
+static void test_options_stand_anywhere(void **state)
+{
+	static const char *const lines[] = {
+		"sluice -f -o ro,commit=7 dev mnt",
+		"sluice dev -f mnt -o ro,commit=7",
+		"sluice dev mnt -oro -ocommit=7 -f",
+		"sluice dev mnt -fo ro,commit=7",
+		"sluice --options ro dev --foreground --options=commit=7 mnt",
+		"sluice -f -o ro -o commit=7 -- dev mnt",
+		"sluice -fr dev mnt -o ,commit=7,",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+		accept(lines[i]);
+		assert_string_equal(o.device, "dev");
+		assert_string_equal(o.mountpoint, "mnt");
+		assert_true(o.foreground);
+		assert_true(o.sl.readonly);
+		assert_int_equal(o.sl.commit_ms, 7000);
+	}
+}
+
+static void test_operands_behind_dashes(void **state)
+{
+	accept("sluice -- -dev -o");
+	assert_string_equal(o.device, "-dev");
+	assert_string_equal(o.mountpoint, "-o");
+}
+
+static void test_last_of_contradicting_options_counts(void **state)
+{
+	accept("sluice dev mnt -o ro,nosuid,noatime,sync -o rw,suid,strictatime,async");
+	assert_false(o.sl.readonly);
+	assert_false(o.sl.sync);
+	assert_int_equal(o.suid, OPT_YES);
+	assert_int_equal(o.sl.atime, SL_ATIME_STRICT);
+}
+
+static void test_values(void **state)
+{
+	accept("sluice dev mnt -o errors=panic,offset=1048576,cache=64M,sb=8193,"
+	       "dirty_bytes=1g,dirty_background_bytes=512K,dirty_expire=3,"
+	       "noatime,nodiratime,sync,dirsync,debug,ro,norecovery");
+	assert_int_equal(o.sl.errors, SL_ERRORS_PANIC);
+	assert_int_equal(o.offset, 1048576);
+	assert_int_equal(o.sl.cache_bytes, 64 << 20);
+	assert_int_equal(o.sl.sb_block, 8193);
+	assert_int_equal(o.sl.dirty_bytes, 1 << 30);
+	assert_int_equal(o.sl.dirty_background_bytes, 512 << 10);
+	assert_int_equal(o.sl.dirty_expire_ms, 3000);
+	assert_int_equal(o.sl.atime, SL_ATIME_NOATIME);
+	assert_true(o.sl.nodiratime);
+	assert_true(o.sl.sync);
+	assert_true(o.sl.dirsync);
+	assert_true(o.sl.noload);
+	assert_true(o.debug);
+	accept("sluice dev mnt -o errors=continue");
+	assert_int_equal(o.sl.errors, SL_ERRORS_CONTINUE);
+	accept("sluice dev mnt -o errors=remount-ro");
+	assert_int_equal(o.sl.errors, SL_ERRORS_RO);
+}
+
+static void test_bad_values_are_named(void **state)
+{
+	refuse("sluice dev mnt -o commit=5s", "commit");
+	refuse("sluice dev mnt -o commit=-1", "commit");
+	refuse("sluice dev mnt -o commit=", "commit");
+	refuse("sluice dev mnt -o commit", "'commit' needs a value");
+	refuse("sluice dev mnt -o commit=86401", "commit");
+	refuse("sluice dev mnt -o cache=64X", "cache");
+	refuse("sluice dev mnt -o cache=64MM", "cache");
+	refuse("sluice dev mnt -o cache=0", "cache");
+	refuse("sluice dev mnt -o cache=99999999999999999999", "cache");
+	refuse("sluice dev mnt -o offset=99999999T", "offset");
+	refuse("sluice dev mnt -o offset=0x10", "offset");
+	refuse("sluice dev mnt -o sb=1K", "sb");
+	refuse("sluice dev mnt -o errors=ignore", "errors");
+	refuse("sluice dev mnt -o ro=1", "'ro' takes no value");
+	refuse("sluice dev mnt -o fsname=", "fsname");
+}
+
+static void test_values_that_do_not_fit_each_other(void **state)
+{
+	refuse("sluice dev mnt -o norecovery", "add 'ro'");
+	refuse("sluice dev mnt -o dirty_bytes=1M,dirty_background_bytes=2M",
+	       "dirty_background_bytes");
+}
+
+static void test_unknown_options_are_refused_by_name(void **state)
+{
+	refuse("sluice dev mnt -o data=journal", "Unknown parameter 'data'");
+	refuse("sluice dev mnt -o ro,usrquota", "Unknown parameter 'usrquota'");
+	refuse("sluice dev mnt -o xattr", "Unknown parameter 'xattr'");
+	refuse("sluice dev mnt -o remount,ro", "mount -i");
+	refuse("sluice dev mnt -q", "-q");
+	refuse("sluice dev mnt --quick", "--quick");
+}
+
+static void test_sloppy_ignores_unknown_mount_options(void **state)
+{
+	accept("sluice -s dev mnt -o data=journal,ro");
+	assert_true(o.sl.readonly);
+	accept("sluice dev mnt -o data=journal,ro -nvs");
+	assert_true(o.sl.readonly);
+	assert_true(o.verbose);
+	/* but not bad values, nor letters */
+	refuse("sluice -s dev mnt -o commit=x", "commit");
+	refuse("sluice -s dev mnt -q", "-q");
+}
+
+static void test_options_of_fstab_are_ignored(void **state)
+{
+	accept("sluice dev mnt -o defaults,noauto,auto,user,user=joe,users,owner,"
+	       "group,nouser,nofail,_netdev,_rnetdev,comment=a,x-systemd.automount,"
+	       "x-systemd.idle-timeout=1min,X-mount.mkdir,default_permissions,"
+	       "subtype=sluice");
+	assert_int_equal(o.suid, OPT_UNSET);
+}
+
+static void test_generic_options(void **state)
+{
+	accept("sluice dev mnt -o nosuid,nodev,noexec,allow_other,fsname=x");
+	assert_int_equal(o.suid, OPT_NO);
+	assert_int_equal(o.dev, OPT_NO);
+	assert_int_equal(o.exec, OPT_NO);
+	assert_int_equal(o.allow_other, OPT_YES);
+	assert_string_equal(o.fsname, "x");
+}
+
+static void test_comma_in_a_value_is_escaped(void **state)
+{
+	accept("sluice dev mnt -o fsname=a\\,b\\\\c,ro");
+	assert_string_equal(o.fsname, "a,b\\c");
+	assert_true(o.sl.readonly);
+}
+
+static void test_wrong_number_of_arguments(void **state)
+{
+	refuse("sluice", "no device");
+	refuse("sluice dev", "no mount point");
+	refuse("sluice dev mnt more", "too many arguments: 'more'");
+	refuse("sluice dev mnt -o", "'-o' needs an argument");
+}
+
+static void test_help_and_version_need_no_arguments(void **state)
+{
+	accept("sluice -h");
+	assert_true(o.help);
+	accept("sluice --version");
+	assert_true(o.version);
+	accept("sluice -V dev");
+	assert_true(o.version);
+}
+
+static void test_debug_implies_foreground(void **state)
+{
+	accept("sluice -d dev mnt");
+	assert_true(o.debug);
+	assert_true(o.trace);
+	assert_true(o.foreground);
+	accept("sluice -o debug dev mnt");
+	assert_true(o.debug);
+	assert_false(o.trace);
+	assert_false(o.foreground);
+}
+
+static void test_helper_of_mount(void **state)
+{
+	accept("/sbin/mount.fuse.sluice dev mnt -sfnv -t fuse.sluice -o rw,noauto");
+	assert_true(o.fake);
+	assert_false(o.foreground);
+	assert_true(o.verbose);
+	/* elsewhere -f is the foreground */
+	accept("/usr/bin/sluice dev mnt -f");
+	assert_false(o.fake);
+	assert_true(o.foreground);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_options_stand_anywhere),
+		cmocka_unit_test(test_operands_behind_dashes),
+		cmocka_unit_test(test_last_of_contradicting_options_counts),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_bad_values_are_named),
+		cmocka_unit_test(test_values_that_do_not_fit_each_other),
+		cmocka_unit_test(test_unknown_options_are_refused_by_name),
+		cmocka_unit_test(test_sloppy_ignores_unknown_mount_options),
+		cmocka_unit_test(test_options_of_fstab_are_ignored),
+		cmocka_unit_test(test_generic_options),
+		cmocka_unit_test(test_comma_in_a_value_is_escaped),
+		cmocka_unit_test(test_wrong_number_of_arguments),
+		cmocka_unit_test(test_help_and_version_need_no_arguments),
+		cmocka_unit_test(test_debug_implies_foreground),
+		cmocka_unit_test(test_helper_of_mount),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, free_options);
+}
