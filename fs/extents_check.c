@@ -99,6 +99,8 @@ static int extent_block_verify(struct super_block *sb, const struct buffer *b,
 	const struct ext4_extent_header *eh = data;
 	u32 max = ext_block_max(sb);
 
+	if (ext_block_claimed(b, &ext4_extent_block_type, seed))
+		return -EFSCORRUPTED;
 	if (header_fault(eh, max - EXT_MAX_SLOP, max))
 		return -EFSCORRUPTED;
 	if (sbi->has_csum && le32_to_cpu(*node_tail(eh)) != node_csum(eh, seed))

@@ -164,6 +164,20 @@ static inline u32 ext_block_max(const struct super_block *sb)
 	return (sb->s_blocksize - (u32)sizeof(struct ext4_extent_header)) / EXT_ENTRY_BYTES;
 }
 
+/*
+ * Of a block to be verified: is it in the cache as somebody else's? Content is
+ * protected by its one owner's lock; a block that a hostile image gives to two
+ * must not come to be changed under both. (No sound volume leads here: a block
+ * that changes hands is detached when freed, and replaced when taken.)
+ */
+static inline bool ext_block_claimed(const struct buffer *b,
+				     const struct buffer_type *type, u32 seed)
+{
+	const struct buffer_type *had = atomic_load(&b->b_type);
+
+	return had && (had != type || atomic_load(&b->b_seed) != seed);
+}
+
 /* ---- extents_check.c ---- */
 extern const struct buffer_type ext4_extent_block_type;
 /*

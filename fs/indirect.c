@@ -33,12 +33,16 @@ static u32 per_block(const struct super_block *sb)
 	return sb->s_blocksize / (u32)sizeof(le32);
 }
 
+static const struct buffer_type indirect_block_type;
+
 static int indirect_verify(struct super_block *sb, const struct buffer *b,
 			   const void *data, u32 seed)
 {
 	const struct ext4_sb *sbi = EXT4_SB(sb);
 	const le32 *e = data;
 
+	if (ext_block_claimed(b, &indirect_block_type, seed))
+		return -EFSCORRUPTED;
 	for (u32 i = 0; i < per_block(sb); i++) {
 		u32 blk = le32_to_cpu(e[i]);
 
@@ -78,8 +82,9 @@ static le32 *ind_slots(struct ext4_inode *ei)
 
 static int ind_bread(struct ext4_inode *ei, pblk_t blk, struct buffer **out)
 {
-	/* What is checked does not depend on the inode: seed 0. */
-	return ext4_bread(ext4_sb_of(ei), blk, ei->vfs.i_ino, &indirect_block_type, 0, out);
+	/* Nothing is summed up; the seed tells the owner. */
+	return ext4_bread(ext4_sb_of(ei), blk, ei->vfs.i_ino, &indirect_block_type,
+			  ei->i_csum_seed, out);
 }
 
 /* i_block is not checked by verify(). */

@@ -1063,6 +1063,21 @@ static void test_index_loop_ends(void **state)
 	fake_close();
 }
 
+static void test_block_of_two_inodes_is_refused(void **state)
+{
+	struct ext4_map map = { .lblk = 1, .len = 1 };
+
+	begin(1024, 40000, false); /* no checksum that would tell */
+	fragments(1, 200);
+	fake_commit();
+	fake.ei.i_csum_seed++; /* another inode with the same root */
+	assert_int_equal(ext4_map_blocks(&fake.ei, &map), -EFSCORRUPTED);
+	fake.ei.i_csum_seed--;
+	assert_int_equal(ext4_map_blocks(&fake.ei, &map), 0);
+	fake.nr_errors = 0;
+	end();
+}
+
 static void test_index_bound_of_the_ancestor_holds(void **state)
 {
 	u8 *node, *leaf;
@@ -1193,6 +1208,7 @@ int main(void)
 		cmocka_unit_test(test_forget_revokes_data),
 		cmocka_unit_test(test_hostile_blocks),
 		cmocka_unit_test(test_index_loop_ends),
+		cmocka_unit_test(test_block_of_two_inodes_is_refused),
 		cmocka_unit_test(test_index_bound_of_the_ancestor_holds),
 		cmocka_unit_test(test_roots),
 		cmocka_unit_test(test_random_1k),
