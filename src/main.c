@@ -11,6 +11,7 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,11 +32,26 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
+static pthread_t main_thread;
+
+/*
+ * liburcu's own thread has SIGUSR1 unblocked (another of its flavours uses
+ * it), so the kernel may give it ours.
+ */
+static void pass_to_main(int sig)
+{
+	pthread_kill(main_thread, sig);
+}
+
 /* Signals wait in a descriptor; the threads to come inherit the mask. */
 static int open_signals(void)
 {
+	struct sigaction pass = { .sa_handler = pass_to_main,
+				  .sa_flags = SA_RESTART };
 	sigset_t set;
 
+	main_thread = pthread_self();
+	sigaction(SIGUSR1, &pass, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
