@@ -356,16 +356,32 @@ static int write_commit_block(struct journal *j, u32 at, u32 seq)
 			  BIO_FUA | BIO_META);
 }
 
+/*
+ * Zeroes the place of the first transaction's commit block. An older log may
+ * have one there, with the very number this one will have. (For later ones
+ * recovery can tell by the commit time.)
+ */
+static int write_gap(struct log_writer *w)
+{
+	int err = log_writer_room(w, 1);
+
+	if (!err)
+		memset(log_writer_take(w), 0, w->j->blocksize);
+	return err;
+}
+
 /* Steps 2 to 5. */
 static int write_transaction(struct journal *j, struct transaction *t)
 {
 	const struct jbd2_superblock *jsb = j->sb_buf;
+	bool first = !be32_to_cpu(jsb->s_start);
 	struct log_writer w;
+	u32 commit_at;
 	int err, err2;
 
 	t->log_start = j->head;
 	t->log_seq = j->next_seq;
-	if (!be32_to_cpu(jsb->s_start)) {
+	if (first) {
 		err = journal_write_tail(j, t->log_start, t->log_seq);
 		if (err)
 			return err;
@@ -374,6 +390,9 @@ static int write_transaction(struct journal *j, struct transaction *t)
 	err = write_revokes(&w, t);
 	if (!err)
 		err = write_images(&w, t);
+	commit_at = w.next;
+	if (!err && first)
+		err = write_gap(&w);
 	err2 = log_writer_finish(&w);
 	err = err ?: err2;
 	if (!err)
@@ -383,12 +402,12 @@ static int write_transaction(struct journal *j, struct transaction *t)
 	/* A change that went wrong aborts while its handle is open. */
 	if (journal_aborted(j))
 		return -EROFS;
-	err = write_commit_block(j, w.next, t->log_seq);
+	err = write_commit_block(j, commit_at, t->log_seq);
 	if (err)
 		return err;
 	j->next_seq++;
 	spin_lock(&j->j_lock);
-	j->head = ring_add(j, w.next, 1);
+	j->head = ring_add(j, commit_at, 1);
 	assert(ring_dist(j, t->log_start, j->head) <= j->commit_need);
 	spin_unlock(&j->j_lock);
 	return 0;

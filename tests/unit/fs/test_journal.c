@@ -280,8 +280,9 @@ static void test_commit_order(void **state)
 		if (r->kind == FAKE_WRITE) {
 			assert_in_range(state_nr, 1, 2);
 			state_nr = 2;
-			/* The descriptor and the image in one, escaped. */
-			assert_int_equal(r->len, 2 * t->c.bs);
+			/* The descriptor, the image, escaped, and a zeroed
+			 * place for the commit block in one. */
+			assert_int_equal(r->len, 3 * t->c.bs);
 			assert_int_equal(be32_to_cpu(hdr.h_blocktype), JBD2_DESCRIPTOR);
 			assert_memory_equal(r->data + t->c.bs, "\0\0\0\0", 4);
 		} else if (be32_to_cpu(hdr.h_blocktype) == JBD2_SB_V2) {
@@ -449,6 +450,47 @@ static void test_frozen_copy(void **state)
 	assert_int_equal(journal_shutdown(t->j), 0);
 	for (u32 i = 1; i <= n; i++)
 		assert_true(jt_is(place(t, i), t->c.bs, i, 401, true));
+	jt_end(t);
+}
+
+struct waiter {
+	struct jt *t;
+	jtid_t tid;
+	bool flushed;
+	int err;
+};
+
+static void *wait_for_commit(void *arg)
+{
+	struct waiter *w = arg;
+
+	thread_register();
+	w->err = journal_commit_wait(w->t->j, w->tid, &w->flushed);
+	thread_unregister();
+	return NULL;
+}
+
+/* Who joins a commit whose flush has begun must flush his data himself. */
+static void test_join_after_flush(void **state)
+{
+	struct jt *t = jt_start(&small);
+	struct waiter w = { .t = t, .flushed = true, .err = 1 };
+	pthread_t th;
+
+	t->fd->on_flush = gate_pass;
+	t->fd->priv = &the_gate;
+	w.tid = set_version(t, 1, 1);
+	gate_close(&the_gate);
+	journal_commit_start(t->j, w.tid);
+	gate_await(&the_gate);
+	pthread_create(&th, NULL, wait_for_commit, &w);
+	while (!atomic_load(&journal_stats(t->j)->fsync_joins))
+		usleep(50);
+	gate_open(&the_gate);
+	pthread_join(th, NULL);
+	assert_int_equal(w.err, 0);
+	assert_false(w.flushed);
+	assert_int_equal(journal_shutdown(t->j), 0);
 	jt_end(t);
 }
 
@@ -1341,6 +1383,7 @@ int main(void)
 		cmocka_unit_test(test_commit_order),
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_commit_overlap),
+		cmocka_unit_test(test_join_after_flush),
 		cmocka_unit_test(test_frozen_copy),
 		cmocka_unit_test(test_access_only),
 		cmocka_unit_test(test_forget_set_aside),
