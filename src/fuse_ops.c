@@ -46,15 +46,27 @@ void reply_status(fuse_req_t req, int err)
 
 /* ---- entries ---- */
 
+/*
+ * A WRITE clears suid and sgid here, and the kernel then asks for size and
+ * times again, but not for the mode: it would go on to run a program as its
+ * owner that another user has just changed. So such modes are not kept.
+ */
+static double attr_timeout(const struct stat *st)
+{
+	if (S_ISREG(st->st_mode) && (st->st_mode & (S_ISUID | S_ISGID)))
+		return 0;
+	return FOREVER;
+}
+
 void entry_fill(struct fuse_entry_param *e, struct inode *inode)
 {
 	*e = (struct fuse_entry_param){
 		.ino = ino_to_node(sl_ino(inode)),
 		.generation = sl_generation(inode),
-		.attr_timeout = FOREVER,
 		.entry_timeout = FOREVER,
 	};
 	sl_getattr(inode, &e->attr);
+	e->attr_timeout = attr_timeout(&e->attr);
 	/* The kernel neither counts nor forgets the root. */
 	if (e->ino != FUSE_ROOT_ID)
 		sl_lookup_inc(inode);
@@ -111,7 +123,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 	}
 	sl_getattr(inode, &st);
 	sl_iput(inode);
-	fuse_reply_attr(req, &st, FOREVER);
+	fuse_reply_attr(req, &st, attr_timeout(&st));
 }
 
 static u32 setattr_mask(int to_set)
@@ -161,7 +173,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
 	if (err)
 		reply_status(req, err);
 	else
-		fuse_reply_attr(req, &after, FOREVER);
+		fuse_reply_attr(req, &after, attr_timeout(&after));
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t node)
