@@ -457,7 +457,7 @@ void ext4_on_journal_abort(struct ext4_sb *sbi, int error);
 /* One credit is enough: the inode's table block. */
 #define EXT4_INODE_CREDITS 1u
 /* Writes the inode in memory into its table buffer, inside h. Any time in a handle;
- * takes b_lock. Updates i_sync_tid. datasync: size or mapping changed. */
+ * takes i_data_sem (shared) and b_lock. Updates i_sync_tid. datasync: size or mapping changed. */
 int __must_check ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei);
 int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei);
 /* i_blocks += delta file-system blocks (i_lock inside). */

@@ -526,7 +526,8 @@ static size_t write_locked(struct write_ctx *w, int *err)
 	return total;
 }
 
-static void lock_for(struct write_ctx *w)
+/* The mode is in w: beyond what clang can follow. */
+static NO_THREAD_SAFETY void lock_for(struct write_ctx *w)
 {
 	struct inode *inode = &w->ei->vfs;
 
@@ -548,7 +549,7 @@ static void lock_for(struct write_ctx *w)
 	}
 }
 
-static void unlock_after(struct write_ctx *w)
+static NO_THREAD_SAFETY void unlock_after(struct write_ctx *w)
 {
 	if (w->exclusive)
 		rwsem_up_write(&w->ei->vfs.i_rwsem);

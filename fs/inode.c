@@ -362,7 +362,7 @@ static void store_blocks(struct ext4_sb *sbi, struct inode *inode,
 	di->i_blocks_lo = cpu_to_le32((u32)n);
 }
 
-/* b_lock held: the inode as it is in memory now, into its slot. */
+/* i_data_sem (shared) and b_lock held: the inode as it is now, into its slot. */
 static void store_inode(struct ext4_inode *ei, u8 *raw)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
@@ -451,11 +451,13 @@ static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
 	 * again, so that nothing is lost in between. */
 	if (atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE)
 		inode_clear_dirty(&ei->vfs, I_DIRTY_INODE);
+	rwsem_down_read(&ei->i_data_sem);
 	mutex_lock(&b->b_lock);
 	if (fresh)
 		memset(b->b_data + offset, 0, ext4_sb_of(ei)->inode_size);
 	store_inode(ei, b->b_data + offset);
 	mutex_unlock(&b->b_lock);
+	rwsem_up_read(&ei->i_data_sem);
 	handle_dirty(h, b);
 	buffer_put(b);
 	atomic_store(&ei->i_sync_tid, handle_tid(h));

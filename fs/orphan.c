@@ -17,8 +17,8 @@
  * says in the file. What goes for good takes itself off in the last
  * transaction of its deletion.
  *
- * Locks:   list lock (RANK_XATTR, as ext4_mark_inode_dirty() takes b_lock)
- *          -> b_lock; list lock -> s_lock; slot lock, a leaf
+ * Locks:   list lock (RANK_ORPHAN) -> what ext4_mark_inode_dirty() takes:
+ *          i_data_sem, b_lock; list lock -> s_lock; slot lock, a leaf
  * Alive:   an inode on the list is in memory: whoever drops one that was not
  *          deleted calls ext4_orphan_forget() first
  * Source:  ext4-format brief 9; Documentation/filesystems/ext4/orphan.rst
@@ -168,7 +168,7 @@ int ext4_orphan_load(struct ext4_sb *sbi)
 
 	if (!oi)
 		return -ENOMEM;
-	mutex_init(&oi->lock, RANK_XATTR);
+	mutex_init(&oi->lock, RANK_ORPHAN);
 	CDS_INIT_LIST_HEAD(&oi->list);
 	sbi->orphan = oi;
 	if (!ext4_has_compat(sbi, ORPHAN_FILE) || !sbi->orphan_file_ino)

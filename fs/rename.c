@@ -74,7 +74,7 @@ static int is_ancestor(struct inode *above, struct inode *dir, bool *result)
 }
 
 /* Locks two directories (or one) exclusively. */
-static int lock_dirs(struct inode *a, struct inode *b)
+static NO_THREAD_SAFETY int lock_dirs(struct inode *a, struct inode *b)
 {
 	bool a_above, b_above;
 	int err;
@@ -99,14 +99,14 @@ static int lock_dirs(struct inode *a, struct inode *b)
 	return 0;
 }
 
-static void unlock_dirs(struct inode *a, struct inode *b)
+static NO_THREAD_SAFETY void unlock_dirs(struct inode *a, struct inode *b)
 {
 	rwsem_up_write(&a->i_rwsem);
 	if (a != b)
 		rwsem_up_write(&b->i_rwsem);
 }
 
-static void lock_inodes(struct inode *a, struct inode *b)
+static NO_THREAD_SAFETY void lock_inodes(struct inode *a, struct inode *b)
 {
 	if (a && b) {
 		bool da = S_ISDIR(a->i_mode), db = S_ISDIR(b->i_mode);
@@ -124,7 +124,7 @@ static void lock_inodes(struct inode *a, struct inode *b)
 		rwsem_down_write(&b->i_rwsem);
 }
 
-static void unlock_inodes(struct inode *a, struct inode *b)
+static NO_THREAD_SAFETY void unlock_inodes(struct inode *a, struct inode *b)
 {
 	if (a)
 		rwsem_up_write(&a->i_rwsem);
@@ -355,7 +355,7 @@ static void put_sides(struct side *from, struct side *to)
 	from->inode = to->inode = NULL;
 }
 
-static int rename_once(struct side *from, struct side *to, u32 flags)
+static NO_THREAD_SAFETY int rename_once(struct side *from, struct side *to, u32 flags)
 {
 	struct ext4_sb *sbi = EXT4_SB(from->dir->i_sb);
 	bool cross = from->dir != to->dir;

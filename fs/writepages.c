@@ -40,7 +40,7 @@ struct data_io {
 	u64 size; /* i_size when submitted */
 };
 
-static int convert(struct data_io *d, u64 disksize)
+static int convert_once(struct data_io *d, u64 disksize)
 {
 	struct ext4_inode *ei = d->ei;
 	struct ext4_sb *sbi = ext4_sb_of(ei);
@@ -63,6 +63,16 @@ static int convert(struct data_io *d, u64 disksize)
 	}
 	err2 = handle_stop(h);
 	return err ? err : err2;
+}
+
+static int convert(struct data_io *d, u64 disksize)
+{
+	int tries = 0, err;
+
+	do {
+		err = convert_once(d, disksize);
+	} while (ext4_should_retry(ext4_sb_of(d->ei), err, &tries));
+	return err == -EAGAIN ? -ENOSPC : err;
 }
 
 /* End-io worker: may sleep. */

@@ -55,6 +55,7 @@ static const char *const rank_names[RANK_NR] = {
 	[RANK_WRITEBACK] = "writeback",
 	[RANK_IO] = "io",
 	[RANK_HANDLE] = "handle",
+	[RANK_ORPHAN] = "orphan",
 	[RANK_I_DATA] = "i_data",
 	[RANK_XATTR] = "xattr",
 	[RANK_BUFFER] = "buffer",

@@ -31,10 +31,11 @@ enum lock_rank {
 	RANK_WRITEBACK,  /* inode: one write-out pass at a time */
 	RANK_IO,         /* pseudo: a folio or buffer locked for I/O */
 	RANK_HANDLE,     /* pseudo: an open journal handle */
+	RANK_ORPHAN,     /* ext4 orphan list, in memory and on disk */
 	RANK_I_DATA,     /* inode: extent tree (i_data_sem) */
 	RANK_XATTR,      /* inode: extended attributes */
 	RANK_BUFFER,     /* buffer: content; two may nest, lower block first */
-	RANK_SB_FIELDS,  /* ext4 superblock fields, orphan list */
+	RANK_SB_FIELDS,  /* ext4 superblock fields */
 	RANK_I_MMAP,     /* mapping: windows */
 	RANK_LEAF,       /* mapping: leaf; two may nest, ascending */
 	RANK_GROUP,      /* block group: bitmaps and descriptor */
