@@ -136,7 +136,8 @@ static bool jt_replay_ok(void *priv, pblk_t blk)
 {
 	struct jt *t = priv;
 
-	return blk < t->c.vol;
+	/* The journal itself is kept out by journal_recover(). */
+	return blk < t->c.vol + t->c.jlen;
 }
 
 static void jt_replay_fixup(void *priv, pblk_t blk, void *data)
