@@ -64,5 +64,8 @@ ssize_t sl_readlink(struct inode *inode, char *buf, size_t size)
 		return err;
 	buf[len] = '\0';
 	len = strnlen(buf, len);
-	return len ? (ssize_t)len : -EFSCORRUPTED;
+	if (!len && size > 1)
+		return ext4_error(ext4_sb_of(ei), inode->i_ino, 0, -EFSCORRUPTED,
+				  "symlink with an empty target");
+	return (ssize_t)len;
 }
