@@ -174,6 +174,9 @@ int ext4_orphan_load(struct ext4_sb *sbi)
 	if (!ext4_has_compat(sbi, ORPHAN_FILE) || !sbi->orphan_file_ino)
 		return 0;
 	error = icache_get(&sbi->s, sbi->orphan_file_ino, &inode);
+	if (error == -ESTALE)
+		error = ext4_error(sbi, sbi->orphan_file_ino, 0, -EFSCORRUPTED,
+				   "orphan file is not an inode in use");
 	if (!error) {
 		error = load_file(sbi, EXT4_I(inode));
 		inode_put(inode);
