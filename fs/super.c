@@ -424,13 +424,15 @@ static int read_journal_inode(struct ext4_sb *sbi, struct inode **out)
 	memset(&gd, 0, sizeof(gd));
 	memcpy(&gd, buf + (size_t)(g % sbi->desc_per_block) * sbi->desc_size,
 	       min_of(sbi->desc_size, (u32)sizeof(gd)));
-	blk = ext4_gd_inode_table(sbi, &gd) + index / sbi->inodes_per_block;
+	blk = ext4_gd_inode_table(sbi, &gd);
 	err = -EFSCORRUPTED;
-	if (blk >= sbi->blocks_count) {
-		log_err("%s: inode table of group %u is outside the volume",
-			sbi->s.s_id, g);
+	if (blk <= sbi->first_data_block || blk >= sbi->blocks_count ||
+	    sbi->itable_blocks > sbi->blocks_count - blk) {
+		log_err("%s: group descriptor %u is damaged: inode table at block %llu",
+			sbi->s.s_id, g, (unsigned long long)blk);
 		goto out;
 	}
+	blk += index / sbi->inodes_per_block;
 	err = bdev_read(sbi->bdev, blk * bs, buf, bs);
 	if (err)
 		goto out;
@@ -442,7 +444,8 @@ static int read_journal_inode(struct ext4_sb *sbi, struct inode **out)
 	err = ext4_load_inode_raw(EXT4_I(inode),
 				  buf + (index % sbi->inodes_per_block) *
 						sbi->inode_size);
-	if (!err && !S_ISREG(inode->i_mode))
+	/* -ESTALE, too: it must be in use. */
+	if (err == -ESTALE || (!err && !S_ISREG(inode->i_mode)))
 		err = -EFSCORRUPTED;
 	if (err) {
 		log_err("%s: journal inode %u is damaged", sbi->s.s_id, ino);
@@ -541,6 +544,7 @@ static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *n
 		if (err) {
 			free(*map);
 			*map = NULL;
+			*nr = 0;
 		}
 	}
 	mapping_destroy(&inode->i_mapping);
@@ -897,6 +901,8 @@ static int check_root(struct ext4_sb *sbi)
 	struct inode *root;
 	int err = icache_get(&sbi->s, EXT4_ROOT_INO, &root);
 
+	if (err == -ESTALE)
+		err = -EFSCORRUPTED; /* not in use */
 	if (err) {
 		log_err("%s: the root directory can't be read: %s", sbi->s.s_id,
 			strerror(-err));
