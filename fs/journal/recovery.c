@@ -427,13 +427,43 @@ static struct rec_image *rec_images(const struct recovery *r)
 	return r->images.at;
 }
 
-/* An image over the log that is being read: only a hostile one does that. */
-static bool in_journal(const struct journal *j, pblk_t blk)
+static int extent_cmp(const void *a, const void *b)
 {
-	for (u32 i = 0; i < j->nr_map; i++)
-		if (blk >= j->map[i].pblk && blk - j->map[i].pblk < j->map[i].len)
-			return true;
-	return false;
+	const struct journal_extent *x = a, *y = b;
+
+	return x->pblk < y->pblk ? -1 : x->pblk > y->pblk;
+}
+
+/* The map by place on the device; the caller frees it. NULL: no memory. */
+static struct journal_extent *journal_place(const struct journal *j)
+{
+	struct journal_extent *place = malloc(j->nr_map * sizeof(*place));
+
+	if (!place)
+		return NULL;
+	memcpy(place, j->map, j->nr_map * sizeof(*place));
+	qsort(place, j->nr_map, sizeof(*place), extent_cmp);
+	return place;
+}
+
+/*
+ * An image over the log that is being read: only a hostile one does that. A
+ * search, as images and extents may both be as many as the log has blocks.
+ */
+static bool in_journal(const struct journal *j, const struct journal_extent *place,
+		       pblk_t blk)
+{
+	u32 lo = 0, hi = j->nr_map;
+
+	while (hi - lo > 1) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (place[mid].pblk <= blk)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return blk >= place[lo].pblk && blk - place[lo].pblk < place[lo].len;
 }
 
 /*
@@ -443,15 +473,18 @@ static bool in_journal(const struct journal *j, pblk_t blk)
 static int choose_images(struct recovery *r, const struct bdev *target)
 {
 	struct journal *j = r->j;
+	struct journal_extent *place = journal_place(j);
 	struct revoke_map later = { 0 };
 	u64 end = target->bd_size / j->blocksize;
 	int err = 0;
 
+	if (!place)
+		return -ENOMEM;
 	for (u32 i = r->nr_images; i-- > 0;) {
 		struct rec_image *im = &rec_images(r)[i];
 		u32 tid;
 
-		if (im->target >= end || in_journal(j, im->target) ||
+		if (im->target >= end || in_journal(j, place, im->target) ||
 		    (j->ops && j->ops->replay_ok && !j->ops->replay_ok(j->priv, im->target))) {
 			log_err("%s: journal: transaction %u has an image for block %llu, which it must not write",
 				j->sb->s_id, im->seq, (unsigned long long)im->target);
@@ -477,6 +510,7 @@ static int choose_images(struct recovery *r, const struct bdev *target)
 	}
 out_release:
 	revoke_map_release(&later);
+	free(place);
 	return err;
 }
 
