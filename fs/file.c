@@ -745,6 +745,12 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 		return -EFBIG;
 	if (!(inode->i_flags & EXT4_EXTENTS_FL))
 		return -EOPNOTSUPP;
+	/* FUSE has no word for it here, as it has for write. */
+	if (cred && cred->uid) {
+		err = kill_suidgid(ei);
+		if (err)
+			return err;
+	}
 	budget_throttle(sbi->s.s_budget);
 	lblk = (lblk_t)(off / bs);
 	end = (lblk_t)DIV_ROUND_UP(off + len, (u64)bs);
