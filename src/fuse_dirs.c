@@ -29,15 +29,16 @@ void op_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 		err = sl_opendir(dir, &file);
 		sl_iput(dir);
 	}
+	if (!err)
+		err = fi_set_file(req, fi, file);
 	if (err) {
 		reply_status(req, err);
 		return;
 	}
-	fi->fh = (uintptr_t)file;
 	fi->cache_readdir = 1;
 	fi->keep_cache = 1;
 	if (fuse_reply_open(req, fi))
-		sl_release(file); /* no RELEASEDIR will come */
+		fi_close(fi); /* no RELEASEDIR will come */
 }
 
 struct fill {

@@ -36,12 +36,14 @@ static u32 open_flags(int flags)
 	return sl;
 }
 
-static void fill_handle(struct fuse_file_info *fi, struct sl_file *file)
+/* -ENOMEM: the file is released. */
+static int set_handle(fuse_req_t req, struct fuse_file_info *fi,
+		      struct sl_file *file)
 {
-	fi->fh = (uintptr_t)file;
 	fi->keep_cache = 1;
 	/* close(2) of what cannot write has no error to be told. */
 	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	return fi_set_file(req, fi, file);
 }
 
 void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
@@ -54,13 +56,14 @@ void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 		err = sl_open(inode, open_flags(fi->flags), &file);
 		sl_iput(inode);
 	}
+	if (!err)
+		err = set_handle(req, fi, file);
 	if (err) {
 		reply_status(req, err);
 		return;
 	}
-	fill_handle(fi, file);
 	if (fuse_reply_open(req, fi))
-		sl_release(file); /* interrupted: no RELEASE will come */
+		fi_close(fi); /* interrupted: no RELEASE will come */
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -82,15 +85,16 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		goto out_reply;
 	/* New and empty: nothing to truncate. */
 	err = sl_open(inode, open_flags(fi->flags & ~O_TRUNC), &file);
+	if (!err)
+		err = set_handle(req, fi, file);
 	if (err) {
 		sl_iput(inode);
 		goto out_reply;
 	}
 	entry_fill(&e, inode);
 	sl_iput(inode);
-	fill_handle(fi, file);
 	if (fuse_reply_create(req, &e, fi)) {
-		sl_release(file);
+		fi_close(fi);
 		entry_undo(sb, &e);
 	}
 	return;
@@ -131,7 +135,7 @@ void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 /* Also of directories. */
 void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
-	sl_release(fi_file(fi));
+	fi_close(fi);
 	reply_status(req, 0);
 }
 

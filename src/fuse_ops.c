@@ -44,6 +44,20 @@ void reply_status(fuse_req_t req, int err)
 	fuse_reply_err(req, -err);
 }
 
+int fi_set_file(fuse_req_t req, struct fuse_file_info *fi, struct sl_file *file)
+{
+	struct handle *h = handle_open(session_handles(fuse_req_userdata(req)),
+				       file);
+
+	fi->fh = (uintptr_t)h;
+	return h ? 0 : -ENOMEM;
+}
+
+void fi_close(struct fuse_file_info *fi)
+{
+	handle_close((struct handle *)(uintptr_t)fi->fh);
+}
+
 /* ---- entries ---- */
 
 /*

@@ -20,6 +20,7 @@
 #include <fuse3/fuse_lowlevel.h>
 
 #include "fs/fs.h"
+#include "src/handles.h"
 
 #define VOLUME_ROOT_INO 2u
 
@@ -53,8 +54,14 @@ void reply_entry(fuse_req_t req, struct inode *inode);
 
 static inline struct sl_file *fi_file(const struct fuse_file_info *fi)
 {
-	return (struct sl_file *)(uintptr_t)fi->fh;
+	return ((struct handle *)(uintptr_t)fi->fh)->file;
 }
+
+/* Makes an open file the kernel's: sets fh. -ENOMEM: the file is released. */
+int __must_check fi_set_file(fuse_req_t req, struct fuse_file_info *fi,
+			     struct sl_file *file);
+/* Ends that, and releases the file. */
+void fi_close(struct fuse_file_info *fi);
 
 /* fuse_names.c */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

@@ -169,12 +169,26 @@ static enum log_level first_level(const struct options *o)
 	return o->foreground || o->verbose ? LOG_LVL_INFO : LOG_LVL_WARN;
 }
 
+/* A caller may have closed 0 to 2: no file of ours shall get these numbers. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
 	char why[512];
-	int code = options_parse(&o, argc, argv, why, sizeof(why));
+	int code;
 
+	fill_standard_descriptors();
+	code = options_parse(&o, argc, argv, why, sizeof(why));
 	log_init("sluice", first_level(&o));
 	if (code) {
 		if (o.device)

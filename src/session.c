@@ -89,11 +89,13 @@ struct session {
 	int signals;		/* [main thread] */
 	dev_t dev;		/* [main thread] st_dev of the mount */
 	bool have_dev;		/* [main thread] */
+	bool cut;		/* [main thread] ended against the clients */
 
 	_Atomic int init_state;	/* [atomic] enum init_state */
 	_Atomic u64 init_unique; /* [atomic] */
 	u32 init_flags;		/* [the thread with INIT] what the kernel can */
 
+	struct handle_table handles;
 	struct mutex volume_lock;
 	struct super_block *sb;	/* [volume_lock to change] */
 	int close_error;	/* [volume_lock] of sl_unmount() */
@@ -105,6 +107,11 @@ static _Thread_local bool kills_suidgid;
 struct super_block *session_sb(struct session *s)
 {
 	return s->sb;
+}
+
+struct handle_table *session_handles(struct session *s)
+{
+	return &s->handles;
 }
 
 bool session_kills_suidgid(void)
@@ -136,13 +143,16 @@ static void signal_event(struct session *s)
 
 /* ---- the volume ---- */
 
-/* Once; later calls return the same. */
+/* Once; later calls return the same. No request runs any more. */
 static int close_volume(struct session *s)
 {
 	int err;
 
 	mutex_lock(&s->volume_lock);
 	if (s->sb) {
+		/* Those of clients that were cut off. */
+		if (handles_close_all(&s->handles))
+			log_warn("%s: there were open files", s->device);
 		s->close_error = sl_unmount(s->sb);
 		s->sb = NULL;
 		if (s->close_error)
@@ -548,6 +558,7 @@ static void session_free(struct session *s)
 	if (s->event >= 0)
 		close(s->event);
 	mutex_destroy(&s->volume_lock);
+	handles_destroy(&s->handles);
 	free(s->source);
 	free(s->device);
 	free(s->mountpoint);
@@ -557,15 +568,18 @@ static void session_free(struct session *s)
 int session_create(const struct options *o, const char *device,
 		   const char *mountpoint, struct session **out)
 {
-	struct session *s = calloc(1, sizeof(*s));
+	struct session *s = aligned_alloc(_Alignof(struct session),
+					  sizeof(*s));
 	int err;
 
 	if (!s) {
 		log_err("out of memory");
 		return EXIT_CODE_SYSTEM;
 	}
+	memset(s, 0, sizeof(*s));
 	s->anchor.fd = -1;
 	s->fd = -1;
+	handles_init(&s->handles);
 	mutex_init(&s->volume_lock, RANK_NONE);
 	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = s->event < 0 ? -errno : set_names(s, device, mountpoint);
@@ -685,13 +699,18 @@ static void learn_dev(struct session *s)
 		set_read_ahead(s);
 }
 
+static bool ends_us(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
+}
+
 /* INIT is answered, or will never be. */
 static int wait_for_init(struct session *s)
 {
 	while (atomic_load(&s->init_state) == INIT_WAITING) {
 		int sig = wait_for_event(s, 0);
 
-		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
+		if (ends_us(sig)) {
 			log_err("%s: interrupted", s->device);
 			return EXIT_CODE_INTERRUPTED;
 		}
@@ -715,13 +734,6 @@ static void undo_mount(struct session *s)
 	}
 	fuse_session_unmount(s->se);
 	s->fd = -1;
-}
-
-static bool was_interrupted(struct session *s)
-{
-	struct pollfd fd = { .fd = s->signals, .events = POLLIN };
-
-	return poll(&fd, 1, 0) > 0;
 }
 
 static int mount_in_kernel(struct session *s)
@@ -753,8 +765,8 @@ int session_mount(struct session *s, int signals)
 	int err;
 
 	s->signals = signals;
-	/* Recovery may have taken long. */
-	if (was_interrupted(s)) {
+	/* Recovery may have taken long: is a signal there by now? */
+	if (ends_us(wait_for_event(s, clock_mono_ns()))) {
 		log_err("%s: interrupted", s->device);
 		return EXIT_CODE_INTERRUPTED;
 	}
@@ -800,7 +812,6 @@ static u64 begin_end(struct session *s, int sig)
 void session_run(struct session *s)
 {
 	u64 deadline = 0;
-	bool cut = false;
 
 	while (!loop_has_ended(s)) {
 		int sig = wait_for_event(s, deadline);
@@ -810,22 +821,43 @@ void session_run(struct session *s)
 		else if (sig && !deadline)
 			deadline = begin_end(s, sig);
 		else if (sig || (deadline && clock_mono_ns() >= deadline)) {
-			cut = !loop_has_ended(s);
+			s->cut = !loop_has_ended(s);
 			loop_stop(s->loop);
 		}
 	}
 	loop_free(s->loop);
 	s->loop = NULL;
-	if (cut)
+	if (s->cut)
 		log_warn("%s: clients were cut off", s->device);
-	else
-		fuse_session_unmount(s->se); /* frees; the mount is gone */
+}
+
+/*
+ * The mount is gone, or was detached. The library would now detach whatever
+ * else is at the mount point, unless its descriptor shows that the connection
+ * has ended; when it is us who end it, a pipe without a reader shows that.
+ */
+static void end_connection(struct session *s)
+{
+	int fds[2];
+
+	if (s->fd < 0)
+		return;
+	if (s->cut) {
+		if (pipe2(fds, O_CLOEXEC) < 0)
+			return; /* fuse_session_destroy() closes it */
+		close(fds[0]);
+		dup3(fds[1], s->fd, O_CLOEXEC);
+		close(fds[1]);
+	}
+	fuse_session_unmount(s->se);
+	s->fd = -1;
 }
 
 int session_close(struct session *s)
 {
 	int err = close_volume(s);
 
+	end_connection(s);
 	fuse_session_destroy(s->se);
 	session_free(s);
 	return err;

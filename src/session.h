@@ -16,6 +16,7 @@
 
 struct bdev;
 struct fuse_conn_info;
+struct handle_table;
 struct options;
 struct session;
 struct super_block;
@@ -39,6 +40,7 @@ int __must_check session_close(struct session *s);
 /* ---- for the operations (fuse_*.c), in a request ---- */
 
 struct super_block *session_sb(struct session *s);
+struct handle_table *session_handles(struct session *s);
 /* Does the present request ask to clear suid and sgid? libfuse 3.14 does not
  * hand on these bits of OPEN, CREATE and WRITE. */
 bool session_kills_suidgid(void);

@@ -429,6 +429,9 @@ static void aio_submit(struct bdev *bd, struct bio **bios, unsigned n)
 	struct aio_dev *d = to_aio(bd);
 
 	assert(!on_io_thread);
+	/* io_submit(2) itself sleeps when the device's queue is full, and on
+	 * an image while its file system allocates or is frozen. */
+	thread_blocks_begin();
 	while (n) {
 		unsigned take = slots_take(d, min_of(n, (unsigned)AIO_BATCH));
 
@@ -436,6 +439,7 @@ static void aio_submit(struct bdev *bd, struct bio **bios, unsigned n)
 		bios += take;
 		n -= take;
 	}
+	thread_blocks_end();
 }
 
 /* ---- the rest of the operations ---- */

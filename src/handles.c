@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/handles.c - what the kernel has open: FUSE's file handles
+ *
+ * A handle stands in the list of the CPU that opened it, so opens on several
+ * CPUs share no lock.
+ *
+ * Locks:   one shard's, unranked and innermost
+ * Alive:   from open to close; the kernel uses no handle after its RELEASE
+ * Threads: any; handles_close_all() when no request runs any more
+ */
+#include "src/handles.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "fs/fs.h"
+#include "lib/thread.h"
+
+void handles_init(struct handle_table *t)
+{
+	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
+		spin_init(&t->shards[i].lock, RANK_NONE);
+		CDS_INIT_LIST_HEAD(&t->shards[i].open);
+	}
+}
+
+void handles_destroy(struct handle_table *t)
+{
+	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
+		assert(cds_list_empty(&t->shards[i].open));
+		spin_destroy(&t->shards[i].lock);
+	}
+}
+
+struct handle *handle_open(struct handle_table *t, struct sl_file *file)
+{
+	struct handle *h = malloc(sizeof(*h));
+
+	if (!h) {
+		sl_release(file);
+		return NULL;
+	}
+	h->file = file;
+	h->shard = &t->shards[thread_cpu() % HANDLE_SHARDS];
+	spin_lock(&h->shard->lock);
+	cds_list_add(&h->node, &h->shard->open);
+	spin_unlock(&h->shard->lock);
+	return h;
+}
+
+void handle_close(struct handle *h)
+{
+	spin_lock(&h->shard->lock);
+	cds_list_del(&h->node);
+	spin_unlock(&h->shard->lock);
+	sl_release(h->file);
+	free(h);
+}
+
+unsigned handles_close_all(struct handle_table *t)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < HANDLE_SHARDS; i++) {
+		struct cds_list_head *open = &t->shards[i].open;
+
+		for (; !cds_list_empty(open); n++)
+			handle_close(cds_list_first_entry(open, struct handle,
+							  node));
+	}
+	return n;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/handles.h - what the kernel has open: FUSE's file handles
+ *
+ * A handle is given to the kernel by its address and comes back with each
+ * request until RELEASE. When the connection is cut (umount -f, a signal
+ * while in use) no RELEASE comes, so the table knows all that are open.
+ *
+ * Locks: those of the table's shards, inside of which nothing is called.
+ */
+#ifndef SLUICE_SRC_HANDLES_H
+#define SLUICE_SRC_HANDLES_H
+
+#include "lib/lock.h"
+#include "lib/types.h"
+#include <urcu/list.h>
+
+struct sl_file;
+
+#define HANDLE_SHARDS 32
+
+struct handle_shard {
+	struct spinlock lock;
+	struct cds_list_head open; /* [lock] */
+} __cacheline_aligned;
+
+struct handle {
+	struct sl_file *file;	    /* [const] owned */
+	struct handle_shard *shard; /* [const] */
+	struct cds_list_head node;  /* [shard's lock] */
+};
+
+struct handle_table {
+	struct handle_shard shards[HANDLE_SHARDS];
+};
+
+void handles_init(struct handle_table *t);
+/* The table is to be empty. */
+void handles_destroy(struct handle_table *t);
+/* Takes the file over; NULL, with the file released: out of memory. */
+struct handle *handle_open(struct handle_table *t, struct sl_file *file);
+/* Releases the file, too. */
+void handle_close(struct handle *h);
+/* All that are open. No other call may be under way. Returns their number. */
+unsigned handles_close_all(struct handle_table *t);
+
+#endif
