@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/src/test_handles.c - file handles: each file is released once,
+ * by its close or by the end of all
+ */
+#include "tests/unit/unit.h"
+
+#include <stdatomic.h>
+
+#include "fs/fs.h"
+#include "lib/thread.h"
+#include "src/handles.h"
+
+#define FILES 1000
+#define THREADS 4
+
+/* A file of ours is a count of its releases. */
+struct sl_file {
+	_Atomic int released;
+};
+
+static struct sl_file files[THREADS][FILES];
+static struct handle_table table;
+
+void sl_release(struct sl_file *f)
+{
+	atomic_fetch_add(&f->released, 1);
+}
+
+static int setup(void **state)
+{
+	memset(files, 0, sizeof(files));
+	handles_init(&table);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	handles_destroy(&table); /* asserts that it is empty */
+	return 0;
+}
+
+static void test_close_releases_the_file(void **state)
+{
+	struct handle *h = handle_open(&table, &files[0][0]);
+
+	assert_non_null(h);
+	assert_ptr_equal(h->file, &files[0][0]);
+	assert_int_equal(files[0][0].released, 0);
+	handle_close(h);
+	assert_int_equal(files[0][0].released, 1);
+	assert_int_equal(handles_close_all(&table), 0);
+}
+
+/* Opens all, closes every other one. */
+static void open_many(void *arg)
+{
+	struct sl_file *mine = arg;
+
+	for (unsigned i = 0; i < FILES; i++) {
+		struct handle *h = handle_open(&table, &mine[i]);
+
+		if (i % 2)
+			handle_close(h);
+	}
+}
+
+static void test_close_all_releases_what_threads_left_open(void **state)
+{
+	struct thread *threads[THREADS];
+
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_int_equal(thread_create(&threads[i], "open", open_many,
+					       files[i]), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		thread_join(threads[i]);
+	assert_int_equal(handles_close_all(&table), THREADS * FILES / 2);
+	for (unsigned i = 0; i < THREADS; i++)
+		for (unsigned j = 0; j < FILES; j++)
+			assert_int_equal(files[i][j].released, 1);
+	assert_int_equal(handles_close_all(&table), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_close_releases_the_file,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_close_all_releases_what_threads_left_open, setup,
+			teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
