@@ -1198,6 +1198,9 @@ static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
 		if (inode_state(inode) & I_REFERENCED && !force) {
 			state_clear_locked(inode, I_REFERENCED);
 			cds_list_add_tail(&inode->i_lru, &lru->list);
+		} else if (atomic_load(&inode->i_mapping.m_nr_writeback)) {
+			/* Eviction would wait for its I/O. */
+			cds_list_add_tail(&inode->i_lru, &lru->list);
 		} else if (inode_evictable_locked(inode)) {
 			/* As inode_claim_locked(); clean, so on no dirty list. */
 			state_set_locked(inode, I_FREEING);
