@@ -179,8 +179,10 @@ static void op_shared(void)
 	snprintf(b, sizeof(b), "shared/s%u", any(SHARED));
 	switch (any(8)) {
 	case 0:
+		/* It may be a link to nowhere, or to itself. */
 		fd = open(a, O_CREAT | O_WRONLY | O_APPEND, 0644);
-		if (fd < 0 && errno != EISDIR)
+		if (fd < 0 && errno != EISDIR && errno != ENOENT &&
+		    errno != ELOOP)
 			die("open %s", a);
 		if (fd >= 0 && write(fd, a, strlen(a)) < 0)
 			die("append %s", a);
@@ -211,11 +213,11 @@ static void op_shared(void)
 			die("rmdir %s", a);
 		break;
 	case 6:
-		if (stat(a, &st) && errno != ENOENT)
+		if (stat(a, &st) && errno != ENOENT && errno != ELOOP)
 			die("stat %s", a);
 		break;
 	default:
-		if (symlink(b, a) && errno != EEXIST)
+		if (symlink(strchr(b, '/') + 1, a) && errno != EEXIST)
 			die("symlink %s", a);
 		if (unlink(a) && errno != ENOENT && errno != EISDIR)
 			die("unlink %s", a);
