@@ -729,10 +729,12 @@ int bcache_create(struct super_block *sb)
 static void bcache_free_leaked(struct bcache *bc)
 {
 	struct cds_lfht_iter iter;
-	struct buffer *b;
+	struct cds_lfht_node *node;
 
 	rcu_read_lock();
-	cds_lfht_for_each_entry(bc->ht, &iter, b, b_node) {
+	cds_lfht_for_each(bc->ht, &iter, node) {
+		struct buffer *b = caa_container_of(node, struct buffer, b_node);
+
 		log_err("%s: block %" PRIu64 " (%s) still has %u users at "
 			"unmount", bc->sb->s_id, b->b_blocknr,
 			atomic_load(&b->b_type) ?
