@@ -21,6 +21,7 @@ struct fuzz_template {
 	const char *features, *size;
 	bool fix;   /* recompute checksums, most of the time */
 	bool dirty; /* has a log to replay, and orphans */
+	bool ro;    /* has features that are only read */
 	struct image im;
 	struct meta_map meta;
 };
@@ -33,6 +34,10 @@ static struct fuzz_template templates[] = {
 	{ "-b 4096 -g 1024 -N 1200 -O uninit_bg,^metadata_csum", "24M", true, false },
 	{ "-b 1024 -g 2048 -N 1200 -I 128 -O ^metadata_csum,meta_bg,^resize_inode", "12M", false,
 	  false },
+	{ "-b 1024 -g 2048 -N 1200 -O inline_data,ea_inode,^metadata_csum", "12M", false, false,
+	  true },
+	{ "-b 1024 -N 1200 -O bigalloc,^metadata_csum -C 4096", "12M", false, false, true },
+	{ "-b 1024 -N 1200 -O ^extents,^64bit,^metadata_csum", "12M", false, false, true },
 };
 
 /* Changes that stay in the log, and inodes that die with the daemon. */
@@ -66,7 +71,10 @@ static void template_load(struct workdir *w, struct fuzz_template *ft)
 	struct torment dirty = { .fn = leave_dirty, .crash = true };
 	struct torment_report r;
 
-	template_make(w, ft->features, ft->size, &ft->im);
+	if (ft->ro)
+		template_make_ro(w, ft->features, ft->size, &ft->im);
+	else
+		template_make(w, ft->features, ft->size, &ft->im);
 	/* Where things are does not change with what follows. */
 	meta_map_make(&ft->meta, &ft->im);
 	if (ft->dirty && torment(&dirty, &ft->im, w->log, &r))
@@ -92,9 +100,14 @@ static void one_seed(struct workdir *w, unsigned n, struct image *im, const char
 	state = seed;
 	mutate(im, &ft->meta, &seed, ft->fix, NULL);
 	t.seed = (unsigned)rand_r(&seed);
-	t.readonly = rand_r(&seed) % 6 == 0;
+	t.readonly = ft->ro || rand_r(&seed) % 6 == 0;
 	t.noload = t.readonly && rand_r(&seed) % 3 == 0;
 	t.errors = rand_r(&seed) % 3 ? SL_ERRORS_CONTINUE : SL_ERRORS_RO;
+	t.two = rand_r(&seed) % 4 == 0;
+	if (rand_r(&seed) % 4 == 0) { /* and a bad disk */
+		t.bad_read = (unsigned)rand_r(&seed) % 12;
+		t.bad_write = rand_r(&seed) % 2 ? (unsigned)rand_r(&seed) % 20 : 0;
+	}
 	if (!torment(&t, im, w->log, &r)) {
 		tally.mounted += !r.mount_err;
 		tally.corrupt += r.corrupt || r.eio;
@@ -102,8 +115,10 @@ static void one_seed(struct workdir *w, unsigned n, struct image *im, const char
 		return;
 	}
 	tally.failed++;
-	fprintf(stderr, "FAILED: seed %u (template %zu, %s, errors %d, torment %u); damaged:\n",
-		n, n % ARRAY_SIZE(templates), t.readonly ? "ro" : "rw", t.errors, t.seed);
+	fprintf(stderr, "FAILED: seed %u (template %zu, %s%s%s, errors %d); damaged:\n",
+		n, n % ARRAY_SIZE(templates), t.readonly ? "ro" : "rw",
+		t.two ? ", two threads" : "", t.bad_read || t.bad_write ? ", bad disk" : "",
+		t.errors);
 	image_copy(im, &ft->im);
 	seed = state;
 	mutate(im, &ft->meta, &seed, ft->fix, stderr);

@@ -20,6 +20,7 @@
 #include "lib/crc.h"
 #include "writeback/bdev.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -438,7 +439,24 @@ static inline void image_fix_xattr_block(struct image *im, u64 blk)
 struct mem_bdev {
 	struct bdev bd;
 	u8 *mem;
+	/* Bad places, chosen by a hash of seed and position: per 10000 blocks of
+	 * 1 KiB that cannot be read, and that cannot be written. */
+	unsigned seed, bad_read, bad_write;
 };
+
+static inline bool mem_is_bad(const struct mem_bdev *md, const struct bio *bio)
+{
+	unsigned limit = bio->bi_op == BIO_READ ? md->bad_read : md->bad_write;
+
+	for (u64 pos = bio->bi_pos; limit && pos < bio->bi_pos + bio->bi_bytes; pos += 1024) {
+		u32 h = (u32)(pos / 1024) * 2654435761u ^ md->seed * 0x9E3779B1u;
+
+		h = (h ^ h >> 15) * 0x85EBCA6Bu;
+		if ((h ^ h >> 13) % 10000 < limit)
+			return true;
+	}
+	return false;
+}
 
 static inline void mem_submit(struct bdev *bd, struct bio **bios, unsigned n)
 {
@@ -447,6 +465,10 @@ static inline void mem_submit(struct bdev *bd, struct bio **bios, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		u8 *at = md->mem + bios[i]->bi_pos;
 
+		if (mem_is_bad(md, bios[i])) {
+			bdev_end_bio(bd, bios[i], -EIO);
+			continue;
+		}
 		for (int k = 0; k < bios[i]->bi_nr_iov; k++) {
 			struct iovec *v = &bios[i]->bi_iov[k];
 

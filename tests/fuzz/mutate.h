@@ -93,7 +93,7 @@ static inline void meta_inode(struct meta_map *m, u32 ino)
 						: META_KINDS;
 	image_walk_blocks(im, ino, meta_one, m);
 	if (S_ISREG(image_mode(di)) && ino >= EXT4_GOOD_OLD_FIRST_INO &&
-	    !(le32_to_cpu(di->i_flags) & EXT4_EXTENTS_FL)) {
+	    !(le32_to_cpu(di->i_flags) & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL))) {
 		memcpy(&ind, di->i_block + 48, 4);
 		if (le32_to_cpu(ind))
 			meta_add(m, META_INDIRECT, ino, (u64)le32_to_cpu(ind) * im->bs,

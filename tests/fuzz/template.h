@@ -171,15 +171,12 @@ static inline void template_make_tree(const struct workdir *w)
 }
 
 /*
- * im: allocated here. features: mke2fs's, e.g. "-b 1024 -O ^metadata_csum".
- * The volume is 12 MiB of 1 KiB blocks, or as many blocks of the size given.
+ * What mke2fs and debugfs can make, for volumes that are only read. im:
+ * allocated here. features: mke2fs's, e.g. "-b 1024 -O ^metadata_csum".
  */
-static inline void template_make(struct workdir *w, const char *features, const char *size,
-				 struct image *im)
+static inline void template_make_ro(struct workdir *w, const char *features,
+				    const char *size, struct image *im)
 {
-	struct torment fill = { .fn = template_fill };
-	struct torment_report r;
-
 	template_make_tree(w);
 	template_sh("mke2fs -q -t ext4 -F -J size=4 -d '%s/tree' %s '%s' %s >/dev/null",
 		    w->dir, features, w->image, size);
@@ -189,6 +186,16 @@ static inline void template_make(struct workdir *w, const char *features, const 
 		    " debugfs -w -R 'ea_set -f %s/value bigxattr user.big' '%s' >/dev/null 2>&1",
 		    w->dir, w->image, w->dir, w->image);
 	image_load(im, w->image);
+}
+
+/* As above, with the rest: a volume that can be mounted read-write. */
+static inline void template_make(struct workdir *w, const char *features, const char *size,
+				 struct image *im)
+{
+	struct torment fill = { .fn = template_fill };
+	struct torment_report r;
+
+	template_make_ro(w, features, size, im);
 	if (torment(&fill, im, w->log, &r) || r.mount_err || r.unmount_err)
 		image_die("the template could not be filled");
 	template_make_indirect(im, "indirect");

@@ -69,6 +69,8 @@ struct torment {
 	unsigned seconds; /* limit of one child; 0: 30 */
 	bool only_mount;
 	bool crash;       /* ends without unmounting */
+	bool two;         /* two threads do it at once */
+	unsigned bad_read, bad_write; /* see mem_bdev */
 	/* In place of the walk and the changes. */
 	void (*fn)(struct super_block *sb, struct torment_report *r);
 };
@@ -193,7 +195,7 @@ static inline void torment_list(struct torment_run *t, struct inode *dir,
 	sl_release(f);
 }
 
-/* Steps over data and holes: must go forward. */
+/* Steps over data and holes: must go forward. (size may be old with two.) */
 static inline void torment_seek(struct torment_run *t, struct sl_file *f, u64 size)
 {
 	u64 pos = 0;
@@ -204,14 +206,14 @@ static inline void torment_seek(struct torment_run *t, struct sl_file *f, u64 si
 
 		if (data < 0)
 			return;
-		if ((u64)data < pos || (u64)data >= size)
+		if ((u64)data < pos || ((u64)data >= size && !t->t->two))
 			torment_complain(t->r, "SEEK_DATA %llu of %llu gives %lld",
 					 (unsigned long long)pos, (unsigned long long)size,
 					 (long long)data);
 		hole = TRY(t, sl_lseek(f, (u64)data, SEEK_HOLE));
 		if (hole < 0)
 			return;
-		if (hole <= data || (u64)hole > size) {
+		if (hole <= data || ((u64)hole > size && !t->t->two)) {
 			torment_complain(t->r, "SEEK_HOLE %lld of %llu gives %lld",
 					 (long long)data, (unsigned long long)size,
 					 (long long)hole);
@@ -230,7 +232,7 @@ static inline void torment_read(struct torment_run *t, struct inode *inode, u64 
 	for (u64 pos = 0; pos < size && pos < 4u << 20; pos += TORMENT_BUF) {
 		s64 n = TRY(t, sl_read(f, t->buf, TORMENT_BUF, pos));
 
-		if (n > (s64)TORMENT_BUF || (n >= 0 && pos + (u64)n > size))
+		if (n > (s64)TORMENT_BUF || (n >= 0 && pos + (u64)n > size && !t->t->two))
 			torment_complain(t->r, "read of %lld bytes", (long long)n);
 	}
 	if (size > TORMENT_BUF)
@@ -482,6 +484,47 @@ static inline void torment_all(struct torment_run *t)
 
 /* ---- the child ---- */
 
+static inline void torment_run_init(struct torment_run *run, const struct torment *t,
+				    struct torment_report *r, unsigned seed)
+{
+	*run = (struct torment_run){ .t = t, .r = r, .seed = seed };
+	run->names = malloc(sizeof(*run->names));
+	run->buf = aligned_alloc(4096, TORMENT_BUF);
+	if (!run->names || !run->buf)
+		image_die("no memory");
+}
+
+static inline void torment_run_release(struct torment_run *run)
+{
+	free(run->names);
+	free(run->buf);
+}
+
+static inline void torment_second(void *arg)
+{
+	torment_all(arg);
+}
+
+/* The same from another thread meanwhile; what it saw is added to r. */
+static inline void torment_two(struct torment_run *run)
+{
+	struct torment_report other = { 0 };
+	struct torment_run second;
+	struct thread *thread;
+
+	torment_run_init(&second, run->t, &other, run->seed + 1);
+	second.sb = run->sb;
+	if (thread_create(&thread, "second", torment_second, &second))
+		image_die("no thread");
+	torment_all(run);
+	thread_join(thread);
+	run->r->corrupt += other.corrupt;
+	run->r->eio += other.eio;
+	if (other.unexpected)
+		torment_complain(run->r, "%s", other.first_unexpected);
+	torment_run_release(&second);
+}
+
 static inline void torment_child(const struct torment *t, const struct image *im,
 				 struct torment_report *r)
 {
@@ -493,22 +536,28 @@ static inline void torment_child(const struct torment *t, const struct image *im
 		.commit_ms = 50,
 		.dirty_expire_ms = 50,
 	};
-	struct torment_run run = { .t = t, .r = r, .seed = t->seed };
+	struct torment_run run;
+	struct mem_bdev *md;
 	struct bdev *bd;
 
 	log_init("hostile", LOG_LVL_INFO);
 	thread_register();
 	bd = mem_bdev_create(im, t->device_bytes ? t->device_bytes : im->size);
 	bd->bd_readonly = t->readonly;
+	md = container_of_type(bd, struct mem_bdev, bd);
+	md->seed = t->seed;
+	md->bad_read = t->bad_read;
+	md->bad_write = t->bad_write;
+	torment_run_init(&run, t, r, t->seed);
 	strcpy(r->doing, "mount");
 	r->mount_err = sl_mount(bd, &opts, &run.sb);
 	torment_note(r, r->mount_err);
 	if (r->mount_err)
 		goto out;
-	run.names = malloc(sizeof(*run.names));
-	run.buf = aligned_alloc(4096, TORMENT_BUF);
 	if (t->fn)
 		t->fn(run.sb, r);
+	else if (t->two)
+		torment_two(&run);
 	else if (!t->only_mount)
 		torment_all(&run);
 	r->readonly = sl_is_readonly(run.sb);
@@ -517,9 +566,8 @@ static inline void torment_child(const struct torment *t, const struct image *im
 	strcpy(r->doing, "unmount");
 	r->unmount_err = sl_unmount(run.sb);
 	torment_note(r, r->unmount_err);
-	free(run.names);
-	free(run.buf);
 out:
+	torment_run_release(&run);
 	thread_unregister();
 }
 
