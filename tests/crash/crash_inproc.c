@@ -364,7 +364,7 @@ static int do_load(struct load_fs *fs, const struct round *r)
 
 static int do_check(struct load_fs *fs, const struct round *r)
 {
-	int bad = load_check(fs, r->log);
+	int bad = load_check(fs, r->log, false);
 
 	fflush(stdout);
 	if (!freopen(r->tree, "w", stdout))

@@ -649,6 +649,7 @@ struct worker {
 	void *held[3]; /* open files without a name */
 	unsigned next_held;
 	uint8_t *buf;
+	bool seldom; /* asks for durability so seldom that much is lost */
 	bool stop, failed;
 };
 
@@ -911,7 +912,7 @@ static bool do_replace(struct worker *w)
 	struct entry *e = any_entry(w, "f");
 	char old[SHORT_LEN], tmp[SHORT_LEN];
 
-	if (!e || w->opt->no_sync || !free_name(w, tmp))
+	if (!e || w->opt->no_sync || w->seldom || !free_name(w, tmp))
 		return true;
 	memcpy(old, e->path, sizeof(old));
 	return run_op(w, OP_CREATE, tmp, "", w->m.next_id, 0) && do_write(w, tmp) &&
@@ -957,7 +958,7 @@ static bool do_durable(struct worker *w)
 	char name[SHORT_LEN];
 	unsigned what = rnd(w, 40);
 
-	if (w->opt->no_sync)
+	if (w->opt->no_sync || (w->seldom && rnd(w, 30)))
 		return true;
 	if (what == 0)
 		return run_op(w, OP_SYNC, "", "", 0, 0);
@@ -1132,6 +1133,7 @@ int load_run(struct load_fs *fs, const char *path, const struct load_options *op
 		w[t].opt = opt;
 		w[t].rnd = (opt->seed + 1) * 0x9E3779B97F4A7C15u ^ (t + 1) * 0xC2B2AE3D27D4EB4Fu;
 		w[t].end = end;
+		w[t].seldom = (t + opt->seed) % 2;
 		w[t].buf = must(aligned_alloc(4096, 256 * 1024));
 		model_init(&w[t].m, (int)t);
 		if (pthread_create(&w[t].thread, NULL, worker_main, &w[t])) {
@@ -1576,7 +1578,16 @@ static int check_thread(struct load_fs *fs, const struct tree *tr, struct histor
 	return bad != 0;
 }
 
-int load_check(struct load_fs *fs, const char *path)
+static void promise_all(struct log_reader *r)
+{
+	for (unsigned t = 0; t < r->threads; t++) {
+		r->h[t].bound = r->h[t].ended;
+		for (struct obj *o = r->h[t].m.all; o; o = o->next)
+			data_settle(o, r->h[t].ended);
+	}
+}
+
+int load_check(struct load_fs *fs, const char *path, bool unmounted)
 {
 	struct log_reader *r = must(calloc(1, sizeof(*r)));
 	struct tree tr = { .fs = fs };
@@ -1586,6 +1597,8 @@ int load_check(struct load_fs *fs, const char *path)
 	for (int t = 0; t < LOAD_THREADS_MAX; t++)
 		model_init(&r->h[t].m, t);
 	bad = read_log(r, path);
+	if (unmounted)
+		promise_all(r);
 	if (!bad && r->threads) {
 		tree_walk(&tr, "");
 		bad = tr.bad;

@@ -70,8 +70,11 @@ struct load_options {
  */
 int load_run(struct load_fs *fs, const char *log, const struct load_options *opt);
 
-/* Is what stands in fs what the log allows? Says what is not on stderr. 0 or 1. */
-int load_check(struct load_fs *fs, const char *log);
+/*
+ * Is what stands in fs what the log allows? Says what is not on stderr. 0 or 1.
+ * unmounted: there was no crash, so all that ended must be there.
+ */
+int load_check(struct load_fs *fs, const char *log, bool unmounted);
 
 /* Every name with its attributes and a hash of its content, sorted, to stdout. */
 int load_list(struct load_fs *fs);

@@ -3,10 +3,11 @@
  * tests/crash/crashload_posix.c - the workload and its check below a directory
  *
  *   crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG
- *   crashload --check DIR LOG
+ *   crashload [-a] --check DIR LOG
  *   crashload --list DIR
  *   crashload [-l] --shutdown DIR
  *
+ * --check -a: after an unmount, so that everything has to be there.
  * --shutdown stops a mounted ext4 as a power cut would (the ioctl of the kernel's
  * xfstests): -l writes the running transaction out before, otherwise the log
  * stays as it is. Exit: 0, 1 (a violation), 2 (usage).
@@ -208,7 +209,7 @@ static int shut_down(bool logflush)
 static int usage(void)
 {
 	fprintf(stderr, "usage: crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG\n"
-			"       crashload --check DIR LOG\n"
+			"       crashload [-a] --check DIR LOG\n"
 			"       crashload --list DIR\n"
 			"       crashload [-l] --shutdown DIR\n");
 	return 2;
@@ -225,10 +226,10 @@ int main(int argc, char **argv)
 	};
 	struct load_options opt = { .threads = 4, .seed = 1 };
 	struct load_fs fs = { &posix_ops, NULL };
-	bool logflush = false;
+	bool logflush = false, unmounted = false;
 	int c, mode = 0;
 
-	while ((c = getopt_long(argc, argv, "t:s:T:nxl", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "t:s:T:nxla", longs, NULL)) != -1) {
 		switch (c) {
 		case 't':
 			opt.threads = (unsigned)atoi(optarg);
@@ -244,6 +245,9 @@ int main(int argc, char **argv)
 			break;
 		case 'x':
 			opt.shutdown = true;
+			break;
+		case 'a':
+			unmounted = true;
 			break;
 		case 'l':
 			logflush = true;
@@ -267,7 +271,7 @@ int main(int argc, char **argv)
 	case 'R':
 		return load_run(&fs, argv[optind + 1], &opt);
 	case 'C':
-		return load_check(&fs, argv[optind + 1]);
+		return load_check(&fs, argv[optind + 1], unmounted);
 	case 'L':
 		return load_list(&fs);
 	default:
