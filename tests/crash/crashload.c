@@ -46,7 +46,7 @@
 
 #define GRANULE 16
 #define FILE_MAX (2u << 20)
-#define THREAD_BYTES_MAX (12u << 20)
+#define THREAD_BYTES_MAX (8u << 20)
 #define PATH_LEN 512 /* expanded */
 
 /* ---- the log ---- */
@@ -59,9 +59,9 @@ struct log_file {
 	_Atomic uint32_t *next; /* the first slot holds the counter */
 };
 
-static int log_create(struct log_file *log, const char *path)
+static int log_open(struct log_file *log, const char *path, int flags)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int fd = open(path, O_RDWR | O_CLOEXEC | flags, 0644);
 
 	if (fd < 0 || ftruncate(fd, (off_t)SLOT * LOG_SLOTS)) {
 		perror(path);
@@ -75,8 +75,14 @@ static int log_create(struct log_file *log, const char *path)
 		return 1;
 	}
 	log->next = (void *)log->map;
-	atomic_store(log->next, 1);
+	if (flags & O_TRUNC)
+		atomic_store(log->next, 1);
 	return 0;
+}
+
+static void log_close(struct log_file *log)
+{
+	munmap(log->map, (size_t)SLOT * LOG_SLOTS);
 }
 
 /*
@@ -690,7 +696,9 @@ static int op_do(struct worker *w, const struct op *op, void *h)
 		data_fill(w->buf, w->m.t, model_find(&w->m, op->a)->obj->id, op->k,
 			  op->x, op->y);
 		n = ops->pwrite(h, w->buf, op->y, op->x);
-		return n < 0 ? (int)n : (uint64_t)n == op->y ? 0 : -ENOSPC;
+		if (n >= 0 && (uint64_t)n < op->y)
+			return w->opt->shutdown ? -EIO : -ENOSPC;
+		return n < 0 ? (int)n : 0;
 	case OP_TRUNC:
 		return ops->truncate(h, op->x);
 	case OP_FALLOC:
@@ -1108,7 +1116,7 @@ int load_run(struct load_fs *fs, const char *path, const struct load_options *op
 	char text[SLOT];
 	int ret, err;
 
-	ret = log_create(&log, path);
+	ret = log_open(&log, path, O_CREAT | O_TRUNC);
 	if (ret)
 		goto out_free;
 	err = setup(fs, opt->threads);
@@ -1151,10 +1159,21 @@ int load_run(struct load_fs *fs, const char *path, const struct load_options *op
 	for (unsigned t = 0; t < opt->threads; t++)
 		free(w[t].buf);
 out_unmap:
-	munmap(log.map, (size_t)SLOT * LOG_SLOTS);
+	log_close(&log);
 out_free:
 	free(w);
 	return ret;
+}
+
+int load_mark_end(const char *path)
+{
+	struct log_file log;
+
+	if (log_open(&log, path, 0))
+		return 1;
+	log_put(&log, "X");
+	log_close(&log);
+	return 0;
 }
 
 /* ---- what is there ---- */
@@ -1314,6 +1333,7 @@ struct log_reader {
 	struct history h[LOAD_THREADS_MAX];
 	uint32_t at_sync[LOAD_THREADS_MAX][LOAD_THREADS_MAX];
 	unsigned threads;
+	bool over; /* load_mark_end() */
 };
 
 static void promise(struct log_reader *r, struct history *h, const struct op *op)
@@ -1363,6 +1383,10 @@ static bool read_slot(struct log_reader *r, const char *text)
 		r->threads = (unsigned)atoi(text + 1);
 		return r->threads >= 1 && r->threads <= LOAD_THREADS_MAX;
 	}
+	if (text[0] == 'X') {
+		r->over = true;
+		return true;
+	}
 	if (text[0] == 'B') {
 		if (!op_parse(text, &op) || op.t >= (int)r->threads)
 			return false;
@@ -1384,7 +1408,8 @@ static bool read_slot(struct log_reader *r, const char *text)
 	if (k != h->nr || !model_apply(&h->m, &h->ops[k - 1]))
 		return false;
 	h->ended = k;
-	promise(r, h, &h->ops[k - 1]);
+	if (!r->over)
+		promise(r, h, &h->ops[k - 1]);
 	return true;
 }
 
@@ -1442,6 +1467,12 @@ static uint64_t model_hash(struct model *m)
 	for (unsigned i = 0; i < m->nr; i++)
 		sum += model_entry_hash(m, &m->e[i]);
 	return sum;
+}
+
+static bool changes_names(enum op_kind kind)
+{
+	return kind != OP_WRITE && kind != OP_TRUNC && kind != OP_FALLOC &&
+	       kind < OP_FSYNC;
 }
 
 /* Names in one but not in the other; says them if told to. */
@@ -1541,16 +1572,21 @@ static int check_thread(struct load_fs *fs, const struct tree *tr, struct histor
 {
 	struct model *m = must(malloc(sizeof(*m)));
 	uint64_t want = tree_hash(tr, t);
+	unsigned names = 0;
 	uint32_t k;
 	int bad = 0;
 
+	for (unsigned i = 0; i < tr->nr; i++)
+		names += of_thread(tr->f[i].path, t);
 	model_init(m, t);
 	for (k = 0; k <= h->nr; k++) {
 		if (k && !model_apply(m, &h->ops[k - 1])) {
 			k = h->nr + 1;
 			break;
 		}
-		if (k >= h->bound && model_hash(m) == want)
+		if (k > h->bound && !changes_names(h->ops[k - 1].kind))
+			continue;
+		if (k >= h->bound && m->nr == names && model_hash(m) == want)
 			break;
 	}
 	if (k > h->nr) {

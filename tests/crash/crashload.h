@@ -76,6 +76,13 @@ int load_run(struct load_fs *fs, const char *log, const struct load_options *opt
  */
 int load_check(struct load_fs *fs, const char *log, bool unmounted);
 
+/*
+ * Notes in the log of a running workload that the volume is about to be shut
+ * down: what is promised from now on does not count. (The kernel's ext4 may let
+ * an fsync succeed that a forced shutdown has overtaken.) 0 or 1.
+ */
+int load_mark_end(const char *log);
+
 /* Every name with its attributes and a hash of its content, sorted, to stdout. */
 int load_list(struct load_fs *fs);
 

@@ -5,7 +5,7 @@
  *   crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG
  *   crashload [-a] --check DIR LOG
  *   crashload --list DIR
- *   crashload [-l] --shutdown DIR
+ *   crashload [-l] --shutdown DIR [LOG]
  *
  * --check -a: after an unmount, so that everything has to be there.
  * --shutdown stops a mounted ext4 as a power cut would (the ioctl of the kernel's
@@ -211,7 +211,7 @@ static int usage(void)
 	fprintf(stderr, "usage: crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG\n"
 			"       crashload [-a] --check DIR LOG\n"
 			"       crashload --list DIR\n"
-			"       crashload [-l] --shutdown DIR\n");
+			"       crashload [-l] --shutdown DIR [LOG]\n");
 	return 2;
 }
 
@@ -227,7 +227,7 @@ int main(int argc, char **argv)
 	struct load_options opt = { .threads = 4, .seed = 1 };
 	struct load_fs fs = { &posix_ops, NULL };
 	bool logflush = false, unmounted = false;
-	int c, mode = 0;
+	int c, args, mode = 0;
 
 	while ((c = getopt_long(argc, argv, "t:s:T:nxla", longs, NULL)) != -1) {
 		switch (c) {
@@ -258,7 +258,8 @@ int main(int argc, char **argv)
 			mode = c;
 		}
 	}
-	if (argc - optind != (mode == 'R' || mode == 'C' ? 2 : 1) || !mode ||
+	args = argc - optind;
+	if (!mode || args < 1 || args > 2 || (args == 1 && (mode == 'R' || mode == 'C')) ||
 	    opt.threads < 1 || opt.threads > LOAD_THREADS_MAX)
 		return usage();
 	umask(0);
@@ -275,6 +276,8 @@ int main(int argc, char **argv)
 	case 'L':
 		return load_list(&fs);
 	default:
+		if (args == 2 && load_mark_end(argv[optind + 1]))
+			return 1;
 		return shut_down(logflush);
 	}
 }
