@@ -695,10 +695,13 @@ static int op_do(struct worker *w, const struct op *op, void *h)
 	case OP_WRITE:
 		data_fill(w->buf, w->m.t, model_find(&w->m, op->a)->obj->id, op->k,
 			  op->x, op->y);
-		n = ops->pwrite(h, w->buf, op->y, op->x);
-		if (n >= 0 && (uint64_t)n < op->y)
-			return w->opt->shutdown ? -EIO : -ENOSPC;
-		return n < 0 ? (int)n : 0;
+		/* The file system may end between the requests of one write. */
+		for (uint64_t done = 0; done < op->y; done += (uint64_t)n) {
+			n = ops->pwrite(h, w->buf + done, op->y - done, op->x + done);
+			if (n <= 0)
+				return n ? (int)n : -EIO;
+		}
+		return 0;
 	case OP_TRUNC:
 		return ops->truncate(h, op->x);
 	case OP_FALLOC:
