@@ -11,10 +11,12 @@
  *
  *   CC=clang meson setup build-fuzz -Dfuzzing=true -Db_sanitize=address,undefined \
  *       -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link
- *   build-fuzz/tests/fuzz/fuzz-block CORPUS_DIR
+ *   build/tests/fuzz/fuzz-block --corpus CORPUS_DIR
+ *   build-fuzz/tests/fuzz/fuzz-block -max_len=1026 -detect_leaks=0 CORPUS_DIR
  *
- * Without -Dfuzzing=true the program has a main() of its own, that runs the
- * files given, or else a fixed number of inputs made by rand_r().
+ * Without -Dfuzzing=true the program has a main() of its own. It runs the
+ * files given, or else a number of inputs made by rand_r() (--runs N), or
+ * writes inputs to start from, intact blocks, into a folder (--corpus DIR).
  */
 #include "tests/fuzz/mutate.h"
 #include "tests/fuzz/template.h"
@@ -144,11 +146,35 @@ static void run_random(unsigned seed)
 	LLVMFuzzerTestOneInput(buf, 2 + len);
 }
 
+static void write_corpus(const char *dir)
+{
+	for (unsigned i = 0; i < 10 * 6; i++) {
+		u8 head[2] = { (u8)(i % 10), (u8)(i / 10) };
+		const struct meta_block *b = pick(head[0], head[1]);
+		char path[512];
+		FILE *f;
+
+		if (!b)
+			continue;
+		snprintf(path, sizeof(path), "%s/block-%u", dir, i);
+		f = fopen(path, "wb");
+		if (!f || fwrite(head, 1, 2, f) != 2 ||
+		    fwrite((b->kind == META_JOURNAL ? fb.dirty.mem : fb.clean.mem) + b->pos, 1,
+			   b->len, f) != b->len ||
+		    fclose(f))
+			image_die(path);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	unsigned runs = 60;
 
 	get_ready();
+	if (argc == 3 && !strcmp(argv[1], "--corpus")) {
+		write_corpus(argv[2]);
+		return 0;
+	}
 	if (argc == 3 && !strcmp(argv[1], "--runs")) {
 		runs = (unsigned)atoi(argv[2]);
 		argc = 1;
