@@ -458,6 +458,21 @@ static inline bool mem_is_bad(const struct mem_bdev *md, const struct bio *bio)
 	return false;
 }
 
+/*
+ * A device's DMA: file data may be overwritten while it is being written out
+ * (and is then dirty again), which TSan would call a race of this copy; it
+ * sees none of a real device. Lengths and places are multiples of a sector.
+ */
+static __attribute__((noinline, no_sanitize("thread"))) void mem_dma(void *to, const void *from,
+								     size_t len)
+{
+	volatile u64 *t = to;
+	const volatile u64 *f = from;
+
+	for (size_t i = 0; i < len / sizeof(u64); i++)
+		t[i] = f[i];
+}
+
 static inline void mem_submit(struct bdev *bd, struct bio **bios, unsigned n)
 {
 	struct mem_bdev *md = container_of_type(bd, struct mem_bdev, bd);
@@ -473,9 +488,9 @@ static inline void mem_submit(struct bdev *bd, struct bio **bios, unsigned n)
 			struct iovec *v = &bios[i]->bi_iov[k];
 
 			if (bios[i]->bi_op == BIO_READ)
-				memcpy(v->iov_base, at, v->iov_len);
+				mem_dma(v->iov_base, at, v->iov_len);
 			else
-				memcpy(at, v->iov_base, v->iov_len);
+				mem_dma(at, v->iov_base, v->iov_len);
 			at += v->iov_len;
 		}
 		bios[i]->bi_end_io(bios[i]);
