@@ -297,7 +297,8 @@ static bool complete(struct aio_dev *d, struct bio *bio, long res)
 		defer(d, bio, 0);
 		return false;
 	}
-	if (res < 0 && fua && is_no_dsync((int)res) && !atomic_load(&d->no_dsync)) {
+	/* no_dsync may be set by now: others were under way at the same time */
+	if (res < 0 && fua && is_no_dsync((int)res)) {
 		set_no_dsync(d);
 		defer(d, bio, 0);
 		return false;

@@ -38,6 +38,7 @@ static struct {
 	_Atomic int submit_no_dsync; /* EINVAL for RWF_DSYNC, here and below */
 	_Atomic int short_events;   /* report that many events as cut short */
 	_Atomic int error_events;   /* report that many events as failed */
+	_Atomic int dsync_events;   /* report that many events as EOPNOTSUPP */
 	_Atomic int flush_error;    /* errno for fdatasync, once */
 	_Atomic int syncs;          /* fdatasync calls */
 	_Atomic int dsync_writes;   /* RWF_DSYNC writes, both ways */
@@ -113,6 +114,8 @@ int __wrap_io_getevents(io_context_t ctx, long min, long nr, struct io_event *ev
 			ev[i].res = 512;
 		else if (take_one(&fault.error_events))
 			ev[i].res = (unsigned long)-EIO;
+		else if (take_one(&fault.dsync_events))
+			ev[i].res = (unsigned long)-EOPNOTSUPP;
 	}
 	return n;
 }
@@ -616,6 +619,28 @@ static void test_fua_without_dsync_flushes(void **state)
 	bdev_close(bd);
 }
 
+/* Several were under way when the first told that the kernel can't do it. */
+static void test_fua_without_dsync_found_late(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(4 * BLK);
+	struct bio *bios[4];
+	struct done d = { 0 };
+
+	fill(buf, 4 * BLK, 0, 5);
+	for (u32 i = 0; i < ARRAY_SIZE(bios); i++)
+		bios[i] = make_bio(BIO_WRITE, i * BLK, buf + i * BLK, BLK,
+				   BIO_FUA, &d);
+	atomic_store(&fault.dsync_events, ARRAY_SIZE(bios));
+	bdev_submit(bd, bios, ARRAY_SIZE(bios));
+	wait_event(&d, atomic_load(&d.ended) == ARRAY_SIZE(bios));
+	assert_int_equal(d.failed, 0);
+	assert_int_equal(fault.dsync_events, 0);
+	assert_int_equal(fault.syncs, ARRAY_SIZE(bios));
+	io_free(buf);
+	bdev_close(bd);
+}
+
 static void test_fua_without_dsync_found_inline(void **state)
 {
 	struct bdev *bd = open_ok(image, false, 0);
@@ -932,6 +957,7 @@ int main(int argc, char **argv)
 		T(test_failed_event_reaches_the_bio),
 		T(test_fua_uses_dsync),
 		T(test_fua_without_dsync_flushes),
+		T(test_fua_without_dsync_found_late),
 		T(test_fua_without_dsync_found_inline),
 		T(test_failed_flush_is_never_forgotten),
 		T(test_discard_of_an_image_punches),
