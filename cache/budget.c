@@ -60,6 +60,7 @@ static const char *const kind_names[BUDGET_KINDS] = {
 	[BUDGET_BUFFER] = "buffers",
 	[BUDGET_FOLIO] = "folios",
 	[BUDGET_TREE] = "tree nodes",
+	[BUDGET_INDEX] = "inode index",
 };
 
 /* This thread is inside a pass. */
@@ -87,6 +88,26 @@ u64 budget_used_total(const struct budget *b)
 	return sum > 0 ? (u64)sum : 0;
 }
 
+/*
+ * What is held against the limit. Index memory above half of it is left out:
+ * no pass could make up for it, and every request would wait in vain.
+ */
+static u64 budget_load(const struct budget *b)
+{
+	u64 total = budget_used_total(b);
+	s64 index;
+
+	if (likely(total <= b->goal))
+		return total;
+	index = counter_read_fast(b->used[BUDGET_INDEX]) - (s64)(b->limit / 2);
+	return index > 0 ? total - min_of((u64)index, total) : total;
+}
+
+bool budget_is_full(const struct budget *b)
+{
+	return budget_load(b) > b->limit;
+}
+
 static void budget_kick(struct budget *b)
 {
 	if (atomic_load_explicit(&b->kicked, memory_order_relaxed))
@@ -98,7 +119,7 @@ static void budget_kick(struct budget *b)
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes)
 {
 	counter_add(b->used[kind], bytes);
-	if (unlikely(budget_used_total(b) > b->low))
+	if (unlikely(budget_load(b) > b->low))
 		budget_kick(b);
 }
 
@@ -110,7 +131,7 @@ void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
 	 * wakes by its deadline at the latest.
 	 */
 	if (unlikely(atomic_load(&b->waiters)) &&
-	    budget_used_total(b) <= b->limit)
+	    budget_load(b) <= b->limit)
 		wake_up(&b->waiters);
 }
 
@@ -159,7 +180,7 @@ static void reclaim_to_goal(struct budget *b)
 	u32 fruitless = 0;
 
 	while (!atomic_load(&b->stop)) {
-		u64 used = budget_used_total(b);
+		u64 used = budget_load(b);
 
 		if (used <= b->goal)
 			return;
@@ -194,7 +215,7 @@ static void reclaim_thread(void *arg)
 		 * kicked set and woke nobody: look once more.
 		 */
 		atomic_store(&b->kicked, false);
-		if (budget_used_total(b) > b->low)
+		if (budget_load(b) > b->low)
 			atomic_store(&b->kicked, true);
 	}
 }
@@ -285,13 +306,13 @@ void budget_throttle(struct budget *b)
 	u64 end;
 	u32 fruitless = 0;
 
-	if (likely(budget_used_total(b) <= b->limit) || reclaiming_)
+	if (likely(!budget_is_full(b)) || reclaiming_)
 		return;
 	thread_might_block();
 	budget_kick(b);
 	end = clock_mono_ns() + THROTTLE_MAX_NS;
 	for (u32 pass = 0; pass < THROTTLE_PASSES; pass++) {
-		u64 used = budget_used_total(b);
+		u64 used = budget_load(b);
 		u64 now;
 
 		if (used <= b->limit)
@@ -308,7 +329,7 @@ void budget_throttle(struct budget *b)
 			break;
 		atomic_fetch_add(&b->waiters, 1);
 		(void)wait_event_deadline(&b->waiters,
-					  budget_used_total(b) <= b->limit,
+					  budget_load(b) <= b->limit,
 					  min_of(now + THROTTLE_NAP_NS, end));
 		atomic_fetch_sub(&b->waiters, 1);
 	}

@@ -21,7 +21,15 @@
 
 struct budget;
 
-enum budget_kind { BUDGET_INODE, BUDGET_BUFFER, BUDGET_FOLIO, BUDGET_TREE, BUDGET_KINDS };
+/*
+ * INDEX: the inode numbers that the kernel has looked up. The kernel decides
+ * how many; nothing here can free them. So they take up to half of the limit
+ * from the other kinds, and what is above that half is not held against it.
+ */
+enum budget_kind {
+	BUDGET_INODE, BUDGET_BUFFER, BUDGET_FOLIO, BUDGET_TREE, BUDGET_INDEX,
+	BUDGET_KINDS
+};
 
 struct shrinker {
 	const char *name;
@@ -56,5 +64,6 @@ u64 budget_drop_all(struct budget *b);
 u64 budget_limit(const struct budget *b);
 u64 budget_used(const struct budget *b, enum budget_kind kind); /* exact */
 u64 budget_used_total(const struct budget *b); /* fast; within 1/64 of the limit */
+bool budget_is_full(const struct budget *b); /* requests throttle; as fast */
 
 #endif

@@ -575,7 +575,7 @@ void buffer_readahead(struct super_block *sb, pblk_t blk, u32 nr)
 	pblk_t end;
 
 	if (!sb->s_backing_ops->read_async ||
-	    budget_used_total(sb->s_budget) >= budget_limit(sb->s_budget))
+	    budget_is_full(sb->s_budget))
 		return;
 	end = blk + min_of(nr, READAHEAD_MAX);
 	for (; blk < end; blk++) {

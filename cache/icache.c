@@ -278,13 +278,13 @@ static struct ic_node *node_alloc(struct icache *ic)
 	struct ic_node *node = calloc(1, sizeof(*node));
 
 	if (node)
-		budget_charge(ic->sb->s_budget, BUDGET_TREE, sizeof(*node));
+		budget_charge(ic->sb->s_budget, BUDGET_INDEX, sizeof(*node));
 	return node;
 }
 
 static void node_uncharge(struct icache *ic)
 {
-	budget_uncharge(ic->sb->s_budget, BUDGET_TREE, sizeof(struct ic_node));
+	budget_uncharge(ic->sb->s_budget, BUDGET_INDEX, sizeof(struct ic_node));
 }
 
 static void stock_free(struct icache *ic, struct node_stock *stock)

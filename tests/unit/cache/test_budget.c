@@ -279,6 +279,35 @@ static void test_drop_all_frees_everything(void **state)
 	assert_int_equal(atomic_load(&test_errors), 0);
 }
 
+/* The kernel knows many inodes: caches keep half, and no request waits. */
+static void test_index_is_not_waited_for(void **state)
+{
+	struct budget *b = budget_new(LIMIT);
+	u64 start, waited;
+	struct pool p;
+
+	pool_init(&p, b, BUDGET_FOLIO);
+	budget_charge(b, BUDGET_INDEX, 4 * (s64)LIMIT);
+	assert_false(budget_is_full(b));
+	pool_grow(&p, LIMIT / 4);
+	start = clock_mono_ns();
+	for (int i = 0; i < 10; i++)
+		budget_throttle(b);
+	waited = clock_mono_ns() - start;
+	assert_true(waited < 1000000000ull);
+	assert_int_equal(atomic_load(&p.left), LIMIT / 4);
+
+	pool_grow(&p, LIMIT);
+	budget_throttle(b);
+	assert_false(budget_is_full(b));
+	assert_true(atomic_load(&p.left) <= LIMIT / 2 + LIMIT / 32);
+	assert_true(atomic_load(&p.left) > LIMIT / 8);
+	budget_uncharge(b, BUDGET_INDEX, 4 * (s64)LIMIT);
+	pool_end(&p);
+	budget_destroy(b);
+	assert_int_equal(atomic_load(&test_errors), 0);
+}
+
 static void hammer(void *arg)
 {
 	struct pool *p = arg;
@@ -321,6 +350,7 @@ int main(void)
 		cmocka_unit_test(test_scan_may_throttle),
 		cmocka_unit_test(test_unregister_waits_for_scans),
 		cmocka_unit_test(test_drop_all_frees_everything),
+		cmocka_unit_test(test_index_is_not_waited_for),
 		cmocka_unit_test(test_bound_holds_under_load),
 	};
 

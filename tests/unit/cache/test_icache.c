@@ -572,10 +572,10 @@ static void test_empty_nodes_are_freed(void **state)
 	}
 	icache_shrink_all(&sb);
 	assert_int_equal(budget_used(sb.s_budget, BUDGET_INODE), 0);
-	assert_true(budget_used(sb.s_budget, BUDGET_TREE) > 0);
+	assert_true(budget_used(sb.s_budget, BUDGET_INDEX) > 0);
 	for (size_t i = 0; i < ARRAY_SIZE(ino); i++)
 		forget(ino[i], 1);
-	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 	inode_put(must_get(64));
 }
 
@@ -1108,7 +1108,7 @@ static void test_hammer(void **state)
 	}
 	assert_true(deleted > 0);
 	assert_true(atomic_load(&fs.evicted) > 0);
-	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 }
 
 /* Numbers far apart: nodes come and go under the readers. */
@@ -1147,7 +1147,7 @@ static void test_hammer_nodes(void **state)
 		thread_join(t[i]);
 	icache_shrink_all(&sb);
 	assert_int_equal(stats().inodes, 0);
-	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
