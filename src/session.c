@@ -687,15 +687,14 @@ static void set_read_ahead(struct session *s)
 	close(fd);
 }
 
+/*
+ * Not by stat(2) of the mount point: somebody may have unmounted us, or mounted
+ * something on top, and a signal would then take away what is not ours.
+ */
 static void learn_dev(struct session *s)
 {
-	struct stat st;
-
-	if (stat(s->mountpoint, &st) < 0)
-		return; /* unmounted already */
-	s->dev = st.st_dev;
-	s->have_dev = true;
-	if (is_root())
+	s->have_dev = mount_find(s->mountpoint, s->source, &s->dev);
+	if (s->have_dev && is_root())
 		set_read_ahead(s);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/umount.c - take our mounts away from inside the daemon
+ * src/umount.c - find our mounts, and take them away from inside the daemon
  *
  * The mount may have been moved or bound elsewhere, and its first place may
  * carry another one by now, so mounts are found by device number, in
@@ -39,6 +39,58 @@ static void unescape(char *s)
 		}
 	}
 	*to = '\0';
+}
+
+/* Is it a line "id parent maj:min root where ... - type source ..." of ours? */
+static bool is_mount(char *line, const char *where, const char *source,
+		     dev_t *dev)
+{
+	char *save, *word = strtok_r(line, " ", &save);
+	unsigned maj = 0, min = 0;
+	bool here = false;
+
+	for (int field = 1; word && strcmp(word, "-") != 0; field++) {
+		if (field == 3 && sscanf(word, "%u:%u", &maj, &min) != 2)
+			return false;
+		if (field == 5) {
+			unescape(word);
+			here = !strcmp(word, where);
+		}
+		word = strtok_r(NULL, " ", &save);
+	}
+	if (!here || !word)
+		return false;
+	word = strtok_r(NULL, " ", &save);
+	if (!word || strncmp(word, "fuse", 4) != 0)
+		return false;
+	word = strtok_r(NULL, " \n", &save);
+	if (!word)
+		return false;
+	unescape(word);
+	*dev = makedev(maj, min);
+	return !strcmp(word, source);
+}
+
+bool mount_find(const char *where, const char *source, dev_t *dev)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	bool found = false;
+	size_t size = 0;
+	dev_t one;
+
+	if (!f)
+		return false;
+	/* The last one lies on top. */
+	while (getline(&line, &size, f) > 0) {
+		if (!is_mount(line, where, source, &one))
+			continue;
+		*dev = one;
+		found = true;
+	}
+	free(line);
+	fclose(f);
+	return found;
 }
 
 /* The mount point if the line is of this device: "id parent maj:min root where ...". */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/umount.h - take our mounts away from inside the daemon
+ * src/umount.h - find our mounts, and take them away from inside the daemon
  *
  * For the daemon's end by a signal. Call with requests being served: umount(2)
  * waits for the kernel's caches to be written, through us. Locks: none.
@@ -10,6 +10,12 @@
 
 #include "lib/types.h"
 #include <sys/types.h>
+
+/*
+ * The device number of the topmost FUSE mount of `source` at `where` (both as
+ * the kernel has them: absolute, without links). False if there is none.
+ */
+bool __must_check mount_find(const char *where, const char *source, dev_t *dev);
 
 /*
  * Unmounts every mount of the device number that this mount namespace has:
