@@ -1,0 +1,620 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/sim/simdev.c - the simulated device (see simdev.h)
+ *
+ * A write's data is copied when it is submitted: from then on the device may
+ * have it. Reads see what has ended. A flush covers the writes that had ended
+ * when it started, no more, as bdev.h says.
+ *
+ * Locks: simdev.lock, a leaf; never held over bi_end_io.
+ */
+#include "tests/sim/simdev.h"
+
+#include "lib/thread.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECTOR 512u
+#define QUEUE_MAX 4096
+
+/* Without memory the harness can say nothing useful. */
+static void *need(void *p)
+{
+	if (!p)
+		abort();
+	return p;
+}
+
+/* ---- images ---- */
+
+static bool all_pattern(const u8 *p, u32 len)
+{
+	for (u32 i = 0; i < len; i++)
+		if (p[i] != SIM_PATTERN)
+			return false;
+	return true;
+}
+
+struct sim_base *sim_base_load(const char *path, u32 blocksize)
+{
+	struct sim_base *base;
+	struct stat st;
+	void *mem;
+	u32 pages;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) || st.st_size % SIM_PAGE) {
+		close(fd);
+		return NULL;
+	}
+	mem = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	close(fd);
+	if (mem == MAP_FAILED)
+		return NULL;
+	base = need(calloc(1, sizeof(*base)));
+	base->size = (u64)st.st_size;
+	base->mem = mem;
+	base->blocksize = blocksize;
+	pages = (u32)(base->size / SIM_PAGE);
+	base->useful = need(calloc(1, pages));
+	for (u32 i = 0; i < pages; i++)
+		base->useful[i] = !all_pattern(base->mem + (u64)i * SIM_PAGE, SIM_PAGE);
+	return base;
+}
+
+void sim_base_free(struct sim_base *base)
+{
+	munmap((void *)base->mem, base->size);
+	free(base->useful);
+	free(base);
+}
+
+struct sim_image *sim_image_new(const struct sim_base *base)
+{
+	struct sim_image *img = need(calloc(1, sizeof(*img)));
+
+	img->base = base;
+	img->nr_pages = (u32)(base->size / SIM_PAGE);
+	img->page = need(calloc(img->nr_pages, sizeof(*img->page)));
+	return img;
+}
+
+struct sim_image *sim_image_clone(const struct sim_image *img)
+{
+	struct sim_image *copy = sim_image_new(img->base);
+
+	for (u32 i = 0; i < img->nr_pages; i++) {
+		if (!img->page[i])
+			continue;
+		copy->page[i] = need(malloc(SIM_PAGE));
+		memcpy(copy->page[i], img->page[i], SIM_PAGE);
+	}
+	return copy;
+}
+
+void sim_image_free(struct sim_image *img)
+{
+	if (!img)
+		return;
+	for (u32 i = 0; i < img->nr_pages; i++)
+		free(img->page[i]);
+	free(img->page);
+	free(img);
+}
+
+static const u8 *image_page(const struct sim_image *img, u32 i)
+{
+	return img->page[i] ? img->page[i] : img->base->mem + (u64)i * SIM_PAGE;
+}
+
+void sim_image_read(const struct sim_image *img, u64 pos, void *buf, u32 len)
+{
+	u8 *to = buf;
+
+	while (len) {
+		u32 off = (u32)(pos % SIM_PAGE), n = min_of(len, SIM_PAGE - off);
+
+		memcpy(to, image_page(img, (u32)(pos / SIM_PAGE)) + off, n);
+		pos += n;
+		to += n;
+		len -= n;
+	}
+}
+
+void sim_image_write(struct sim_image *img, u64 pos, const void *buf, u32 len)
+{
+	const u8 *from = buf;
+
+	while (len) {
+		u32 i = (u32)(pos / SIM_PAGE);
+		u32 off = (u32)(pos % SIM_PAGE), n = min_of(len, SIM_PAGE - off);
+
+		if (!img->page[i]) {
+			u8 *own = need(malloc(SIM_PAGE));
+
+			memcpy(own, img->base->mem + (u64)i * SIM_PAGE, SIM_PAGE);
+			img->page[i] = own;
+		}
+		memcpy(img->page[i] + off, from, n);
+		pos += n;
+		from += n;
+		len -= n;
+	}
+}
+
+int sim_image_save(const struct sim_image *img, const char *path, bool whole)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)img->base->size))
+		err = -errno;
+	for (u32 i = 0; i < img->nr_pages && !err; i++) {
+		if (!whole && !img->page[i] && !img->base->useful[i])
+			continue;
+		if (pwrite(fd, image_page(img, i), SIM_PAGE, (off_t)i * SIM_PAGE) !=
+		    SIM_PAGE)
+			err = -EIO;
+	}
+	close(fd);
+	return err;
+}
+
+struct sim_image *sim_image_load(const struct sim_base *base, const char *path)
+{
+	struct sim_image *img;
+	u8 page[SIM_PAGE];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return NULL;
+	img = sim_image_new(base);
+	for (u32 i = 0; i < img->nr_pages; i++) {
+		if (pread(fd, page, SIM_PAGE, (off_t)i * SIM_PAGE) != SIM_PAGE)
+			break;
+		if (memcmp(page, image_page(img, i), SIM_PAGE))
+			sim_image_write(img, (u64)i * SIM_PAGE, page, SIM_PAGE);
+	}
+	close(fd);
+	return img;
+}
+
+/* ---- the log ---- */
+
+void sim_log_init(struct sim_log *log)
+{
+	memset(log, 0, sizeof(*log));
+}
+
+void sim_log_release(struct sim_log *log)
+{
+	for (u32 i = 0; i < log->nr_wr; i++)
+		free(log->wr[i].data);
+	free(log->wr);
+	free(log->ev);
+	sim_log_init(log);
+}
+
+static u32 log_event(struct sim_log *log, enum sim_event_kind kind, u32 arg, u32 arg2)
+{
+	if (log->nr_ev == log->max_ev) {
+		log->max_ev = log->max_ev ? 2 * log->max_ev : 1024;
+		log->ev = need(realloc(log->ev, log->max_ev * sizeof(*log->ev)));
+	}
+	log->ev[log->nr_ev] = (struct sim_event){ kind, arg, arg2 };
+	return log->nr_ev++;
+}
+
+static u32 log_submit(struct sim_log *log, const struct bio *bio)
+{
+	struct sim_write *w;
+	u32 at = 0;
+
+	/* Those in flight are few and young. */
+	for (u32 i = log->nr_wr, n = 0; i-- > 0 && n < QUEUE_MAX; n++) {
+		w = &log->wr[i];
+		if (w->end == SIM_NEVER && w->pos < bio->bi_pos + bio->bi_bytes &&
+		    bio->bi_pos < w->pos + w->len) {
+			log->overlaps++;
+			log->overlap_pos = bio->bi_pos;
+		}
+	}
+	if (log->nr_wr == log->max_wr) {
+		log->max_wr = log->max_wr ? 2 * log->max_wr : 256;
+		log->wr = need(realloc(log->wr, log->max_wr * sizeof(*log->wr)));
+	}
+	w = &log->wr[log->nr_wr];
+	*w = (struct sim_write){ .pos = bio->bi_pos,
+				 .len = bio->bi_bytes,
+				 .fua = bio->bi_flags & BIO_FUA,
+				 .end = SIM_NEVER,
+				 .durable = SIM_NEVER };
+	w->data = need(malloc(w->len));
+	for (int i = 0; i < bio->bi_nr_iov; i++) {
+		memcpy(w->data + at, bio->bi_iov[i].iov_base, bio->bi_iov[i].iov_len);
+		at += (u32)bio->bi_iov[i].iov_len;
+	}
+	w->submit = log_event(log, SIM_SUBMIT, log->nr_wr, 0);
+	return log->nr_wr++;
+}
+
+void sim_log_finish(struct sim_log *log)
+{
+	/* started[f]: the event at which flush f began */
+	u32 *started = need(calloc(log->nr_flushes + 1, sizeof(*started)));
+	u32 first = 0; /* all writes before it are durable or have failed */
+
+	for (u32 e = 0; e < log->nr_ev; e++) {
+		struct sim_event *ev = &log->ev[e];
+
+		if (ev->kind == SIM_FLUSH_START)
+			started[ev->arg] = e;
+		if (ev->kind == SIM_END && log->wr[ev->arg].fua &&
+		    !log->wr[ev->arg].failed)
+			log->wr[ev->arg].durable = e;
+		if (ev->kind != SIM_FLUSH_END)
+			continue;
+		for (u32 i = first; i < log->nr_wr && log->wr[i].submit < e; i++) {
+			struct sim_write *w = &log->wr[i];
+
+			if (w->durable == SIM_NEVER && !w->failed &&
+			    w->end < started[ev->arg])
+				w->durable = e;
+			if (i == first && (w->durable != SIM_NEVER || w->failed))
+				first++;
+		}
+	}
+	free(started);
+}
+
+/* ---- the device ---- */
+
+struct pending {
+	struct bio *bio;
+	u32 write; /* number in the log */
+};
+
+struct simdev {
+	struct bdev bd; /* first */
+	pthread_mutex_t lock;
+	pthread_cond_t more; /* the queue has something, or stop */
+	pthread_cond_t room;
+	struct simdev_config cfg; /* [const] */
+	struct sim_image *img;    /* [lock] what reads see */
+	struct sim_log *log;      /* [lock] may be NULL */
+	struct rng rng;           /* [lock] */
+	u32 count[3];             /* [lock] reads, writes, flushes so far */
+	struct pending queue[QUEUE_MAX]; /* [lock] */
+	u32 queued;                      /* [lock] */
+	bool stop, keep, hit;            /* [lock] */
+	struct thread *thread;           /* [const] */
+};
+
+static struct simdev *simdev_of(struct bdev *bd)
+{
+	return container_of_type(bd, struct simdev, bd);
+}
+
+/* Counts one operation; true if it is one that fails. lock held. */
+static bool fails(struct simdev *sd, enum sim_fault_op op)
+{
+	const struct sim_fault *f = &sd->cfg.fault;
+	u32 n = sd->count[op - 1]++;
+
+	if (f->op != op || (f->forever ? n < f->nth : n != f->nth))
+		return false;
+	sd->hit = true;
+	return true;
+}
+
+static void copy_in(struct simdev *sd, struct bio *bio, bool some)
+{
+	u64 pos = bio->bi_pos;
+
+	for (int i = 0; i < bio->bi_nr_iov; i++) {
+		const u8 *from = bio->bi_iov[i].iov_base;
+		u32 len = (u32)bio->bi_iov[i].iov_len;
+
+		for (u32 off = 0; some && off < len; off += SECTOR)
+			if (rng_chance(&sd->rng, 50))
+				sim_image_write(sd->img, pos + off, from + off, SECTOR);
+		if (!some)
+			sim_image_write(sd->img, pos, from, len);
+		pos += len;
+	}
+}
+
+static void copy_out(struct simdev *sd, struct bio *bio)
+{
+	u64 pos = bio->bi_pos;
+
+	for (int i = 0; i < bio->bi_nr_iov; i++) {
+		sim_image_read(sd->img, pos, bio->bi_iov[i].iov_base,
+			       (u32)bio->bi_iov[i].iov_len);
+		pos += bio->bi_iov[i].iov_len;
+	}
+}
+
+static void end_one(struct simdev *sd, struct pending *p)
+{
+	struct bio *bio = p->bio;
+	int err = 0;
+
+	pthread_mutex_lock(&sd->lock);
+	if (bio->bi_op == BIO_READ) {
+		if (fails(sd, SIM_FAULT_READ))
+			err = -EIO;
+		else
+			copy_out(sd, bio);
+	} else {
+		if (fails(sd, SIM_FAULT_WRITE))
+			err = -EIO;
+		if (!err || sd->cfg.fault.partial)
+			copy_in(sd, bio, err != 0);
+		if (sd->log) {
+			struct sim_write *w = &sd->log->wr[p->write];
+
+			w->failed = err != 0;
+			if (sd->cfg.lying)
+				w->fua = false;
+			w->end = log_event(sd->log, SIM_END, p->write, 0);
+		}
+	}
+	pthread_mutex_unlock(&sd->lock);
+	bdev_end_bio(&sd->bd, bio, err);
+}
+
+/* With lock held, which is dropped around the end. */
+static void end_any(struct simdev *sd)
+{
+	u32 i = rng_below(&sd->rng, sd->queued);
+	struct pending p = sd->queue[i];
+
+	sd->queue[i] = sd->queue[--sd->queued];
+	pthread_cond_signal(&sd->room);
+	pthread_mutex_unlock(&sd->lock);
+	if (sd->cfg.delay_us)
+		usleep(sd->cfg.delay_us);
+	end_one(sd, &p);
+	pthread_mutex_lock(&sd->lock);
+}
+
+static void simdev_thread(void *arg)
+{
+	struct simdev *sd = arg;
+
+	pthread_mutex_lock(&sd->lock);
+	while (!sd->stop || sd->queued) {
+		if (sd->queued)
+			end_any(sd);
+		else
+			pthread_cond_wait(&sd->more, &sd->lock);
+	}
+	pthread_mutex_unlock(&sd->lock);
+}
+
+static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
+{
+	struct simdev *sd = simdev_of(bd);
+	struct pending own[64];
+	u32 nr = 0;
+
+	pthread_mutex_lock(&sd->lock);
+	for (unsigned i = 0; i < n; i++) {
+		struct pending p = { bios[i], 0 };
+
+		if (bios[i]->bi_op == BIO_WRITE && sd->log)
+			p.write = log_submit(sd->log, bios[i]);
+		if (sd->cfg.threaded) {
+			while (sd->queued == QUEUE_MAX)
+				pthread_cond_wait(&sd->room, &sd->lock);
+			sd->queue[sd->queued++] = p;
+			pthread_cond_signal(&sd->more);
+			continue;
+		}
+		/* Inside submit, in any order of up to 64. */
+		own[nr++] = p;
+		if (nr < ARRAY_SIZE(own) && i + 1 < n)
+			continue;
+		while (nr) {
+			u32 k = rng_below(&sd->rng, nr);
+
+			p = own[k];
+			own[k] = own[--nr];
+			pthread_mutex_unlock(&sd->lock);
+			end_one(sd, &p);
+			pthread_mutex_lock(&sd->lock);
+		}
+	}
+	pthread_mutex_unlock(&sd->lock);
+}
+
+static int simdev_flush(struct bdev *bd)
+{
+	struct simdev *sd = simdev_of(bd);
+	int err = 0;
+	u32 nr;
+
+	pthread_mutex_lock(&sd->lock);
+	nr = sd->count[SIM_FAULT_FLUSH - 1];
+	if (fails(sd, SIM_FAULT_FLUSH))
+		err = -EIO;
+	else if (sd->log && !sd->cfg.lying && sd->cfg.drop_flush != nr + 1)
+		nr = sd->log->nr_flushes++;
+	else
+		nr = SIM_NEVER;
+	if (!err && nr != SIM_NEVER)
+		log_event(sd->log, SIM_FLUSH_START, nr, 0);
+	pthread_mutex_unlock(&sd->lock);
+	if (err || nr == SIM_NEVER)
+		return err;
+	/* What ends in between is not covered. */
+	if (sd->cfg.delay_us)
+		usleep(sd->cfg.delay_us);
+	pthread_mutex_lock(&sd->lock);
+	log_event(sd->log, SIM_FLUSH_END, nr, 0);
+	pthread_mutex_unlock(&sd->lock);
+	return 0;
+}
+
+static void simdev_close(struct bdev *bd)
+{
+	struct simdev *sd = simdev_of(bd);
+
+	if (sd->thread) {
+		pthread_mutex_lock(&sd->lock);
+		sd->stop = true;
+		pthread_cond_signal(&sd->more);
+		pthread_mutex_unlock(&sd->lock);
+		thread_join(sd->thread);
+	}
+	if (!sd->keep)
+		sim_image_free(sd->img);
+	pthread_cond_destroy(&sd->more);
+	pthread_cond_destroy(&sd->room);
+	pthread_mutex_destroy(&sd->lock);
+	free(sd);
+}
+
+struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cfg,
+			   struct sim_log *log)
+{
+	static const struct bdev_ops ops = {
+		.submit = simdev_submit,
+		.flush = simdev_flush,
+		.close = simdev_close,
+	};
+	struct simdev *sd = need(calloc(1, sizeof(*sd)));
+
+	sd->bd.bd_ops = &ops;
+	sd->bd.bd_size = img->base->size;
+	sd->bd.bd_sector = SECTOR;
+	strcpy(sd->bd.bd_name, "sim");
+	pthread_mutex_init(&sd->lock, NULL);
+	pthread_cond_init(&sd->more, NULL);
+	pthread_cond_init(&sd->room, NULL);
+	sd->cfg = *cfg;
+	sd->img = img;
+	sd->log = log;
+	sd->rng = rng_derive(cfg->seed, 0xDE71CE);
+	if (cfg->threaded && thread_create(&sd->thread, "simdev", simdev_thread, sd))
+		abort();
+	return &sd->bd;
+}
+
+void simdev_mark(struct bdev *bd, u32 arg, u32 arg2)
+{
+	struct simdev *sd = simdev_of(bd);
+
+	pthread_mutex_lock(&sd->lock);
+	if (sd->log)
+		log_event(sd->log, SIM_MARK, arg, arg2);
+	pthread_mutex_unlock(&sd->lock);
+}
+
+void simdev_keep_image(struct bdev *bd)
+{
+	struct simdev *sd = simdev_of(bd);
+
+	pthread_mutex_lock(&sd->lock);
+	sd->keep = true;
+	pthread_mutex_unlock(&sd->lock);
+}
+
+bool simdev_fault_hit(struct bdev *bd)
+{
+	struct simdev *sd = simdev_of(bd);
+	bool hit;
+
+	pthread_mutex_lock(&sd->lock);
+	hit = sd->hit;
+	pthread_mutex_unlock(&sd->lock);
+	return hit;
+}
+
+/* ---- power cuts ---- */
+
+void sim_crash_init(struct sim_crash *c, const struct sim_log *log,
+		    const struct sim_base *base)
+{
+	*c = (struct sim_crash){ .log = log,
+				 .sure = sim_image_new(base),
+				 .blocksize = base->blocksize };
+}
+
+void sim_crash_release(struct sim_crash *c)
+{
+	sim_image_free(c->sure);
+}
+
+void sim_crash_seek(struct sim_crash *c, u32 n)
+{
+	assert(n >= c->at);
+	c->at = n;
+	while (c->folded < c->log->nr_wr) {
+		const struct sim_write *w = &c->log->wr[c->folded];
+
+		/* Later writes go on top: only a gapless start can be folded. */
+		if (w->durable >= n)
+			return;
+		sim_image_write(c->sure, w->pos, w->data, w->len);
+		c->folded++;
+	}
+}
+
+static void put_parts(struct sim_image *img, const struct sim_write *w, u32 atom, u32 keep,
+		      struct rng *rng)
+{
+	for (u32 off = 0; off < w->len; off += atom)
+		if (rng_below(rng, 1000) < keep)
+			sim_image_write(img, w->pos + off, w->data + off,
+					min_of(atom, w->len - off));
+}
+
+/* The primary superblock is written in place and is exempt from tearing. */
+static bool holds_super(const struct sim_write *w)
+{
+	return w->pos < 2048 && w->pos + w->len > 1024;
+}
+
+struct sim_image *sim_crash_image(const struct sim_crash *c, enum sim_cut cut, bool torn,
+				  struct rng *rng, u32 *doubt)
+{
+	struct sim_image *img = sim_image_clone(c->sure);
+	u32 keep = 1 + rng_below(rng, 999), nr = 0, chosen, k = 0;
+
+	for (u32 i = c->folded; i < c->log->nr_wr && c->log->wr[i].submit < c->at; i++)
+		nr += c->log->wr[i].durable >= c->at;
+	*doubt = nr;
+	chosen = nr ? rng_below(rng, nr) : 0;
+	for (u32 i = c->folded; i < c->log->nr_wr && c->log->wr[i].submit < c->at; i++) {
+		const struct sim_write *w = &c->log->wr[i];
+		u32 atom = torn && !holds_super(w) ? SECTOR : c->blocksize;
+		bool there;
+
+		if (w->durable < c->at) {
+			sim_image_write(img, w->pos, w->data, w->len);
+			continue;
+		}
+		there = cut == SIM_CUT_ALL || (cut == SIM_CUT_ENDED && w->end < c->at) ||
+			(cut == SIM_CUT_ONE && k == chosen) ||
+			(cut == SIM_CUT_BUT_ONE && k != chosen);
+		if (cut == SIM_CUT_RANDOM || (there && torn && k == chosen))
+			put_parts(img, w, atom, keep, rng);
+		else if (there)
+			sim_image_write(img, w->pos, w->data, w->len);
+		k++;
+	}
+	return img;
+}

@@ -1,0 +1,763 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/sim/workload.c - streams: settings, the file format, generators
+ *
+ * A generator keeps a model of each thread's tree, as if every operation
+ * succeeded, and draws the next operation with the weights of the profile;
+ * most name something that is there. At run time the model follows what really
+ * happened, so a stream stays valid when operations fail or are left out.
+ *
+ * Locks: none.
+ */
+#include "tests/sim/workload.h"
+
+#include "fs/fs.h"
+#include "tests/sim/model.h"
+
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CSUM "-O metadata_csum,64bit,^resize_inode"
+
+const struct sim_mkfs sim_mkfs[] = {
+	{ "1k", "-b 1024 -J size=1 " CSUM ",orphan_file", "8M", 1024 },
+	{ "4k", "-b 4096 -J size=4 " CSUM ",orphan_file", "16M", 4096 },
+	{ "2k", "-b 2048 -J size=2 " CSUM ",^orphan_file", "8M", 2048 },
+	{ "1k-old", "-b 1024 -J size=1 -I 128 -O "
+		    "^metadata_csum,^64bit,^orphan_file,uninit_bg,^resize_inode",
+	  "8M", 1024 },
+	{ "1k-groups", "-b 1024 -J size=1 -g 1024 " CSUM ",^flex_bg,^orphan_file", "8M",
+	  1024 },
+	{ "1k-tiny", "-b 1024 -J size=1 -N 96 -m 0 " CSUM ",orphan_file", "3M", 1024 },
+	{ "4k-meta", "-b 4096 -J size=4 -O "
+		     "metadata_csum,meta_bg,^64bit,^orphan_file,^resize_inode",
+	  "16M", 4096 },
+};
+const u32 sim_nr_mkfs = ARRAY_SIZE(sim_mkfs);
+
+const char *const sim_op_name[OP_NR] = {
+	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
+	[OP_MKNOD] = "mknod",	  [OP_LINK] = "link",	      [OP_UNLINK] = "unlink",
+	[OP_RMDIR] = "rmdir",	  [OP_RENAME] = "rename",     [OP_WRITE] = "write",
+	[OP_TRUNCATE] = "trunc",  [OP_FALLOC] = "falloc",     [OP_CHMOD] = "chmod",
+	[OP_CHOWN] = "chown",	  [OP_READ] = "read",	      [OP_FSYNC] = "fsync",
+	[OP_FDATASYNC] = "fdatasync", [OP_SYNC] = "sync",     [OP_HOLD] = "hold",
+	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
+	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",
+};
+
+u32 sim_mkfs_find(const char *name)
+{
+	for (u32 i = 0; i < sim_nr_mkfs; i++)
+		if (!strcmp(sim_mkfs[i].name, name))
+			return i;
+	return SIM_NEVER;
+}
+
+/* ---- data ---- */
+
+void sim_data(u64 seed, u64 off, u8 *buf, u32 len)
+{
+	u64 key = mix64(seed + 1);
+
+	while (len) {
+		u64 word = ((off >> 3) + key) * 0x9E3779B97F4A7C15ull;
+		u32 skip = (u32)(off & 7), n = min_of(8 - skip, len);
+
+		word ^= word >> 29;
+		/* Neither zero nor the pattern of the empty device. */
+		word |= 0x4040404040404040ull;
+		memcpy(buf, (u8 *)&word + skip, n);
+		buf += n;
+		off += n;
+		len -= n;
+	}
+}
+
+void sim_target(u64 seed, u32 len, char *buf)
+{
+	for (u32 i = 0; i < len; i++)
+		buf[i] = (char)('a' + mix64(seed + i / 8) % 26);
+	buf[len] = 0;
+}
+
+/* ---- streams ---- */
+
+void sim_stream_init(struct sim_stream *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->threads = 1;
+}
+
+void sim_stream_release(struct sim_stream *s)
+{
+	for (u32 i = 0; i < s->nr_ops; i++) {
+		free(s->op[i].path);
+		free(s->op[i].path2);
+	}
+	free(s->op);
+	sim_stream_init(s);
+}
+
+static char *dup_or_null(const char *str)
+{
+	char *copy = str ? strdup(str) : NULL;
+
+	if (str && !copy)
+		abort();
+	return copy;
+}
+
+void sim_stream_add(struct sim_stream *s, const struct sim_op *op)
+{
+	struct sim_op *to;
+
+	if (s->nr_ops == s->max_ops) {
+		s->max_ops = s->max_ops ? 2 * s->max_ops : 64;
+		s->op = realloc(s->op, s->max_ops * sizeof(*s->op));
+		if (!s->op)
+			abort();
+	}
+	to = &s->op[s->nr_ops++];
+	*to = *op;
+	to->path = dup_or_null(op->path);
+	to->path2 = dup_or_null(op->path2);
+}
+
+void sim_stream_without(const struct sim_stream *s, u32 from, u32 to,
+			struct sim_stream *out)
+{
+	*out = *s;
+	out->op = NULL;
+	out->nr_ops = out->max_ops = 0;
+	for (u32 i = 0; i < s->nr_ops; i++)
+		if (i < from || i >= to)
+			sim_stream_add(out, &s->op[i]);
+}
+
+/* ---- the file format ---- */
+
+/* What follows the name of an operation: p path, P second path, o offset, l length, m
+ * mode (octal), f flags, s seed, h slot. */
+static const char *const op_args[OP_NR] = {
+	[OP_CREATE] = "pm",  [OP_MKDIR] = "pm",	   [OP_SYMLINK] = "pls",
+	[OP_MKNOD] = "pm",   [OP_LINK] = "pP",	   [OP_UNLINK] = "p",
+	[OP_RMDIR] = "p",    [OP_RENAME] = "pPf",  [OP_WRITE] = "polsf",
+	[OP_TRUNCATE] = "po", [OP_FALLOC] = "polf", [OP_CHMOD] = "pm",
+	[OP_CHOWN] = "pm",   [OP_READ] = "p",	   [OP_FSYNC] = "p",
+	[OP_FDATASYNC] = "p", [OP_SYNC] = "",	   [OP_HOLD] = "ph",
+	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
+	[OP_HSYNC] = "h",    [OP_CACHES] = "",
+};
+
+/* Paths have no blanks; the empty one is written as "/". */
+void sim_op_print(const struct sim_op *op, FILE *f)
+{
+	fprintf(f, "op %u %s", op->thread, sim_op_name[op->kind]);
+	for (const char *a = op_args[op->kind]; *a; a++)
+		switch (*a) {
+		case 'p': fprintf(f, " %s", *op->path ? op->path : "/"); break;
+		case 'P': fprintf(f, " %s", *op->path2 ? op->path2 : "/"); break;
+		case 'o': fprintf(f, " %" PRIu64, op->off); break;
+		case 'l': fprintf(f, " %u", op->len); break;
+		case 'm': fprintf(f, " %o", op->mode); break;
+		case 'f': fprintf(f, " %u", op->flags); break;
+		case 's': fprintf(f, " %" PRIu64, op->seed); break;
+		case 'h': fprintf(f, " %u", op->slot); break;
+		}
+	fprintf(f, "\n");
+}
+
+struct setting {
+	const char *name;
+	size_t at;
+	bool flag;
+};
+
+#define U32(n) { #n, offsetof(struct sim_stream, n), false }
+#define FLAG(n) { #n, offsetof(struct sim_stream, n), true }
+static const struct setting settings[] = {
+	U32(threads),	 U32(commit_ms), U32(expire_ms),    FLAG(sync),
+	FLAG(dev_threaded), U32(delay_us), U32(fault.op),   U32(fault.nth),
+	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
+	U32(points),
+};
+
+void sim_stream_write(const struct sim_stream *s, FILE *f)
+{
+	fprintf(f, "# sluice sim stream\nseed %" PRIu64 "\nmkfs %s\n", s->seed,
+		sim_mkfs[s->mkfs].name);
+	for (u32 i = 0; i < ARRAY_SIZE(settings); i++) {
+		const u8 *at = (const u8 *)s + settings[i].at;
+		u32 v;
+
+		if (settings[i].flag)
+			v = *(const bool *)at;
+		else
+			memcpy(&v, at, sizeof(v));
+		if (v)
+			fprintf(f, "%s %u\n", settings[i].name, v);
+	}
+	for (u32 i = 0; i < s->nr_ops; i++)
+		sim_op_print(&s->op[i], f);
+}
+
+static bool read_op(struct sim_op *op, char *line)
+{
+	char *save, *word = strtok_r(line, " \n", &save);
+
+	memset(op, 0, sizeof(*op));
+	if (!word)
+		return false;
+	op->thread = (u8)strtoul(word, NULL, 10);
+	word = strtok_r(NULL, " \n", &save);
+	if (!word || op->thread >= SIM_THREADS)
+		return false;
+	while (op->kind < OP_NR && strcmp(sim_op_name[op->kind], word))
+		op->kind++;
+	if (op->kind == OP_NR)
+		return false;
+	for (const char *a = op_args[op->kind]; *a; a++) {
+		word = strtok_r(NULL, " \n", &save);
+		if (!word)
+			return false;
+		switch (*a) {
+		case 'p': op->path = strcmp(word, "/") ? word : ""; break;
+		case 'P': op->path2 = strcmp(word, "/") ? word : ""; break;
+		case 'o': op->off = strtoull(word, NULL, 10); break;
+		case 'l': op->len = (u32)strtoul(word, NULL, 10); break;
+		case 'm': op->mode = (u32)strtoul(word, NULL, 8); break;
+		case 'f': op->flags = (u32)strtoul(word, NULL, 10); break;
+		case 's': op->seed = strtoull(word, NULL, 10); break;
+		case 'h': op->slot = (u8)strtoul(word, NULL, 10); break;
+		}
+	}
+	return op->slot < SIM_HANDLES && op->len <= 64u << 20;
+}
+
+static bool read_setting(struct sim_stream *s, const char *name, const char *value)
+{
+	if (!strcmp(name, "seed")) {
+		s->seed = strtoull(value, NULL, 10);
+		return true;
+	}
+	if (!strcmp(name, "mkfs")) {
+		s->mkfs = sim_mkfs_find(value);
+		return s->mkfs != SIM_NEVER;
+	}
+	for (u32 i = 0; i < ARRAY_SIZE(settings); i++) {
+		u8 *at = (u8 *)s + settings[i].at;
+		u32 v = (u32)strtoul(value, NULL, 10);
+
+		if (strcmp(name, settings[i].name))
+			continue;
+		if (settings[i].flag)
+			*(bool *)at = v != 0;
+		else
+			memcpy(at, &v, sizeof(v));
+		return true;
+	}
+	return false;
+}
+
+int sim_stream_read(struct sim_stream *s, FILE *f, const char *name)
+{
+	char *line = NULL;
+	size_t max = 0;
+	u32 number = 0;
+	bool ok = true;
+
+	sim_stream_init(s);
+	while (ok && getline(&line, &max, f) >= 0) {
+		char key[32], value[64];
+		struct sim_op op;
+
+		number++;
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		if (!strncmp(line, "op ", 3)) {
+			ok = read_op(&op, line + 3);
+			if (ok)
+				sim_stream_add(s, &op);
+		} else {
+			ok = sscanf(line, "%31s %63s", key, value) == 2 &&
+			     read_setting(s, key, value);
+		}
+	}
+	free(line);
+	if (ok && s->threads && s->threads <= SIM_THREADS)
+		return 0;
+	fprintf(stderr, "%s:%u: cannot read this line\n", name, number);
+	sim_stream_release(s);
+	return -EINVAL;
+}
+
+/* ---- random streams ---- */
+
+#define MAX_FILE (192u * 1024)
+
+struct gen {
+	struct sim_stream *s;
+	struct rng rng;
+	enum sim_profile profile;
+	struct model *m[SIM_THREADS];
+	u32 t; /* thread of the next operation */
+	/* names that are there, by kind; taken anew for each operation */
+	struct pool {
+		char **path;
+		u32 nr, max;
+	} files, dirs, all;
+	u32 bs;
+};
+
+static void pool_clear(struct pool *p)
+{
+	for (u32 i = 0; i < p->nr; i++)
+		free(p->path[i]);
+	p->nr = 0;
+}
+
+static void pool_add(struct pool *p, const char *path)
+{
+	if (p->nr == p->max) {
+		p->max = p->max ? 2 * p->max : 64;
+		p->path = realloc(p->path, p->max * sizeof(*p->path));
+		if (!p->path)
+			abort();
+	}
+	p->path[p->nr++] = dup_or_null(path);
+}
+
+static void gather(void *priv, const char *path, struct m_inode *in)
+{
+	struct gen *g = priv;
+
+	pool_add(&g->all, path);
+	if (S_ISREG(m_inode_mode(in)))
+		pool_add(&g->files, path);
+	if (S_ISDIR(m_inode_mode(in)))
+		pool_add(&g->dirs, path);
+}
+
+static void look_around(struct gen *g)
+{
+	pool_clear(&g->files);
+	pool_clear(&g->dirs);
+	pool_clear(&g->all);
+	model_each_name(g->m[g->t], gather, g);
+}
+
+/* One that is there; else a name that probably is not. */
+static void pick(struct gen *g, const struct pool *p, char *buf)
+{
+	if (!p->nr)
+		strcpy(buf, "nothing");
+	else
+		snprintf(buf, 4096, "%s", p->path[rng_below(&g->rng, p->nr)]);
+}
+
+static void pick_new(struct gen *g, char *buf)
+{
+	bool names = g->profile == SIM_PROFILE_NAMES;
+	size_t len = 0;
+	u32 k = rng_below(&g->rng, names ? 400 : 60);
+
+	if (g->dirs.nr && rng_chance(&g->rng, names ? 80 : 60)) {
+		/* Large directories need many names in few places. */
+		u32 d = rng_below(&g->rng, names ? min_of(g->dirs.nr, 2u) : g->dirs.nr);
+
+		len = (size_t)snprintf(buf, 3000, "%s/", g->dirs.path[d]);
+		if (len > 600)
+			len = 0;
+	}
+	len += (size_t)snprintf(buf + len, 64, "n%u", k);
+	if (k % 5 == 0 || (names && k % 3)) {
+		u32 pad = 40 + (u32)(mix64(k) % 190);
+
+		memset(buf + len, 'x', pad);
+		buf[len + pad] = 0;
+	}
+}
+
+static void pick_range(struct gen *g, u64 size, u64 *off, u32 *len)
+{
+	struct rng *r = &g->rng;
+	u32 bs = g->bs;
+
+	switch (rng_below(r, 4)) {
+	case 0: *off = size; break;
+	case 1: *off = (u64)rng_below(r, MAX_FILE / bs) * bs; break;
+	case 2: *off = size ? rng_below(r, (u32)size) : 0; break;
+	default: *off = rng_below(r, MAX_FILE); break;
+	}
+	switch (rng_below(r, 4)) {
+	case 0: *len = 1 + rng_below(r, 300); break;
+	case 1: *len = bs * (1 + rng_below(r, 4)); break;
+	case 2: *len = 1 + rng_below(r, 20000); break;
+	default: *len = bs; break;
+	}
+	if (g->profile == SIM_PROFILE_FULL && rng_chance(r, 50))
+		*len = 30000 + rng_below(r, 200000);
+	if (g->profile == SIM_PROFILE_DATA && rng_chance(r, 40)) {
+		/* Every other block: many extents. */
+		*off = (u64)rng_below(r, MAX_FILE / bs / 2) * 2 * bs;
+		*len = bs;
+	}
+}
+
+/* Weights of the operations, by profile. */
+static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
+	[SIM_PROFILE_MIXED] = { [OP_CREATE] = 14, [OP_MKDIR] = 5, [OP_SYMLINK] = 3,
+		[OP_MKNOD] = 1, [OP_LINK] = 5, [OP_UNLINK] = 9, [OP_RMDIR] = 4,
+		[OP_RENAME] = 10, [OP_WRITE] = 24, [OP_TRUNCATE] = 6, [OP_FALLOC] = 4,
+		[OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_READ] = 3, [OP_FSYNC] = 7,
+		[OP_FDATASYNC] = 3, [OP_SYNC] = 2, [OP_HOLD] = 3, [OP_DROP] = 2,
+		[OP_HWRITE] = 3, [OP_HTRUNC] = 1, [OP_HSYNC] = 1, [OP_CACHES] = 1 },
+	[SIM_PROFILE_NAMES] = { [OP_CREATE] = 40, [OP_MKDIR] = 4, [OP_SYMLINK] = 4,
+		[OP_LINK] = 8, [OP_UNLINK] = 14, [OP_RMDIR] = 2, [OP_RENAME] = 18,
+		[OP_WRITE] = 2, [OP_FSYNC] = 3, [OP_SYNC] = 1, [OP_HOLD] = 2,
+		[OP_DROP] = 1, [OP_CACHES] = 1 },
+	[SIM_PROFILE_DATA] = { [OP_CREATE] = 5, [OP_UNLINK] = 3, [OP_RENAME] = 4,
+		[OP_WRITE] = 50, [OP_TRUNCATE] = 12, [OP_FALLOC] = 8, [OP_READ] = 4,
+		[OP_FSYNC] = 8, [OP_FDATASYNC] = 8, [OP_SYNC] = 2, [OP_HOLD] = 2,
+		[OP_DROP] = 1, [OP_HWRITE] = 3, [OP_HTRUNC] = 2, [OP_HSYNC] = 1,
+		[OP_CACHES] = 2 },
+	[SIM_PROFILE_FULL] = { [OP_CREATE] = 16, [OP_MKDIR] = 8, [OP_SYMLINK] = 6,
+		[OP_LINK] = 3, [OP_UNLINK] = 8, [OP_RMDIR] = 2, [OP_RENAME] = 6,
+		[OP_WRITE] = 34, [OP_TRUNCATE] = 6, [OP_FALLOC] = 8, [OP_FSYNC] = 5,
+		[OP_FDATASYNC] = 2, [OP_SYNC] = 2, [OP_HOLD] = 2, [OP_DROP] = 1,
+		[OP_HWRITE] = 2 },
+	[SIM_PROFILE_CHURN] = { [OP_CREATE] = 14, [OP_MKDIR] = 14, [OP_SYMLINK] = 8,
+		[OP_UNLINK] = 16, [OP_RMDIR] = 12, [OP_RENAME] = 4, [OP_WRITE] = 22,
+		[OP_TRUNCATE] = 4, [OP_FSYNC] = 6, [OP_FDATASYNC] = 3, [OP_SYNC] = 3,
+		[OP_HOLD] = 3, [OP_DROP] = 2, [OP_HWRITE] = 2 },
+};
+
+static enum sim_op_kind draw_kind(struct gen *g)
+{
+	const u8 *w = weight[g->profile];
+	u32 sum = 0, n;
+
+	for (u32 i = 0; i < OP_NR; i++)
+		sum += w[i];
+	n = rng_below(&g->rng, sum);
+	for (u32 i = 0; i < OP_NR; i++) {
+		if (n < w[i])
+			return i;
+		n -= w[i];
+	}
+	return OP_SYNC;
+}
+
+/* The size of what op is about, as the generator's model has it. */
+static u64 size_of(struct gen *g, const struct sim_op *op)
+{
+	struct m_inode *in = op->path ? model_find(g->m[g->t], op->path)
+				      : model_slot(g->m[g->t], op->slot);
+
+	return in ? m_inode_size(in) : 0;
+}
+
+static void fill_paths(struct gen *g, struct sim_op *op, char *path, char *path2)
+{
+	struct rng *r = &g->rng;
+
+	op->path = path;
+	switch (op->kind) {
+	case OP_CREATE:
+	case OP_MKDIR:
+	case OP_SYMLINK:
+	case OP_MKNOD:
+		pick_new(g, path);
+		return;
+	case OP_LINK:
+		pick(g, &g->files, path);
+		pick_new(g, op->path2 = path2);
+		return;
+	case OP_RENAME:
+		pick(g, &g->all, path);
+		op->path2 = path2;
+		if (rng_chance(r, 55))
+			pick_new(g, path2);
+		else
+			pick(g, rng_chance(r, 70) ? &g->files : &g->all, path2);
+		op->flags = rng_chance(r, 12) ? RENAME_EXCHANGE :
+			    rng_chance(r, 10) ? RENAME_NOREPLACE : 0;
+		return;
+	case OP_UNLINK:
+	case OP_CHMOD:
+	case OP_CHOWN:
+		pick(g, op->kind == OP_UNLINK && rng_chance(r, 60) ? &g->files : &g->all, path);
+		return;
+	case OP_RMDIR:
+		pick(g, &g->dirs, path);
+		return;
+	case OP_FSYNC:
+		if (rng_chance(r, 30))
+			rng_chance(r, 50) ? (void)(*path = 0) : pick(g, &g->dirs, path);
+		else
+			pick(g, &g->files, path);
+		return;
+	case OP_SYNC:
+	case OP_CACHES:
+	case OP_DROP:
+	case OP_HWRITE:
+	case OP_HTRUNC:
+	case OP_HSYNC:
+		op->path = NULL;
+		return;
+	default:
+		pick(g, &g->files, path);
+	}
+}
+
+static void draw_op(struct gen *g)
+{
+	static const u32 sync_flags[] = { SL_OPEN_SYNC, SL_OPEN_DSYNC };
+	char path[8192], path2[8192];
+	struct sim_op op = { .kind = draw_kind(g), .thread = (u8)g->t };
+	struct rng *r = &g->rng;
+	u64 size;
+
+	look_around(g);
+	op.slot = (u8)rng_below(r, SIM_HANDLES);
+	op.seed = rng_next(r) >> 16;
+	op.mode = 0600 | (rng_below(r, 64));
+	fill_paths(g, &op, path, path2);
+	if (op.path && strlen(op.path) > 1500)
+		return;
+	size = size_of(g, &op);
+	switch (op.kind) {
+	case OP_CHOWN:
+		op.mode = rng_below(r, 3) * 1000;
+		break;
+	case OP_CHMOD:
+		if (model_find(g->m[g->t], op.path) &&
+		    S_ISLNK(m_inode_mode(model_find(g->m[g->t], op.path))))
+			return;
+		break;
+	case OP_SYMLINK:
+		op.len = 1 + rng_below(r, rng_chance(r, 50) ? 59 : 900);
+		break;
+	case OP_WRITE:
+	case OP_HWRITE:
+		pick_range(g, size, &op.off, &op.len);
+		if (op.kind == OP_WRITE && rng_chance(r, 8))
+			op.flags = sync_flags[rng_below(r, 2)];
+		break;
+	case OP_FALLOC:
+		pick_range(g, size, &op.off, &op.len);
+		op.len += rng_below(r, 30000);
+		op.flags = rng_below(r, 2);
+		break;
+	case OP_TRUNCATE:
+	case OP_HTRUNC:
+		op.off = rng_chance(r, 20) ? 0 :
+			 rng_chance(r, 40) && size ? rng_below(r, (u32)size) :
+						     rng_below(r, MAX_FILE);
+		break;
+	default:
+		break;
+	}
+	sim_stream_add(g->s, &op);
+	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+}
+
+static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile profile)
+{
+	static const u32 commits[] = { 0, 0, 0, 1, 20 };
+	static const u32 expires[] = { 0, 0, 1, 30 };
+
+	s->mkfs = rng_below(r, sim_nr_mkfs);
+	if (profile == SIM_PROFILE_FULL && rng_chance(r, 60))
+		s->mkfs = sim_mkfs_find("1k-tiny");
+	s->commit_ms = commits[rng_below(r, ARRAY_SIZE(commits))];
+	s->expire_ms = expires[rng_below(r, ARRAY_SIZE(expires))];
+	s->sync = rng_chance(r, 8);
+	s->dev_threaded = rng_chance(r, 40);
+	s->delay_us = s->dev_threaded && rng_chance(r, 30) ? rng_below(r, 300) : 0;
+}
+
+static void draw_fault(struct sim_stream *s, struct rng *r)
+{
+	static const u32 span[] = { 0, 25, 90, 15 };
+
+	s->fault.op = SIM_FAULT_READ + rng_below(r, 3);
+	s->fault.nth = rng_below(r, span[s->fault.op]);
+	s->fault.forever = rng_chance(r, 40);
+	s->fault.partial = rng_chance(r, 50);
+	if (rng_chance(r, 20)) {
+		s->fault.op = SIM_FAULT_NONE;
+		s->oom = 1 + rng_below(r, 4000);
+	}
+}
+
+void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profile)
+{
+	struct gen g = { .s = s, .rng = rng_derive(seed, 0x5712EA) };
+	bool faults = false, threads = false;
+	u32 n;
+
+	sim_stream_init(s);
+	s->seed = seed;
+	if (profile == SIM_PROFILE_ANY)
+		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, SIM_PROFILE_NR - 1);
+	draw_settings(s, &g.rng, profile);
+	if (profile == SIM_PROFILE_FAULTS) {
+		faults = true;
+		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);
+	}
+	if (profile == SIM_PROFILE_THREADS) {
+		threads = true;
+		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);
+	}
+	if (faults)
+		draw_fault(s, &g.rng);
+	if (threads)
+		s->threads = 2 + rng_below(&g.rng, SIM_THREADS - 1);
+	g.profile = profile;
+	g.bs = sim_mkfs[s->mkfs].blocksize;
+	n = 40 + rng_below(&g.rng, profile == SIM_PROFILE_NAMES ? 400 : 160);
+	for (u32 t = 0; t < s->threads; t++)
+		g.m[t] = model_new(false, false);
+	for (u32 i = 0; i < n * s->threads; i++) {
+		g.t = i % s->threads;
+		draw_op(&g);
+	}
+	for (u32 t = 0; t < s->threads; t++)
+		model_free(g.m[t]);
+	pool_clear(&g.files);
+	pool_clear(&g.dirs);
+	pool_clear(&g.all);
+	free(g.files.path);
+	free(g.dirs.path);
+	free(g.all.path);
+}
+
+/* ---- ACE: bounded black-box crash testing ---- */
+
+/*
+ * After a synced start ("foo", "A/foo", "A/bar", "A", "B", "C" with content),
+ * one operation and one persistence operation on what it touched. %: nothing.
+ */
+#define K 1024u
+static const struct sim_op ace_op[] = {
+	{ .kind = OP_CREATE, .path = "bar", .mode = 0644 },
+	{ .kind = OP_CREATE, .path = "A/new", .mode = 0644 },
+	{ .kind = OP_MKDIR, .path = "D", .mode = 0755 },
+	{ .kind = OP_MKDIR, .path = "A/D", .mode = 0755 },
+	{ .kind = OP_SYMLINK, .path = "bar", .len = 20, .seed = 5 },
+	{ .kind = OP_SYMLINK, .path = "A/long", .len = 300, .seed = 6 },
+	{ .kind = OP_MKNOD, .path = "bar", .mode = 0600 },
+	{ .kind = OP_LINK, .path = "foo", .path2 = "bar" },
+	{ .kind = OP_LINK, .path = "foo", .path2 = "A/new" },
+	{ .kind = OP_LINK, .path = "A/foo", .path2 = "B/new" },
+	{ .kind = OP_UNLINK, .path = "foo" },
+	{ .kind = OP_UNLINK, .path = "A/foo" },
+	{ .kind = OP_RMDIR, .path = "B" },
+	{ .kind = OP_RENAME, .path = "foo", .path2 = "bar" },
+	{ .kind = OP_RENAME, .path = "foo", .path2 = "A/foo" },
+	{ .kind = OP_RENAME, .path = "A/foo", .path2 = "foo" },
+	{ .kind = OP_RENAME, .path = "A/foo", .path2 = "A/bar" },
+	{ .kind = OP_RENAME, .path = "A/foo", .path2 = "B/foo" },
+	{ .kind = OP_RENAME, .path = "A", .path2 = "B" },
+	{ .kind = OP_RENAME, .path = "A", .path2 = "C/A" },
+	{ .kind = OP_RENAME, .path = "A", .path2 = "C", .flags = RENAME_EXCHANGE },
+	{ .kind = OP_RENAME, .path = "foo", .path2 = "A/bar", .flags = RENAME_EXCHANGE },
+	{ .kind = OP_WRITE, .path = "foo", .off = 0, .len = 4 * K, .seed = 7 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 3 * K + 17, .len = 2 * K, .seed = 8 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 16 * K, .len = 16 * K, .seed = 9 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 15 * K + 9, .len = 100, .seed = 9 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 64 * K, .len = 4 * K, .seed = 10 },
+	{ .kind = OP_WRITE, .path = "A/foo", .off = 20 * K + 1, .len = 9 * K, .seed = 11 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 0, .len = 8 * K, .seed = 12,
+	  .flags = SL_OPEN_SYNC },
+	{ .kind = OP_WRITE, .path = "foo", .off = 30 * K, .len = 8 * K, .seed = 13,
+	  .flags = SL_OPEN_DSYNC },
+	{ .kind = OP_TRUNCATE, .path = "foo", .off = 0 },
+	{ .kind = OP_TRUNCATE, .path = "foo", .off = 5 * K + 100 },
+	{ .kind = OP_TRUNCATE, .path = "foo", .off = 8 * K },
+	{ .kind = OP_TRUNCATE, .path = "foo", .off = 40 * K + 1 },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 0, .len = 32 * K },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 8 * K, .len = 32 * K, .flags = 1 },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 17 * K, .len = 10 * K + 5 },
+	{ .kind = OP_CHMOD, .path = "foo", .mode = 0611 },
+	{ .kind = OP_CHOWN, .path = "A/foo", .mode = 1000 },
+	{ .kind = OP_HOLD, .path = "A/bar" },
+};
+
+static const enum sim_op_kind ace_persist[] = { OP_FSYNC, OP_FDATASYNC, OP_SYNC,
+						 OP_FSYNC /* the directory */, OP_NR };
+
+u32 sim_ace_count(void)
+{
+	return ARRAY_SIZE(ace_op) * ARRAY_SIZE(ace_persist);
+}
+
+static void ace_start(struct sim_stream *s, u64 seed)
+{
+	static const struct sim_op start[] = {
+		{ .kind = OP_MKDIR, .path = "A", .mode = 0755 },
+		{ .kind = OP_MKDIR, .path = "B", .mode = 0755 },
+		{ .kind = OP_MKDIR, .path = "C", .mode = 0755 },
+		{ .kind = OP_CREATE, .path = "foo", .mode = 0644 },
+		{ .kind = OP_WRITE, .path = "foo", .len = 16 * K, .seed = 1 },
+		{ .kind = OP_CREATE, .path = "A/foo", .mode = 0644 },
+		{ .kind = OP_WRITE, .path = "A/foo", .len = 16 * K, .seed = 2 },
+		{ .kind = OP_CREATE, .path = "A/bar", .mode = 0644 },
+		{ .kind = OP_WRITE, .path = "A/bar", .len = 5 * K, .seed = 3 },
+		{ .kind = OP_SYNC },
+	};
+
+	sim_stream_init(s);
+	s->seed = seed;
+	s->mkfs = (u32)(mix64(seed) % sim_nr_mkfs);
+	if (!strcmp(sim_mkfs[s->mkfs].name, "1k-tiny"))
+		s->mkfs = 0;
+	for (u32 i = 0; i < ARRAY_SIZE(start); i++)
+		sim_stream_add(s, &start[i]);
+}
+
+static void ace_step(struct sim_stream *s, u32 n)
+{
+	struct sim_op op = ace_op[n / ARRAY_SIZE(ace_persist)];
+	u32 p = n % ARRAY_SIZE(ace_persist);
+	struct sim_op persist = { .kind = ace_persist[p] };
+	char path[64], *slash;
+
+	sim_stream_add(s, &op);
+	if (op.kind == OP_HOLD) {
+		struct sim_op more = { .kind = OP_UNLINK, .path = op.path };
+
+		sim_stream_add(s, &more);
+		more = (struct sim_op){ .kind = OP_HWRITE, .len = 9 * K, .seed = 14 };
+		sim_stream_add(s, &more);
+	}
+	if (persist.kind == OP_NR)
+		return;
+	if (persist.kind != OP_SYNC) {
+		snprintf(path, sizeof(path), "%s",
+			 op.path2 && op.kind != OP_LINK ? op.path2 : op.path);
+		if (p == 3) {
+			slash = strrchr(path, '/');
+			*(slash ? slash : path) = 0;
+		}
+		persist.path = path;
+	}
+	sim_stream_add(s, &persist);
+}
+
+void sim_ace_one(struct sim_stream *s, u32 n)
+{
+	ace_start(s, n);
+	ace_step(s, n);
+}
+
+void sim_ace_two(struct sim_stream *s, u32 first, u32 second)
+{
+	ace_start(s, (u64)first * sim_ace_count() + second);
+	ace_step(s, first);
+	ace_step(s, second);
+}
