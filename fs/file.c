@@ -652,6 +652,9 @@ int sl_fsync(struct sl_file *f, bool datasync)
 		return 0;
 	if (atomic_load(&sbi->aborted))
 		return -EROFS;
+	/* A directory's names are its data. */
+	if (S_ISDIR(inode->i_mode))
+		datasync = false;
 	if (S_ISREG(inode->i_mode) || atomic_load(&inode->i_state) & I_DIRTY)
 		err = ext4_sync_inode(ei, datasync);
 	/* Also what was written by others but not yet committed. */

@@ -305,6 +305,23 @@ int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
 	return err;
 }
 
+/*
+ * What changed the inode before it left the cache may not have been committed
+ * yet. An fsync waits for the transaction that runs now: no change that the
+ * table block shows is of a later one.
+ */
+static void set_sync_tids(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	jtid_t tid;
+
+	if (!sbi->journal)
+		return;
+	tid = journal_running_tid(sbi->journal);
+	atomic_store(&ei->i_sync_tid, tid);
+	atomic_store(&ei->i_datasync_tid, tid);
+}
+
 static int read_inode(struct inode *inode)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
@@ -324,6 +341,7 @@ static int read_inode(struct inode *inode)
 		buffer_put(b);
 		err = ext4_load_inode_raw(EXT4_I(inode), raw);
 	}
+	set_sync_tids(EXT4_I(inode));
 	free(raw);
 	return err;
 }
@@ -595,6 +613,8 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 		goto out_ino;
 	}
 	inode_to_buffer(h, ei, true, b, offset);
+	/* Without its creation nobody finds the data. */
+	atomic_store(&ei->i_datasync_tid, handle_tid(h));
 	*out = inode;
 	return 0;
 out_ino:
