@@ -50,9 +50,13 @@ static int walk_parent(struct load_fs *fs, const char *path, struct inode **dir,
 		       const char **name, size_t *len)
 {
 	const char *slash = strrchr(path, '/');
+	size_t up_len = slash ? (size_t)(slash - path) : 0;
 	char up[512];
 
-	snprintf(up, sizeof(up), "%.*s", slash ? (int)(slash - path) : 0, path);
+	if (up_len >= sizeof(up))
+		return -ENAMETOOLONG;
+	memcpy(up, path, up_len);
+	up[up_len] = '\0';
 	*name = slash ? slash + 1 : path;
 	*len = strlen(*name);
 	return walk(fs, up, dir);

@@ -294,10 +294,12 @@ static struct obj *model_obj(struct model *m, uint32_t id)
 static struct obj *model_parent(struct model *m, const char *path)
 {
 	const char *slash = strrchr(path, '/');
+	size_t len = slash ? (size_t)(slash - path) : 0;
 	char dir[SHORT_LEN];
 	struct entry *e;
 
-	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 0, path);
+	memcpy(dir, path, len);
+	dir[len] = '\0';
 	if (!strcmp(dir, "s"))
 		return &m->shared_dir;
 	e = model_find(m, dir);
