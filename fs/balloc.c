@@ -611,7 +611,8 @@ int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
 	if (!delayed) {
 		s.want = admit(sbi, s.want,
 			       avail_floor(sbi, flags & EXT4_ALLOC_META,
-					   flags & EXT4_ALLOC_ROOT));
+					   flags & EXT4_ALLOC_ROOT ||
+						   handle_privileged(h)));
 		if (!s.want)
 			return -ENOSPC;
 	}

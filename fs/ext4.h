@@ -248,7 +248,7 @@ bool ext4_block_range_ok(const struct ext4_sb *sbi, pblk_t start, u64 len);
 enum ext4_alloc_flags {
 	EXT4_ALLOC_META = 1u << 0,     /* may use the reserve for extent-tree growth */
 	EXT4_ALLOC_DELAYED = 1u << 1,  /* blocks were reserved: consume the reservation */
-	EXT4_ALLOC_ROOT = 1u << 2,     /* caller may use the root reserve */
+	EXT4_ALLOC_ROOT = 1u << 2,     /* may use the root reserve (as a privileged handle) */
 	EXT4_ALLOC_EXACT_GOAL = 1u << 3, /* only at the goal, else -ENOSPC */
 };
 /*
@@ -476,6 +476,8 @@ extern const struct super_ops ext4_super_ops;
 /* Free space did not suffice because frees await a commit: commits, once per
  * *tries. False: give up with -ENOSPC. No handle, no no-sleep lock held. */
 bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries);
+/* May the caller use the blocks reserved for the superuser? NULL: yes. */
+bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred);
 /* -EROFS when nothing may be changed. */
 int __must_check ext4_may_write(struct ext4_sb *sbi);
 /* Ends h; with the sync rules of mount options and flags of inodes a, b (may be

@@ -583,12 +583,6 @@ static int write_allowed(struct ext4_inode *ei, u64 pos, size_t len)
 	return 0;
 }
 
-static bool is_root(const struct ext4_sb *sbi, const struct sl_cred *cred)
-{
-	return !cred || cred->uid == 0 || cred->uid == sbi->resuid ||
-	       (sbi->resgid && cred->gid == sbi->resgid);
-}
-
 ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,
 		 const struct sl_cred *cred)
 {
@@ -598,7 +592,7 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 	struct write_ctx w = { .ei = ei,
 			       .src = buf,
 			       .pos = pos,
-			       .root = is_root(sbi, cred) };
+			       .root = ext4_is_privileged(sbi, cred) };
 	size_t done = 0;
 	int tries = 0;
 	int err = write_allowed(ei, pos, len);
@@ -733,7 +727,7 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	struct ext4_inode *ei = EXT4_I(inode);
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	u32 bs = sbi->s.s_blocksize;
-	bool root = is_root(sbi, cred);
+	bool root = ext4_is_privileged(sbi, cred);
 	lblk_t lblk, end;
 	int err;
 

@@ -753,6 +753,12 @@ int ext4_stop_sync(struct handle *h, int err, struct ext4_inode *a,
 	return err ? err : err2;
 }
 
+bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred)
+{
+	return !cred || cred->uid == 0 || cred->uid == sbi->resuid ||
+	       (sbi->resgid && cred->gid == sbi->resgid);
+}
+
 /* --------------------------------------------------------- the in-process API */
 
 int sl_iget(struct super_block *sb, u64 ino, struct inode **out)

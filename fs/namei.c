@@ -326,6 +326,8 @@ static int create(struct inode *dir, const char *name, size_t len,
 						    3 * EXT4_INODE_CREDITS,
 					    EXT4_DIR_ADD_REVOKES, &h);
 		if (!err) {
+			if (ext4_is_privileged(sbi, c->cred))
+				handle_set_privileged(h);
 			err = create_in(h, di, name, (u32)len, c, &inode);
 			err = ext4_stop_sync(h, err, di, NULL);
 		}

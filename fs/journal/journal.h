@@ -154,6 +154,10 @@ void handle_cancel_reserved(struct handle *h);
 struct journal *handle_journal(const struct handle *h);
 jtid_t handle_tid(const struct handle *h);
 u32 handle_credits(const struct handle *h); /* blocks left */
+/* A mark that the journal only carries: what is allocated in h may come from
+ * the blocks reserved for the superuser. */
+void handle_set_privileged(struct handle *h);
+bool handle_privileged(const struct handle *h);
 bool handle_aborted(const struct handle *h);
 
 /*

@@ -217,6 +217,7 @@ struct handle {
 	u32 rsv_space;         /* reserved and not started: log blocks held */
 	bool sync;
 	bool internal;         /* pre_commit's */
+	bool privileged;       /* for the file system: see handle_set_privileged() */
 };
 
 #define jstat_inc(j, f) \

@@ -448,6 +448,16 @@ u32 handle_credits(const struct handle *h)
 	return h->blocks;
 }
 
+void handle_set_privileged(struct handle *h)
+{
+	h->privileged = true;
+}
+
+bool handle_privileged(const struct handle *h)
+{
+	return h->privileged;
+}
+
 bool handle_aborted(const struct handle *h)
 {
 	return journal_aborted(h->j) != 0 || !h->t;
