@@ -112,7 +112,7 @@ static void set_nlink(struct inode *inode, u32 n)
 	spin_unlock(&inode->i_lock);
 }
 
-/* A directory's count stops at 65000 and becomes 1, "unknown" (dir_nlink). */
+/* A directory counts to 65000; with one more it has 1, "unknown" (dir_nlink). */
 bool ext4_dir_can_grow(const struct ext4_inode *dir)
 {
 	return dir->vfs.i_nlink < EXT4_LINK_MAX ||
@@ -127,7 +127,7 @@ void ext4_dir_inc_nlink(struct ext4_inode *dir)
 	if (n == 1)
 		return;
 	n++;
-	if (n >= EXT4_LINK_MAX && ext4_dir_is_indexed(dir) &&
+	if (n > EXT4_LINK_MAX && ext4_dir_is_indexed(dir) &&
 	    ext4_has_ro_compat(ext4_sb_of(dir), DIR_NLINK))
 		n = 1;
 	set_nlink(&dir->vfs, n);
