@@ -898,8 +898,11 @@ int ext4_dir_find(struct ext4_inode *dir, const char *name, u32 len,
 {
 	struct ext4_dir_entry *de;
 	struct dir_slot slot;
-	int err = dir_lookup(dir, name, len, &slot);
+	int err;
 
+	if (dir->i_inline)
+		return ext4_inline_find(dir, name, len, ino, ftype);
+	err = dir_lookup(dir, name, len, &slot);
 	if (err)
 		return err;
 	de = dir_entry(slot.b->b_data, slot.off);
@@ -1013,8 +1016,11 @@ int ext4_dir_init(struct handle *h, struct ext4_inode *dir, ino_nr parent)
 int ext4_dir_get_dotdot(struct ext4_inode *dir, ino_nr *parent)
 {
 	struct dir_slot slot;
-	int err = dir_lookup(dir, "..", 2, &slot);
+	int err;
 
+	if (dir->i_inline)
+		return ext4_inline_parent(dir, parent);
+	err = dir_lookup(dir, "..", 2, &slot);
 	if (err)
 		return err;
 	*parent = le32_to_cpu(dir_entry(slot.b->b_data, slot.off)->inode);

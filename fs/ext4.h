@@ -52,6 +52,7 @@ struct ext4_inode {
 	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
 	/* directories [i_rwsem] */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
+	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
 
@@ -438,6 +439,19 @@ struct ext4_dirhash { u32 major, minor; };
 /* version 0-5; seed: 4 words, or NULL for the default. */
 int __must_check ext4_dirhash(const char *name, u32 len, u32 version,
 			      const u32 *seed, struct ext4_dirhash *out);
+
+/* -------------------------------------------------------------- inline.c */
+/* Content that lies in the inode (EXT4_INLINE_DATA_FL): read-only, from a copy
+ * made when the inode is read. raw: the whole inode. -EFSCORRUPTED, -ENOMEM. */
+int __must_check ext4_inline_load(struct ext4_inode *ei, const void *raw);
+/* [pos, pos+len) must be inside i_size. */
+void ext4_inline_read(const struct ext4_inode *ei, u64 pos, void *buf, size_t len);
+int __must_check ext4_inline_parent(const struct ext4_inode *dir, ino_nr *parent);
+int __must_check ext4_inline_find(const struct ext4_inode *dir, const char *name, u32 len,
+				  ino_nr *ino, u8 *ftype);
+/* As ext4_readdir() behind "." and "..". */
+int __must_check ext4_inline_readdir(const struct ext4_inode *dir, u64 *pos,
+				     ext4_dir_emit emit, void *priv);
 
 /* ------------------------------------- super.c, feature.c, error.c (lead) */
 extern const struct buffer_type ext4_super_type;

@@ -326,6 +326,10 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		len = 0;
 	else
 		len = (size_t)min_of((u64)len, size - pos);
+	if (EXT4_I(inode)->i_inline && len) {
+		ext4_inline_read(EXT4_I(inode), pos, p, len);
+		done = len;
+	}
 	while (done < len && !err) {
 		bool cached;
 		u32 n = (u32)min_of(len - done, (size_t)1 << 30);
@@ -817,6 +821,10 @@ s64 sl_lseek(struct sl_file *f, u64 off, int whence)
 	spin_unlock(&inode->i_lock);
 	if (off >= size || !S_ISREG(inode->i_mode))
 		goto out;
+	if (ei->i_inline) { /* all data, no hole but the end */
+		result = (s64)(whence == SEEK_DATA ? off : size);
+		goto out;
+	}
 	lblk = (lblk_t)(off / bs);
 	end = (lblk_t)DIV_ROUND_UP(size, (u64)bs);
 	while (lblk < end) {

@@ -49,6 +49,7 @@ static void free_inode(struct inode *inode)
 {
 	struct ext4_inode *ei = EXT4_I(inode);
 
+	free(ei->i_inline);
 	mutex_destroy(&ei->wb_lock);
 	mutex_destroy(&ei->xattr_sem);
 	rwsem_destroy(&ei->i_data_sem);
@@ -161,7 +162,7 @@ static int check_inode(struct ext4_inode *ei)
 			return bad_inode(sbi, inode->i_ino, "bogus mode 0%o",
 					 inode->i_mode);
 	}
-	if (flags & EXT4_INLINE_DATA_FL)
+	if (flags & EXT4_INLINE_DATA_FL && !ext4_has_incompat(sbi, INLINE_DATA))
 		return bad_inode(sbi, inode->i_ino,
 				 "inline data without the feature");
 	if (flags & (EXT4_ENCRYPT_FL | EXT4_CASEFOLD_FL))
@@ -172,7 +173,7 @@ static int check_inode(struct ext4_inode *ei)
 				 (unsigned long long)inode->i_size);
 	if (S_ISDIR(inode->i_mode) &&
 	    (!inode->i_size || inode->i_size & (sbi->s.s_blocksize - 1)) &&
-	    inode->i_nlink)
+	    inode->i_nlink && !(flags & EXT4_INLINE_DATA_FL))
 		return bad_inode(sbi, inode->i_ino, "directory of %llu bytes",
 				 (unsigned long long)inode->i_size);
 	if (S_ISLNK(inode->i_mode) && inode->i_size >= sbi->s.s_blocksize)
@@ -182,7 +183,7 @@ static int check_inode(struct ext4_inode *ei)
 		return bad_inode(sbi, inode->i_ino,
 				 "attribute block %llu is not a data block",
 				 (unsigned long long)ei->i_file_acl);
-	if (flags & EXT4_EXTENTS_FL)
+	if (flags & EXT4_EXTENTS_FL && !(flags & EXT4_INLINE_DATA_FL))
 		return ext4_ext_check_root(ei);
 	return 0;
 }
@@ -301,6 +302,13 @@ int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
 		if (err)
 			ext4_error(sbi, inode->i_ino, 0, err,
 				   "attributes in the inode are damaged");
+	}
+	if (!err && inode->i_flags & EXT4_INLINE_DATA_FL) {
+		err = ext4_inline_load(ei, raw);
+		if (err == -EFSCORRUPTED)
+			bad_inode(sbi, inode->i_ino,
+				  "inline data of %llu bytes is not there",
+				  (unsigned long long)inode->i_size);
 	}
 	return err;
 }

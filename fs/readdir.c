@@ -530,6 +530,8 @@ int ext4_readdir(struct ext4_inode *dir, struct ext4_dir_cursor *cur, u64 *pos,
 		err = rd_dots(dir, pos, emit, priv, &stop);
 	if (err || stop || *pos >= KEY_LIMIT)
 		return err;
+	if (dir->i_inline)
+		return ext4_inline_readdir(dir, pos, emit, priv);
 	if (!cur) {
 		own = ext4_dir_cursor_new();
 		if (!own)

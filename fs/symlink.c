@@ -51,7 +51,9 @@ ssize_t sl_readlink(struct inode *inode, char *buf, size_t size)
 		return -EINVAL;
 	rwsem_down_read(&inode->i_rwsem);
 	len = min_of((size_t)inode->i_size, size - 1);
-	if (!is_fast(ei))
+	if (ei->i_inline)
+		ext4_inline_read(ei, 0, buf, len);
+	else if (!is_fast(ei))
 		err = read_slow(ei, buf, len);
 	else if (inode->i_size > EXT4_FAST_SYMLINK_MAX)
 		err = ext4_error(ext4_sb_of(ei), inode->i_ino, 0, -EFSCORRUPTED,

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/inline.c - files, directories and links that lie in their inode: reading
+ *
+ * The first 60 bytes are i_block, the rest is the value of the in-body
+ * attribute "system.data". The whole content is gathered once, when the inode
+ * is read, into ei->i_inline (i_size bytes), and everything below works on that
+ * copy. A directory begins with its parent's number (4 bytes); its entries
+ * fill two regions, up to byte 60 and from there on, and none crosses over.
+ * Volumes with the feature are mounted read-only: nothing here changes anything.
+ *
+ * Locks:   none; i_inline is constant while the inode lives
+ * Source:  Documentation/filesystems/ext4/inlinedata.rst
+ */
+#include "fs/ext4.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PARENT_BYTES 4u
+#define COOKIE_FIRST 16u /* above those of "." and ".." */
+#define XATTR_INDEX_SYSTEM 7
+
+/* The value of "system.data"; false: there is none, or it is out of bounds. The
+ * list itself was checked by ext4_xattr_check_ibody(). */
+static bool find_data(const struct ext4_sb *sbi, const u8 *raw, u32 extra,
+		      const u8 **value, u32 *len)
+{
+	u32 first = EXT4_GOOD_OLD_INODE_SIZE + extra + 4;
+	u32 at = first;
+	le32 magic;
+
+	if (first + sizeof(struct ext4_xattr_entry) > sbi->inode_size)
+		return false;
+	memcpy(&magic, raw + first - 4, sizeof(magic));
+	if (le32_to_cpu(magic) != EXT4_XATTR_MAGIC)
+		return false;
+	while (at + sizeof(struct ext4_xattr_entry) <= sbi->inode_size) {
+		struct ext4_xattr_entry e;
+		u32 offs, size;
+
+		memcpy(&e, raw + at, sizeof(e));
+		if (!e.e_name_len && !e.e_name_index)
+			return false;
+		offs = le16_to_cpu(e.e_value_offs);
+		size = le32_to_cpu(e.e_value_size);
+		if (e.e_name_index == XATTR_INDEX_SYSTEM && e.e_name_len == 4 &&
+		    at + sizeof(e) + 4 <= sbi->inode_size &&
+		    !memcmp(raw + at + sizeof(e), "data", 4)) {
+			if (le32_to_cpu(e.e_value_inum) ||
+			    size > sbi->inode_size || first + offs > sbi->inode_size ||
+			    size > sbi->inode_size - (first + offs))
+				return false;
+			*value = raw + first + offs;
+			*len = size;
+			return true;
+		}
+		at += (u32)ALIGN_UP(sizeof(e) + e.e_name_len, (size_t)4);
+	}
+	return false;
+}
+
+int ext4_inline_load(struct ext4_inode *ei, const void *raw)
+{
+	u64 size = ei->vfs.i_size;
+	const u8 *value = NULL;
+	u32 head, len = 0;
+
+	if (size > EXT4_I_BLOCK_BYTES &&
+	    !find_data(ext4_sb_of(ei), raw, ei->i_extra_isize, &value, &len))
+		return -EFSCORRUPTED;
+	if (size > EXT4_I_BLOCK_BYTES + len)
+		return -EFSCORRUPTED;
+	if (S_ISDIR(ei->vfs.i_mode) && size < EXT4_I_BLOCK_BYTES)
+		return -EFSCORRUPTED;
+	ei->i_inline = malloc(size + 1);
+	if (!ei->i_inline)
+		return -ENOMEM;
+	head = (u32)min_of(size, (u64)EXT4_I_BLOCK_BYTES);
+	memcpy(ei->i_inline, ei->i_block, head);
+	if (size > head)
+		memcpy(ei->i_inline + head, value, size - head);
+	ei->i_inline[size] = '\0';
+	return 0;
+}
+
+void ext4_inline_read(const struct ext4_inode *ei, u64 pos, void *buf, size_t len)
+{
+	memcpy(buf, ei->i_inline + pos, len);
+}
+
+int ext4_inline_parent(const struct ext4_inode *dir, ino_nr *parent)
+{
+	le32 ino;
+
+	memcpy(&ino, dir->i_inline, sizeof(ino));
+	*parent = le32_to_cpu(ino);
+	return 0;
+}
+
+/*
+ * The entry at or after *at (a byte of the content), which moves behind it. 0: found;
+ * 1: no more; -EFSCORRUPTED. An entry's name lies in i_inline.
+ */
+static int next_entry(const struct ext4_inode *dir, u32 *at, struct ext4_dir_entry *de,
+		      const char **name)
+{
+	u32 size = (u32)dir->vfs.i_size;
+
+	while (*at < size) {
+		u32 end = *at < EXT4_I_BLOCK_BYTES ? EXT4_I_BLOCK_BYTES : size;
+		u32 rec;
+
+		if (end - *at < sizeof(*de))
+			return -EFSCORRUPTED;
+		memcpy(de, dir->i_inline + *at, sizeof(*de));
+		rec = le16_to_cpu(de->rec_len);
+		if (rec < EXT4_DIR_REC_LEN(1) || rec % EXT4_DIR_PAD ||
+		    rec > end - *at || EXT4_DIR_REC_LEN(de->name_len) > rec)
+			return -EFSCORRUPTED;
+		*name = (const char *)dir->i_inline + *at + sizeof(*de);
+		*at += rec;
+		if (!le32_to_cpu(de->inode))
+			continue;
+		if (!de->name_len || memchr(*name, '/', de->name_len) ||
+		    memchr(*name, '\0', de->name_len))
+			return -EFSCORRUPTED;
+		return 0;
+	}
+	return 1;
+}
+
+static int report(const struct ext4_inode *dir, u32 at)
+{
+	return ext4_error(ext4_sb_of(dir), dir->vfs.i_ino, 0, -EFSCORRUPTED,
+			  "inline directory: bad entry before byte %u", at);
+}
+
+int ext4_inline_find(const struct ext4_inode *dir, const char *name, u32 len,
+		     ino_nr *ino, u8 *ftype)
+{
+	struct ext4_dir_entry de;
+	u32 at = PARENT_BYTES;
+	const char *n;
+	int r;
+
+	while (!(r = next_entry(dir, &at, &de, &n))) {
+		if (de.name_len != len || memcmp(n, name, len))
+			continue;
+		*ino = le32_to_cpu(de.inode);
+		*ftype = de.file_type;
+		return 0;
+	}
+	return r < 0 ? report(dir, at) : -ENOENT;
+}
+
+int ext4_inline_readdir(const struct ext4_inode *dir, u64 *pos, ext4_dir_emit emit,
+			void *priv)
+{
+	u64 start = max_of(*pos, (u64)COOKIE_FIRST + PARENT_BYTES) - COOKIE_FIRST;
+	u32 at = PARENT_BYTES;
+
+	for (;;) {
+		struct ext4_dir_entry de;
+		u32 begin = at;
+		const char *n;
+		int r = next_entry(dir, &at, &de, &n);
+
+		if (r < 0)
+			return report(dir, at);
+		if (r)
+			return 0;
+		/* From the beginning each time: a cookie from outside need not
+		 * point at an entry. */
+		if (begin < start)
+			continue;
+		if (emit(priv, n, de.name_len, le32_to_cpu(de.inode), de.file_type,
+			 COOKIE_FIRST + at))
+			return 0;
+		*pos = COOKIE_FIRST + at;
+	}
+}
