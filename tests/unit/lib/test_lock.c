@@ -431,18 +431,18 @@ static void test_debug_build_aborts(void **state)
 	spin_init(&inner, RANK_I_LOCK);
 	rwsem_init(&rw, RANK_I_RWSEM);
 	expect_abort(invert, NULL,
-		     "i_data (rank 7) taken while holding i_lock (rank 14)");
+		     "i_data (rank 8) taken while holding i_lock (rank 15)");
 	expect_abort(same_rank, NULL,
-		     "i_lock (rank 14) taken while holding i_lock (rank 14)");
+		     "i_lock (rank 15) taken while holding i_lock (rank 15)");
 	expect_abort(take_twice, NULL, "taken twice");
 	expect_abort(unlock_foreign, NULL, "does not hold it");
 	expect_abort(pseudo_invert, NULL,
-		     "handle (rank 6) taken while holding i_data (rank 7)");
+		     "handle (rank 6) taken while holding i_data (rank 8)");
 	expect_abort(pseudo_exit_without_enter, NULL, "does not hold it");
 	expect_abort(after_trylock, NULL, "while holding i_lock");
 	expect_abort(assert_not_held, NULL, "is not held");
 	expect_abort(assert_read_is_not_write, NULL, "not held exclusively");
-	expect_abort(rank_not_below, NULL, "i_lock (rank 14) held where");
+	expect_abort(rank_not_below, NULL, "i_lock (rank 15) held where");
 	expect_abort(sleeping_lock_in_rcu, NULL, "RCU read-side");
 	mutex_destroy(&outer);
 	spin_destroy(&inner);
