@@ -140,6 +140,7 @@ struct ext4_sb {
 	struct mutex rename_lock;     /* RANK_RENAME */
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool aborted;         /* [atomic] after a fatal error */
+	_Atomic int wb_err; /* of data, for the next sync; 0: none [atomic] */
 	_Atomic bool error_seen;      /* [atomic] ERROR_FS to be set or set */
 	bool orphan_recovery;         /* [mount thread] inodes without links may be read */
 	struct spinlock err_lock;     /* RANK_STATS */

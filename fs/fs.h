@@ -68,7 +68,8 @@ int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
  * unmounted all the same, needing recovery).
  */
 int sl_unmount(struct super_block *sb);
-/* sync(2), syncfs(2): data, then metadata, durable. */
+/* sync(2), syncfs(2): data, then metadata, durable. A write error of data since
+ * the last one is returned once, whoever else was told. */
 int __must_check sl_sync(struct super_block *sb);
 int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
 bool sl_is_readonly(struct super_block *sb);

@@ -1097,6 +1097,9 @@ int sl_sync(struct super_block *sb)
 	if (atomic_load(&sbi->aborted))
 		return -EROFS;
 	err = flusher_sync_all(sbi->flusher);
+	/* Data that was lost since the last sync, also in the background. */
+	err2 = atomic_exchange(&sbi->wb_err, 0);
+	err = err ? err : err2;
 	err2 = journal_commit_wait(sbi->journal,
 				   journal_running_tid(sbi->journal), &flushed);
 	err = err ? err : err2;

@@ -75,6 +75,15 @@ static int convert(struct data_io *d, u64 disksize)
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
+/* For the next fsync of the file, and for the next sync of the volume. */
+static void data_lost(struct ext4_inode *ei, int err)
+{
+	int none = 0;
+
+	mapping_set_error(&ei->vfs.i_mapping, err);
+	atomic_compare_exchange_strong(&ext4_sb_of(ei)->wb_err, &none, err);
+}
+
 /* End-io worker: may sleep. */
 static void data_io_end(struct io_end *ioe)
 {
@@ -102,7 +111,7 @@ static void data_io_end(struct io_end *ioe)
 			err = convert(d, size);
 	}
 	if (err)
-		mapping_set_error(&inode->i_mapping, err);
+		data_lost(ei, err);
 	/* The inode may go as soon as this returns: last touch. */
 	mapping_end_writeback(&inode->i_mapping, d->lblk, d->nr, false);
 	free(d);
@@ -181,7 +190,7 @@ static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 			"%s: inode #%u: blocks %u-%u can't be written: %s; data is lost",
 			sbi->s.s_id, ei->vfs.i_ino, lblk, lblk + nr - 1,
 			strerror(-err));
-	mapping_set_error(m, err);
+	data_lost(ei, err);
 	mapping_end_writeback(m, lblk, nr, false);
 	if (delayed) {
 		u32 n = mapping_invalidate(m, lblk, lblk + nr);

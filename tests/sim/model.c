@@ -690,6 +690,9 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		touched(m, in, true);
 	}
 	if (result < 0) {
+		if (op->kind == OP_SYNC)
+			for (in = m->all; in; in = in->next_all)
+				in->lost |= in->nr_ch > 0;
 		if ((op->kind == OP_FSYNC || op->kind == OP_FDATASYNC ||
 		     op->kind == OP_HSYNC || op->kind == OP_WRITE) && in)
 			in->lost = true;

@@ -184,17 +184,16 @@ static bool fsck_clean(const struct run *r, const char *path, bool replayed,
 
 /*
  * Replays the journal and releases the orphans, as a machine does when it
- * starts: -E journal_only stops before the orphan file, which preening then
- * handles. A volume that is not marked faulty is not looked at further.
+ * starts. -E journal_only stops before the orphan file; preening handles that, but
+ * e2fsck 1.47.0 not in the same run as the replay. A volume that is not marked
+ * faulty is not looked at further.
  */
 static bool fsck_replay(const struct run *r, const char *path)
 {
 	static const char *const steps[] = { "-yEjournal_only", "-p" };
 	bool ok = true;
 
-	/* Preening alone does both; now and then in two steps. */
-	for (u32 i = atomic_load(&r->cfg->stats->images) % 4 != 0;
-	     i < ARRAY_SIZE(steps) && ok; i++) {
+	for (u32 i = 0; i < ARRAY_SIZE(steps) && ok; i++) {
 		char *argv[] = { "e2fsck", (char *)steps[i], (char *)path, NULL };
 		char *text;
 		int status = run_program(argv, &text);
