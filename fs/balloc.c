@@ -36,6 +36,7 @@
  *          Next: group.c, ialloc.c
  */
 #include "fs/alloc_internal.h"
+#include "fs/sim_mutation.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -746,7 +747,10 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	atomic_fetch_add(&sbi->alloc->pending_blocks, r.len);
 	handle_dirty(h, b);
 	handle_dirty(h, gdb);
-	handle_on_commit(h, &(*fb)->cb);
+	if (SIM_MUTATION(SIM_REUSE_EARLY))
+		free_batch_done(&(*fb)->cb, 0);
+	else
+		handle_on_commit(h, &(*fb)->cb);
 	*fb = NULL;
 	counter_add(sbi->free_blocks, r.len);
 	counter_add(sbi->alloc->avail, r.len);

@@ -15,6 +15,7 @@
  * Locks:   i_rwsem -> leaf locks (in mapping_*), i_data_sem (in ext4_map_*)
  */
 #include "fs/ext4.h"
+#include "fs/sim_mutation.h"
 #include "lib/log.h"
 
 #include <linux/falloc.h>
@@ -661,7 +662,7 @@ int sl_fsync(struct sl_file *f, bool datasync)
 					    : atomic_load(&ei->i_sync_tid),
 				   &flushed);
 	err = err ? err : err2;
-	if (!err2 && !flushed) {
+	if (!err2 && !flushed && !SIM_MUTATION(SIM_NO_FLUSH_IN_FSYNC)) {
 		err2 = bdev_flush(sbi->bdev);
 		err = err ? err : err2;
 	}

@@ -24,6 +24,7 @@
  * Source:  ext4-format brief 9; Documentation/filesystems/ext4/orphan.rst
  */
 #include "fs/alloc_internal.h"
+#include "fs/sim_mutation.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -437,7 +438,7 @@ int ext4_orphan_add(struct handle *h, struct ext4_inode *ei)
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	int error;
 
-	if (is_orphan(ei))
+	if (is_orphan(ei) || SIM_MUTATION(SIM_FORGET_ORPHAN))
 		return 0;
 	error = file_add(h, sbi, ei);
 	if (error == -ENOSPC)

@@ -631,6 +631,7 @@ static int write_super_mounted(struct ext4_sb *sbi)
 {
 	struct ext4_super_block *es = sbi->es;
 	u64 now = (u64)time(NULL);
+	int err;
 
 	sbi->features_incompat |= EXT4_INCOMPAT_RECOVER;
 	es->s_feature_incompat = cpu_to_le32(sbi->features_incompat);
@@ -652,7 +653,11 @@ static int write_super_mounted(struct ext4_sb *sbi)
 	if (sbi->opts.mountpoint && sbi->opts.mountpoint[0])
 		strncpy(es->s_last_mounted, sbi->opts.mountpoint,
 			sizeof(es->s_last_mounted) - 1);
-	return write_super(sbi);
+	err = write_super(sbi);
+	/* The log stays empty as long as nothing on disk asks for its replay. */
+	if (err)
+		journal_abort(sbi->journal, err);
+	return err;
 }
 
 static int write_super_clean(struct ext4_sb *sbi)

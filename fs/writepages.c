@@ -22,6 +22,7 @@
  * Source:  ext4-format brief 12; seeds: page-io, P1-P8.
  */
 #include "fs/ext4.h"
+#include "fs/sim_mutation.h"
 #include "lib/log.h"
 #include "writeback/page_io.h"
 
@@ -134,7 +135,9 @@ static int allocate(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
 		if (err)
 			return err;
 		err = ext4_map_create(h, ei, &m,
-				      EXT4_CREATE_UNWRITTEN |
+				      (SIM_MUTATION(SIM_CONVERT_EARLY)
+					       ? 0
+					       : EXT4_CREATE_UNWRITTEN) |
 					      EXT4_CREATE_DELAYED |
 					      EXT4_CREATE_ROOT);
 		if (!err)

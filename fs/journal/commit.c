@@ -24,6 +24,7 @@
  * Alive: a committing transaction's members (see journal_internal.h).
  */
 #include "fs/journal/journal_internal.h"
+#include "fs/sim_mutation.h"
 #include "lib/log.h"
 
 #include <assert.h>
@@ -287,6 +288,12 @@ static int write_descriptor(struct log_writer *w, struct transaction *t, u32 nr,
 
 		image = log_writer_take(w);
 		take_image(j, t, jh, image);
+		if (SIM_MUTATION(SIM_METADATA_EARLY)) {
+			err = bdev_write(j->bd, jh->b->b_blocknr * j->blocksize, image,
+					 j->blocksize, BIO_META);
+			if (err)
+				return err;
+		}
 		if (escape(image))
 			flags |= JBD2_TAG_ESCAPE;
 		if (i)
@@ -353,7 +360,7 @@ static int write_commit_block(struct journal *j, u32 at, u32 seq)
 	if (j->csum_v3)
 		ch->h_chksum[0] = cpu_to_be32(journal_commit_csum(j, ch));
 	return bdev_write(j->bd, journal_map(j, at, NULL) * j->blocksize, ch, j->blocksize,
-			  BIO_FUA | BIO_META);
+			  (SIM_MUTATION(SIM_NO_COMMIT_FUA) ? 0 : BIO_FUA) | BIO_META);
 }
 
 /*
@@ -395,7 +402,7 @@ static int write_transaction(struct journal *j, struct transaction *t)
 		err = write_gap(&w);
 	err2 = log_writer_finish(&w);
 	err = err ?: err2;
-	if (!err)
+	if (!err && !SIM_MUTATION(SIM_NO_FLUSH_BEFORE_COMMIT))
 		err = journal_flush(j);
 	if (err)
 		return err;

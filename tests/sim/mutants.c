@@ -30,6 +30,6 @@ const char *const sim_mutation_name[SIM_MUTATION_NR] = {
 const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {
 	[SIM_NO_REVOKE] = SIM_PROFILE_CHURN,
 	[SIM_REUSE_EARLY] = SIM_PROFILE_CHURN,
-	[SIM_CONVERT_EARLY] = SIM_PROFILE_DATA,
+	[SIM_CONVERT_EARLY] = SIM_PROFILE_THREADS,
 	[SIM_NO_FLUSH_IN_FSYNC] = SIM_PROFILE_DATA,
 };
