@@ -22,8 +22,10 @@
 #include "tests/sim/run.h"
 
 #include <dirent.h>
+#include <execinfo.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,12 +109,26 @@ static bool make_bases(void)
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
+/* Where it was, and then the signal's own effect. */
+static void on_death(int sig)
+{
+	void *frames[40];
+	int n = backtrace(frames, ARRAY_SIZE(frames));
+
+	backtrace_symbols_fd(frames, n, 2);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
 static void child_main(const struct sim_stream *s)
 {
 	bool ok;
 
 	if (!cfg.verbose)
 		log_set_sink(drop_line, NULL);
+	signal(SIGABRT, on_death);
+	signal(SIGSEGV, on_death);
+	signal(SIGALRM, on_death);
 	alarm(CHILD_SECONDS);
 	ok = run_stream(s, &cfg);
 	fflush(NULL);

@@ -11,6 +11,7 @@
 #include "tests/sim/simdev.h"
 
 #include "lib/thread.h"
+#include "tests/sim/oom.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -306,6 +307,19 @@ static struct simdev *simdev_of(struct bdev *bd)
 	return container_of_type(bd, struct simdev, bd);
 }
 
+/* Allocations of the device itself never fail on demand. */
+static void dev_lock(struct simdev *sd)
+{
+	oom_exempt_begin();
+	pthread_mutex_lock(&sd->lock);
+}
+
+static void dev_unlock(struct simdev *sd)
+{
+	pthread_mutex_unlock(&sd->lock);
+	oom_exempt_end();
+}
+
 /* Counts one operation; true if it is one that fails. lock held. */
 static bool fails(struct simdev *sd, enum sim_fault_op op)
 {
@@ -351,7 +365,7 @@ static void end_one(struct simdev *sd, struct pending *p)
 	struct bio *bio = p->bio;
 	int err = 0;
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	if (bio->bi_op == BIO_READ) {
 		if (fails(sd, SIM_FAULT_READ))
 			err = -EIO;
@@ -371,7 +385,7 @@ static void end_one(struct simdev *sd, struct pending *p)
 			w->end = log_event(sd->log, SIM_END, p->write, 0);
 		}
 	}
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 	bdev_end_bio(&sd->bd, bio, err);
 }
 
@@ -383,25 +397,25 @@ static void end_any(struct simdev *sd)
 
 	sd->queue[i] = sd->queue[--sd->queued];
 	pthread_cond_signal(&sd->room);
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 	if (sd->cfg.delay_us)
 		usleep(sd->cfg.delay_us);
 	end_one(sd, &p);
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 }
 
 static void simdev_thread(void *arg)
 {
 	struct simdev *sd = arg;
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	while (!sd->stop || sd->queued) {
 		if (sd->queued)
 			end_any(sd);
 		else
 			pthread_cond_wait(&sd->more, &sd->lock);
 	}
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 }
 
 static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
@@ -410,7 +424,7 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 	struct pending own[64];
 	u32 nr = 0;
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	for (unsigned i = 0; i < n; i++) {
 		struct pending p = { bios[i], 0 };
 
@@ -432,12 +446,12 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 
 			p = own[k];
 			own[k] = own[--nr];
-			pthread_mutex_unlock(&sd->lock);
+			dev_unlock(sd);
 			end_one(sd, &p);
-			pthread_mutex_lock(&sd->lock);
+			dev_lock(sd);
 		}
 	}
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 }
 
 static int simdev_flush(struct bdev *bd)
@@ -446,7 +460,7 @@ static int simdev_flush(struct bdev *bd)
 	int err = 0;
 	u32 nr;
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	nr = sd->count[SIM_FAULT_FLUSH - 1];
 	if (fails(sd, SIM_FAULT_FLUSH))
 		err = -EIO;
@@ -456,15 +470,15 @@ static int simdev_flush(struct bdev *bd)
 		nr = SIM_NEVER;
 	if (!err && nr != SIM_NEVER)
 		log_event(sd->log, SIM_FLUSH_START, nr, 0);
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 	if (err || nr == SIM_NEVER)
 		return err;
 	/* What ends in between is not covered. */
 	if (sd->cfg.delay_us)
 		usleep(sd->cfg.delay_us);
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	log_event(sd->log, SIM_FLUSH_END, nr, 0);
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 	return 0;
 }
 
@@ -473,10 +487,10 @@ static void simdev_close(struct bdev *bd)
 	struct simdev *sd = simdev_of(bd);
 
 	if (sd->thread) {
-		pthread_mutex_lock(&sd->lock);
+		dev_lock(sd);
 		sd->stop = true;
 		pthread_cond_signal(&sd->more);
-		pthread_mutex_unlock(&sd->lock);
+		dev_unlock(sd);
 		thread_join(sd->thread);
 	}
 	if (!sd->keep)
@@ -517,19 +531,19 @@ void simdev_mark(struct bdev *bd, u32 arg, u32 arg2)
 {
 	struct simdev *sd = simdev_of(bd);
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	if (sd->log)
 		log_event(sd->log, SIM_MARK, arg, arg2);
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 }
 
 void simdev_keep_image(struct bdev *bd)
 {
 	struct simdev *sd = simdev_of(bd);
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	sd->keep = true;
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 }
 
 bool simdev_fault_hit(struct bdev *bd)
@@ -537,9 +551,9 @@ bool simdev_fault_hit(struct bdev *bd)
 	struct simdev *sd = simdev_of(bd);
 	bool hit;
 
-	pthread_mutex_lock(&sd->lock);
+	dev_lock(sd);
 	hit = sd->hit;
-	pthread_mutex_unlock(&sd->lock);
+	dev_unlock(sd);
 	return hit;
 }
 

@@ -565,6 +565,28 @@ static void draw_op(struct gen *g)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+/* Overwrites in place: data that no transaction carries along. */
+static void draw_overwrite(struct gen *g)
+{
+	static const enum sim_op_kind kinds[] = { OP_WRITE, OP_FSYNC, OP_WRITE,
+						  OP_FDATASYNC };
+	char path[8192];
+	struct sim_op op = { .thread = (u8)g->t, .path = path };
+
+	look_around(g);
+	pick(g, &g->files, path);
+	if (!g->files.nr || strlen(path) > 1500)
+		return;
+	op.off = rng_below(&g->rng, 30000);
+	op.len = 1 + rng_below(&g->rng, 9000);
+	for (u32 i = 0; i < ARRAY_SIZE(kinds); i++) {
+		op.kind = kinds[i];
+		op.seed = rng_next(&g->rng) >> 16;
+		sim_stream_add(g->s, &op);
+		model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+	}
+}
+
 static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile profile)
 {
 	static const u32 commits[] = { 0, 0, 0, 1, 20 };
@@ -613,8 +635,12 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 		threads = true;
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);
 	}
-	if (faults)
+	if (faults) {
 		draw_fault(s, &g.rng);
+		/* An operation that was done but could not be made durable says
+		 * so: the model would not know which. */
+		s->sync = false;
+	}
 	if (threads)
 		s->threads = 2 + rng_below(&g.rng, SIM_THREADS - 1);
 	g.profile = profile;
@@ -624,7 +650,10 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 		g.m[t] = model_new(false, false);
 	for (u32 i = 0; i < n * s->threads; i++) {
 		g.t = i % s->threads;
-		draw_op(&g);
+		if (profile == SIM_PROFILE_DATA && rng_chance(&g.rng, 5))
+			draw_overwrite(&g);
+		else
+			draw_op(&g);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);
