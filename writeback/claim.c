@@ -156,8 +156,24 @@ static bool loop_backed_by(const char *dev, const char *name, const struct stat 
 	return !stat(name, &other) && same_file(&other, st);
 }
 
-/* A loop device on this image is in use if it cannot be claimed. */
-static int check_loops(const char *path, const struct stat *st, const char **why)
+static bool is_readonly_device(const char *dev)
+{
+	int fd = open(dev, O_RDONLY | O_CLOEXEC), ro = 0;
+
+	if (fd < 0)
+		return false;
+	if (ioctl(fd, BLKROGET, &ro) < 0)
+		ro = 0;
+	close(fd);
+	return ro;
+}
+
+/*
+ * A loop device on this image is in use if it cannot be claimed. Readers share
+ * the image with one that nobody can write through (another reader's, say).
+ */
+static int check_loops(const char *path, const struct stat *st, bool shared,
+		       const char **why)
 {
 	glob_t g = { 0 };
 	int err = 0;
@@ -173,7 +189,8 @@ static int check_loops(const char *path, const struct stat *st, const char **why
 		    !read_line(g.gl_pathv[i], name, sizeof(name)))
 			continue;
 		snprintf(dev, sizeof(dev), "/dev/loop%u", nr);
-		if (!loop_backed_by(dev, name, st))
+		if (!loop_backed_by(dev, name, st) ||
+		    (shared && is_readonly_device(dev)))
 			continue;
 		fd = open(dev, O_RDONLY | O_EXCL | O_CLOEXEC);
 		if (fd >= 0)
@@ -360,19 +377,6 @@ static int block_geometry(const char *path, bool readonly, struct claim *c,
 
 /* ---- open ---- */
 
-/* open(2) of a read-only device for writing fails in several ways. */
-static bool device_is_readonly(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC), ro = 0;
-
-	if (fd < 0)
-		return false;
-	if (ioctl(fd, BLKROGET, &ro) < 0)
-		ro = 0;
-	close(fd);
-	return ro;
-}
-
 static int open_file(const char *path, bool readonly, struct claim *c,
 		     const char **why)
 {
@@ -397,7 +401,8 @@ static int open_file(const char *path, bool readonly, struct claim *c,
 	}
 	if (err == -EBUSY)
 		return refuse(err, why, "%s is already mounted or in use", path);
-	if (!readonly && (err == -EROFS || (c->is_block && device_is_readonly(path))))
+	/* open(2) of a read-only device for writing fails in several ways. */
+	if (!readonly && (err == -EROFS || (c->is_block && is_readonly_device(path))))
 		return refuse(-EROFS, why, "%s is read-only", path);
 	if (err == -EPERM)
 		err = -EACCES;
@@ -444,7 +449,7 @@ int claim_open(const char *path, bool readonly, struct claim *out, const char **
 		if (!err)
 			err = block_geometry(path, readonly, &c, why);
 	} else {
-		err = check_loops(path, &now, why);
+		err = check_loops(path, &now, readonly, why);
 		if (!err) {
 			err = image_geometry(path, &now, &c);
 			if (err)

@@ -929,6 +929,9 @@ static void test_readonly_device(void **state)
 		skip();
 	open_fails(path, false, 0, -EROFS, "read-only");
 	bd = open_ok(path, true, 0);
+	/* Readers share the image with it, writers do not. */
+	bdev_close(open_ok(image, true, 0));
+	open_fails(image, false, 0, -EBUSY, path);
 	buf = io_alloc(BLK);
 	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
 	bdev_release_claim(bd);
