@@ -60,6 +60,9 @@
 /* A lazily detached mount that is still in use is cut off after this. */
 #define DETACHED_WAIT_NS (10 * 1000000000ull)
 #define STATS_TEXT_MAX 16384
+/* How long the kernel may take to let go of a device after umount -f. */
+#define CLAIM_TRIES 50
+#define CLAIM_WAIT_MS 10
 
 /* The wire, as we read and change it. */
 _Static_assert(sizeof(struct fuse_in_header) == 40, "FUSE request header");
@@ -82,6 +85,8 @@ struct session {
 	bool blkdev;		/* [const after session_create] type fuseblk */
 	bool readonly;		/* [const after session_create] */
 	struct loopdev anchor;	/* [main thread; DESTROY] */
+	bool unclaimed;		/* [main thread] the kernel's mount has the claim */
+	int claim;		/* [main thread] ours again, after that; -1 */
 	struct fuse_session *se; /* [const after session_create] */
 	struct loop *loop;	/* [main thread] */
 	int fd;			/* /dev/fuse [const after session_mount] */
@@ -162,6 +167,41 @@ static int close_volume(struct session *s)
 	err = s->close_error;
 	mutex_unlock(&s->volume_lock);
 	return err;
+}
+
+static bool connection_stands(const struct session *s)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLIN };
+
+	return s->fd >= 0 && poll(&p, 1, 0) >= 0 && !(p.revents & POLLERR);
+}
+
+/*
+ * May the volume still be written to? As fuseblk the kernel's mount has the
+ * claim on the device. If that has gone without DESTROY (umount -f, a cut
+ * connection, a mount(2) that failed), somebody else may have claimed the
+ * device by now, the kernel's ext4 for one: two writers would destroy it.
+ * What he finds is a volume that needs recovery, which is what a crash leaves.
+ */
+static bool device_is_ours(struct session *s)
+{
+	const char *path = s->anchor.fd >= 0 ? s->anchor.path : s->device;
+	dev_t dev;
+
+	if (!s->unclaimed || s->readonly || !s->sb)
+		return true;
+	for (int i = 0; i < CLAIM_TRIES; i++) {
+		if (connection_stands(s))
+			return true;
+		s->claim = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+		if (s->claim >= 0 || errno != EBUSY)
+			return true;
+		/* Cut off, yet mounted: the dead mount has the claim. */
+		if (mount_find(NULL, s->source, &dev))
+			return true;
+		(void)poll(NULL, 0, CLAIM_WAIT_MS);
+	}
+	return false;
 }
 
 static void log_lines(char *text)
@@ -555,6 +595,8 @@ static int set_source(struct session *s, const struct options *o)
 static void session_free(struct session *s)
 {
 	loopdev_release(&s->anchor);
+	if (s->claim >= 0)
+		close(s->claim);
 	if (s->event >= 0)
 		close(s->event);
 	mutex_destroy(&s->volume_lock);
@@ -579,6 +621,7 @@ int session_create(const struct options *o, const char *device,
 	memset(s, 0, sizeof(*s));
 	s->anchor.fd = -1;
 	s->fd = -1;
+	s->claim = -1;
 	handles_init(&s->handles);
 	mutex_init(&s->volume_lock, RANK_NONE);
 	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -747,6 +790,7 @@ static int mount_in_kernel(struct session *s)
 		}
 		bdev_release_claim(s->bd);
 	}
+	s->unclaimed = s->blkdev;
 	if (fuse_session_mount(s->se, s->mountpoint)) {
 		log_err("%s: cannot mount on %s", s->device, s->mountpoint);
 		return EXIT_CODE_MOUNT;
@@ -854,8 +898,14 @@ static void end_connection(struct session *s)
 
 int session_close(struct session *s)
 {
-	int err = close_volume(s);
+	int err;
 
+	if (!device_is_ours(s)) {
+		log_err("%s: the device was claimed by somebody else before the volume was unmounted; it is left as it is and needs recovery",
+			s->device);
+		return -EBUSY;
+	}
+	err = close_volume(s);
 	end_connection(s);
 	fuse_session_destroy(s->se);
 	session_free(s);

@@ -34,7 +34,11 @@ int __must_check session_create(const struct options *o, const char *device,
 int __must_check session_mount(struct session *s, int signals);
 /* Returns when no request can come any more. */
 void session_run(struct session *s);
-/* 0 or a negative errno: some of the data or metadata may have been lost. */
+/*
+ * 0 or a negative errno: some of the data or metadata may have been lost.
+ * -EBUSY: the device is another's by now. The volume was not touched; its
+ * threads still run, so end the process at once.
+ */
 int __must_check session_close(struct session *s);
 
 /* ---- for the operations (fuse_*.c), in a request ---- */

@@ -47,12 +47,12 @@ static bool is_mount(char *line, const char *where, const char *source,
 {
 	char *save, *word = strtok_r(line, " ", &save);
 	unsigned maj = 0, min = 0;
-	bool here = false;
+	bool here = !where;
 
 	for (int field = 1; word && strcmp(word, "-") != 0; field++) {
 		if (field == 3 && sscanf(word, "%u:%u", &maj, &min) != 2)
 			return false;
-		if (field == 5) {
+		if (field == 5 && where) {
 			unescape(word);
 			here = !strcmp(word, where);
 		}

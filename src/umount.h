@@ -12,8 +12,9 @@
 #include <sys/types.h>
 
 /*
- * The device number of the topmost FUSE mount of `source` at `where` (both as
- * the kernel has them: absolute, without links). False if there is none.
+ * The device number of the topmost FUSE mount of `source` at `where`, or, if
+ * NULL, anywhere (both as the kernel has them: absolute, without links). False
+ * if there is none.
  */
 bool __must_check mount_find(const char *where, const char *source, dev_t *dev);
 
