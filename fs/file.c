@@ -562,15 +562,19 @@ static NO_THREAD_SAFETY void unlock_after(struct write_ctx *w)
 		rwsem_up_read(&w->ei->vfs.i_rwsem);
 }
 
-/* suid and sgid go when others write: at once, in the journal. */
-static int kill_suidgid(struct ext4_inode *ei)
+/* suid and sgid go when others write: at once, in the journal. foreign: by one
+ * who is not of the file's group, so that sgid goes in any case. */
+static int kill_suidgid(struct ext4_inode *ei, bool foreign)
 {
 	struct stat st = { 0 };
 	u32 mode = ei->vfs.i_mode;
 
-	if (!(mode & S_ISUID) && !(mode & S_ISGID && mode & S_IXGRP))
+	if (!(mode & S_ISUID) &&
+	    !(mode & S_ISGID && (foreign || mode & S_IXGRP)))
 		return 0;
-	return sl_setattr(&ei->vfs, &st, SL_KILL_SUIDGID, NULL, NULL);
+	return sl_setattr(&ei->vfs, &st,
+			  SL_KILL_SUIDGID | (foreign ? SL_KILL_SGID : 0), NULL,
+			  NULL);
 }
 
 static int write_allowed(struct ext4_inode *ei, u64 pos, size_t len)
@@ -606,7 +610,7 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 		return err;
 	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);
 	if (flags & SL_WRITE_KILL_SUIDGID) {
-		err = kill_suidgid(ei);
+		err = kill_suidgid(ei, false);
 		if (err)
 			return err;
 	}
@@ -747,9 +751,10 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 		return -EFBIG;
 	if (!(inode->i_flags & EXT4_EXTENTS_FL))
 		return -EOPNOTSUPP;
-	/* FUSE has no word for it here, as it has for write. */
+	/* FUSE has no word for it here, as it has for write. Supplementary
+	 * groups are not known: their members lose sgid too. */
 	if (cred && cred->uid) {
-		err = kill_suidgid(ei);
+		err = kill_suidgid(ei, cred->gid != inode->i_gid);
 		if (err)
 			return err;
 	}

@@ -100,6 +100,7 @@ enum sl_setattr {
 	SL_SET_MTIME_NOW = 1u << 7,
 	SL_SET_CTIME = 1u << 8,
 	SL_KILL_SUIDGID = 1u << 9, /* clear suid, and sgid if group-executable */
+	SL_KILL_SGID = 1u << 10,   /* clear sgid whatever the group may do */
 };
 /* st: the new values of what `valid` names. *after (may be NULL): attributes then. */
 int __must_check sl_setattr(struct inode *inode, const struct stat *st, u32 valid,

@@ -857,6 +857,8 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 		if (inode->i_mode & S_IXGRP)
 			inode->i_mode &= ~(u32)S_ISGID;
 	}
+	if (valid & SL_KILL_SGID && !S_ISDIR(inode->i_mode))
+		inode->i_mode &= ~(u32)S_ISGID;
 	if (valid & SL_SET_ATIME)
 		inode->i_atime = valid & SL_SET_ATIME_NOW ? now : st->st_atim;
 	if (valid & SL_SET_MTIME)
