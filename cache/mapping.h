@@ -173,6 +173,8 @@ void mapping_set_error(struct mapping *m, int error);      /* negative errno */
 errseq_t mapping_sample_error(struct mapping *m);          /* at open */
 /* The error since *since, once: 0 or negative errno; advances *since. */
 int mapping_check_error(struct mapping *m, errseq_t *since);
+/* The same without advancing: it counts as seen by nobody. */
+int mapping_peek_error(struct mapping *m, errseq_t since);
 
 /* ---- per super block ---- */
 int __must_check mapping_cache_create(struct super_block *sb); /* LRU and its shrinker */

@@ -415,6 +415,13 @@ errseq_t mapping_sample_error(struct mapping *m)
 	return cur & ERRSEQ_SEEN ? cur : 0;
 }
 
+int mapping_peek_error(struct mapping *m, errseq_t since)
+{
+	errseq_t cur = atomic_load(&m->m_wb_err);
+
+	return cur == since ? 0 : -(int)(cur & ERRSEQ_ERRNO);
+}
+
 int mapping_check_error(struct mapping *m, errseq_t *since)
 {
 	errseq_t cur = atomic_load(&m->m_wb_err);

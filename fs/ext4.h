@@ -84,7 +84,8 @@ struct ext4_sb {
 	struct flusher *flusher;      /* NULL on read-only mounts */
 
 	/* geometry, decoded and checked once [const after mount] */
-	u32 features_compat, features_incompat, features_ro_compat;
+	u32 features_compat, features_incompat;
+	_Atomic u32 features_ro_compat; /* [atomic] large_file comes when needed */
 	u64 blocks_count;
 	u32 inodes_count;
 	u32 first_data_block;
@@ -501,6 +502,8 @@ int ext4_stop_sync(struct handle *h, int err, struct ext4_inode *a, struct ext4_
 extern const struct buffer_type ext4_symlink_type;
 
 /* -------------------------------- file.c, truncate.c, writepages.c (lead) */
+/* After a read, a listing, a readlink: the access time, by the mount's rules. No lock. */
+void ext4_touch_atime(struct inode *inode);
 /* i_rwsem held exclusively. To any size. */
 int __must_check ext4_truncate(struct ext4_inode *ei, u64 size);
 /* Before i_size grows beyond an unaligned old end: the rest of its block reads as zero. i_rwsem exclusive. */

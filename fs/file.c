@@ -144,7 +144,16 @@ static int check_errors(struct sl_file *f)
 
 int sl_flush(struct sl_file *f)
 {
-	return S_ISREG(f->inode->i_mode) ? check_errors(f) : 0;
+	int err = 0;
+
+	if (!S_ISREG(f->inode->i_mode))
+		return 0;
+	/* Told, but not as seen: few look at the result of close(2), and a
+	 * descriptor dup'ed or inherited must still learn it from fsync. */
+	mutex_lock(&f->lock);
+	err = mapping_peek_error(&f->inode->i_mapping, f->err_seq);
+	mutex_unlock(&f->lock);
+	return err;
 }
 
 /* ---------------------------------------------------------- directories */
@@ -175,8 +184,6 @@ static int emit_entry(void *priv, const char *name, u32 len, ino_nr ino, u8 ftyp
 	return ctx->emit(ctx->priv, &de);
 }
 
-static void touch_atime(struct inode *inode);
-
 int sl_readdir(struct sl_file *f, u64 pos,
 	       int (*emit)(void *priv, const struct sl_dirent *de), void *priv)
 {
@@ -195,7 +202,7 @@ int sl_readdir(struct sl_file *f, u64 pos,
 	rwsem_up_read(&f->inode->i_rwsem);
 	mutex_unlock(&f->lock);
 	if (!err)
-		touch_atime(f->inode);
+		ext4_touch_atime(f->inode);
 	return err;
 }
 
@@ -207,7 +214,7 @@ static bool earlier(const struct timespec *a, const struct timespec *b)
 	       (a->tv_sec == b->tv_sec && a->tv_nsec < b->tv_nsec);
 }
 
-static void touch_atime(struct inode *inode)
+void ext4_touch_atime(struct inode *inode)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
 	struct timespec now;
@@ -319,6 +326,8 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 
 	if (!S_ISREG(inode->i_mode))
 		return -EISDIR;
+	if (!len)
+		return 0;
 	rwsem_down_read(&inode->i_rwsem);
 	spin_lock(&inode->i_lock);
 	size = inode->i_size;
@@ -345,7 +354,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	rwsem_up_read(&inode->i_rwsem);
 	if (err && !done)
 		return err;
-	touch_atime(inode);
+	ext4_touch_atime(inode);
 	return (ssize_t)done;
 }
 
@@ -700,7 +709,7 @@ static int preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool roo
 		}
 		if (err)
 			return err;
-		u32 reserved = m.len;
+		u32 reserved = m.len, taken = 0;
 
 		err = journal_start(sbi->journal,
 				    ext4_ext_insert_credits(ei, 1) +
@@ -714,15 +723,16 @@ static int preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool roo
 				      EXT4_CREATE_UNWRITTEN |
 					      EXT4_CREATE_DELAYED |
 					      (root ? EXT4_CREATE_ROOT : 0));
+		/* A new extent took its share of what was promised, whatever
+		 * happens next. */
+		if (!err && m.flags & EXT4_MAP_NEW)
+			taken = m.len;
+		if (reserved > taken)
+			ext4_release_reserved(sbi, reserved - taken);
 		if (!err)
 			err = ext4_mark_inode_datasync(h, ei);
 		err2 = handle_stop(h);
 		err = err ? err : err2;
-		/* A new extent took its share of what was promised. */
-		if (err || !(m.flags & EXT4_MAP_NEW))
-			ext4_release_reserved(sbi, reserved);
-		else if (reserved > m.len)
-			ext4_release_reserved(sbi, reserved - m.len);
 	} while (ext4_should_retry(sbi, err, &tries));
 	if (!err)
 		*lblk += m.len;

@@ -125,17 +125,30 @@ static u32 inode_seed(const struct ext4_sb *sbi, ino_nr ino, u32 generation)
 	return crc32c(crc, &g, sizeof(g));
 }
 
-u64 ext4_max_size(const struct ext4_inode *ei)
+/* What the block map can hold. */
+static u64 map_max_size(const struct ext4_inode *ei)
 {
 	const struct ext4_sb *sbi = ext4_sb_of(ei);
 	u8 bits = sbi->s.s_blocksize_bits;
 
 	if (ei->vfs.i_flags & EXT4_EXTENTS_FL)
 		return (u64)0xFFFFFFFFu << bits;
-	/* Indirect: 12 + n + n^2 + n^3 blocks, and what i_blocks can count. */
+	/* Indirect: 12 + n + n^2 + n^3 blocks. */
 	u64 n = sbi->s.s_blocksize / 4;
 	u64 blocks = 12 + n + n * n + n * n * n;
 	return min_of(blocks, (u64)LBLK_MAX) << bits;
+}
+
+/* Without huge_file i_blocks counts up to 2^32 sectors, holes or not. */
+u64 ext4_max_size(const struct ext4_inode *ei)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	u64 max = map_max_size(ei);
+
+	if (!ext4_has_ro_compat(sbi, HUGE_FILE))
+		max = min_of(max, (u64)(UINT32_MAX >> (bits - 9)) << bits);
+	return max;
 }
 
 #define bad_inode(sbi, ino, ...)                                               \
@@ -168,7 +181,7 @@ static int check_inode(struct ext4_inode *ei)
 	if (flags & (EXT4_ENCRYPT_FL | EXT4_CASEFOLD_FL))
 		return bad_inode(sbi, inode->i_ino,
 				 "encrypted or casefolded without the feature");
-	if (inode->i_size > ext4_max_size(ei))
+	if (inode->i_size > map_max_size(ei))
 		return bad_inode(sbi, inode->i_ino, "size %llu is impossible",
 				 (unsigned long long)inode->i_size);
 	if (S_ISDIR(inode->i_mode) &&
@@ -356,6 +369,8 @@ static int read_inode(struct inode *inode)
 
 /* ------------------------------------------------------------- to disk */
 
+#define TIME_MAX_EXTRA ((3LL << 32) + INT32_MAX)
+
 static void put_time(le32 *lo, le32 *extra, bool has_extra, struct timespec t)
 {
 	s64 sec = t.tv_sec;
@@ -366,7 +381,7 @@ static void put_time(le32 *lo, le32 *extra, bool has_extra, struct timespec t)
 		return;
 	}
 	/* Range 1901-2446: the epoch bits add multiples of 2^32 seconds. */
-	sec = min_of(max_of(sec, (s64)INT32_MIN), (3LL << 32) + INT32_MAX);
+	sec = min_of(max_of(sec, (s64)INT32_MIN), TIME_MAX_EXTRA);
 	*lo = cpu_to_le32((u32)sec);
 	*extra = cpu_to_le32((u32)(((sec - (s32)sec) >> 32) & 3) |
 			     (u32)t.tv_nsec << 2);
@@ -430,11 +445,8 @@ static void store_inode(struct ext4_inode *ei, u8 *raw)
 		di->i_size_high = cpu_to_le32((u32)(size >> 32));
 	/* Joins this transaction: pre_commit writes the superblock. */
 	if (size > INT32_MAX && S_ISREG(inode->i_mode) &&
-	    !ext4_has_ro_compat(sbi, LARGE_FILE)) {
-		mutex_lock(&sbi->s_lock);
+	    !ext4_has_ro_compat(sbi, LARGE_FILE))
 		sbi->features_ro_compat |= EXT4_RO_COMPAT_LARGE_FILE;
-		mutex_unlock(&sbi->s_lock);
-	}
 	di->i_dtime = cpu_to_le32(ei->i_dtime);
 	di->i_generation = cpu_to_le32(inode->i_generation);
 	di->i_file_acl_lo = cpu_to_le32((u32)ei->i_file_acl);
@@ -473,6 +485,9 @@ static int inode_access(struct handle *h, struct ext4_inode *ei, bool fresh,
 static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
 			    struct buffer *b, u32 offset)
 {
+	/* Before the flag goes: an fsync that finds the inode clean waits for
+	 * this transaction. */
+	atomic_store(&ei->i_sync_tid, handle_tid(h));
 	/* Cleared first: who changes the inode from here on marks it dirty
 	 * again, so that nothing is lost in between. */
 	if (atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE)
@@ -486,7 +501,6 @@ static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
 	rwsem_up_read(&ei->i_data_sem);
 	handle_dirty(h, b);
 	buffer_put(b);
-	atomic_store(&ei->i_sync_tid, handle_tid(h));
 }
 
 int ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei)
@@ -502,11 +516,9 @@ int ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei)
 
 int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
 {
-	int err = ext4_mark_inode_dirty(h, ei);
-
-	if (!err)
-		atomic_store(&ei->i_datasync_tid, handle_tid(h));
-	return err;
+	/* As with i_sync_tid: first. */
+	atomic_store(&ei->i_datasync_tid, handle_tid(h));
+	return ext4_mark_inode_dirty(h, ei);
 }
 
 void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks)
@@ -772,8 +784,18 @@ bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred)
 int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
+	bool used;
+	int err;
 
 	if (ino > UINT32_MAX || !ext4_ino_is_exposed(sbi, (ino_nr)ino))
+		return -ESTALE;
+	*out = icache_find(sb, (ino_nr)ino);
+	if (*out)
+		return 0;
+	/* From a file handle it may be any number; the table need hold
+	 * nothing but garbage where no inode was ever made. */
+	err = ext4_ino_in_use(sbi, (ino_nr)ino, &used);
+	if (!err && !used)
 		return -ESTALE;
 	return icache_get(sb, (ino_nr)ino, out);
 }
@@ -827,17 +849,36 @@ void sl_getattr(struct inode *inode, struct stat *st)
 	spin_unlock(&inode->i_lock);
 }
 
-/* What immutable and append-only files refuse. */
+/* What immutable and append-only files refuse; times may be set to "now". */
 static int setattr_allowed(const struct inode *inode, u32 valid)
 {
-	const u32 times = SL_SET_ATIME | SL_SET_MTIME;
+	u32 refused = SL_SET_MODE | SL_SET_UID | SL_SET_GID | SL_SET_SIZE;
 
 	if (inode->i_flags & EXT4_IMMUTABLE_FL)
 		return -EPERM;
-	if (inode->i_flags & EXT4_APPEND_FL &&
-	    valid & (SL_SET_MODE | SL_SET_UID | SL_SET_GID | SL_SET_SIZE | times))
+	if (!(valid & SL_SET_ATIME_NOW))
+		refused |= SL_SET_ATIME;
+	if (!(valid & SL_SET_MTIME_NOW))
+		refused |= SL_SET_MTIME;
+	if (inode->i_flags & EXT4_APPEND_FL && valid & refused)
 		return -EPERM;
 	return 0;
+}
+
+/* A time from outside, as the inode will give it back when read again. */
+static struct timespec storable_time(const struct ext4_inode *ei,
+				     struct timespec t)
+{
+	bool has_extra = FITS_EXTRA(ei->i_extra_isize, i_ctime_extra);
+	s64 max = has_extra ? TIME_MAX_EXTRA : INT32_MAX;
+
+	if (t.tv_sec > max || t.tv_sec < INT32_MIN) {
+		t.tv_sec = t.tv_sec > max ? max : INT32_MIN;
+		t.tv_nsec = 0;
+	}
+	if (!has_extra)
+		t.tv_nsec = 0;
+	return t;
 }
 
 static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
@@ -860,10 +901,15 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 	if (valid & SL_KILL_SGID && !S_ISDIR(inode->i_mode))
 		inode->i_mode &= ~(u32)S_ISGID;
 	if (valid & SL_SET_ATIME)
-		inode->i_atime = valid & SL_SET_ATIME_NOW ? now : st->st_atim;
+		inode->i_atime = valid & SL_SET_ATIME_NOW
+					 ? now
+					 : storable_time(ei, st->st_atim);
 	if (valid & SL_SET_MTIME)
-		inode->i_mtime = valid & SL_SET_MTIME_NOW ? now : st->st_mtim;
-	inode->i_ctime = valid & SL_SET_CTIME ? st->st_ctim : now;
+		inode->i_mtime = valid & SL_SET_MTIME_NOW
+					 ? now
+					 : storable_time(ei, st->st_mtim);
+	inode->i_ctime = valid & SL_SET_CTIME ? storable_time(ei, st->st_ctim)
+					      : now;
 	inode->i_version++;
 	spin_unlock(&inode->i_lock);
 }

@@ -64,6 +64,7 @@ ssize_t sl_readlink(struct inode *inode, char *buf, size_t size)
 	rwsem_up_read(&inode->i_rwsem);
 	if (err)
 		return err;
+	ext4_touch_atime(inode);
 	buf[len] = '\0';
 	len = strnlen(buf, len);
 	if (!len && size > 1)

@@ -125,6 +125,7 @@ static int allocate(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
 	struct ext4_map m;
 	struct handle *h;
 	int tries = 0, err, err2;
+	bool placed;
 
 	do {
 		m = (struct ext4_map){ .lblk = lblk, .len = *nr };
@@ -140,18 +141,22 @@ static int allocate(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
 					       : EXT4_CREATE_UNWRITTEN) |
 					      EXT4_CREATE_DELAYED |
 					      EXT4_CREATE_ROOT);
+		placed = !err;
 		if (!err)
 			err = ext4_mark_inode_datasync(h, ei);
 		err2 = handle_stop(h);
 		err = err ? err : err2;
 	} while (ext4_should_retry(sbi, err, &tries));
+	/* Also if an error came after it: the reservation has been used. */
+	if (placed) {
+		mapping_set_mapped(&ei->vfs.i_mapping, m.lblk, m.len);
+		/* What was mapped already (fallocate came between) was not
+		 * taken from the reservation. */
+		if (!(m.flags & EXT4_MAP_NEW))
+			ext4_release_reserved(sbi, m.len);
+	}
 	if (err)
 		return err == -EAGAIN ? -ENOSPC : err;
-	mapping_set_mapped(&ei->vfs.i_mapping, m.lblk, m.len);
-	/* What was mapped already (fallocate came between) was not taken from
-	 * the reservation. */
-	if (!(m.flags & EXT4_MAP_NEW))
-		ext4_release_reserved(sbi, m.len);
 	*nr = m.len;
 	*pblk = m.pblk;
 	return m.flags & EXT4_MAP_UNWRITTEN ? 1 : 0;
@@ -182,13 +187,20 @@ static int add_segments(struct page_io *io, const struct wb_run *run, u32 skip,
 	return 0;
 }
 
-/* The run can't be written: its data is lost, and fsync will say so. */
+/*
+ * The run can't be written: its data is lost, and fsync will say so. Not for
+ * want of memory: then it stays dirty, and only this pass fails.
+ */
 static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 		     int err)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct mapping *m = &ei->vfs.i_mapping;
 
+	if (err == -ENOMEM) {
+		mapping_end_writeback(m, lblk, nr, true);
+		return;
+	}
 	log_ratelimited(LOG_LVL_ERR,
 			"%s: inode #%u: blocks %u-%u can't be written: %s; data is lost",
 			sbi->s.s_id, ei->vfs.i_ino, lblk, lblk + nr - 1,
