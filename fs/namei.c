@@ -158,6 +158,14 @@ int ext4_drop_link(struct handle *h, struct ext4_inode *ei)
 	return ext4_mark_inode_dirty(h, ei);
 }
 
+int ext4_half_done(struct ext4_inode *dir, int err)
+{
+	if (!err || err == -EROFS)
+		return err;
+	return ext4_error(ext4_sb_of(dir), dir->vfs.i_ino, 0, err,
+			  "a change of names can't be completed");
+}
+
 int ext4_touch_dir(struct handle *h, struct ext4_inode *dir)
 {
 	ext4_touch(dir, EXT4_T_MTIME | EXT4_T_CTIME);
@@ -418,7 +426,7 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 				ext4_touch(ei, EXT4_T_CTIME);
 				err = ext4_mark_inode_dirty(h, ei);
 				err2 = ext4_touch_dir(h, di);
-				err = err ? err : err2;
+				err = ext4_half_done(di, err ? err : err2);
 			}
 			err = ext4_stop_sync(h, err, di, ei);
 		}
@@ -442,7 +450,7 @@ static int remove_name(struct handle *h, struct ext4_inode *dir, const char *nam
 	err = ext4_drop_link(h, ei);
 	if (!err)
 		err = ext4_touch_dir(h, dir);
-	return err;
+	return ext4_half_done(dir, err);
 }
 
 static int check_victim(struct ext4_inode *dir, struct ext4_inode *ei, bool is_rmdir)

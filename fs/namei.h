@@ -27,6 +27,11 @@ void ext4_dir_inc_nlink(struct ext4_inode *dir);
 void ext4_dir_dec_nlink(struct ext4_inode *dir);
 /* One name fewer, written; an orphan when it was the last (a directory: always). */
 int __must_check ext4_drop_link(struct handle *h, struct ext4_inode *ei);
+/*
+ * err, of a step after the first change of a handle: the journal must not
+ * commit what is half done. 0 and -EROFS (it won't, anyway) pass.
+ */
+int ext4_half_done(struct ext4_inode *dir, int err);
 /* mtime and ctime now; written. */
 int __must_check ext4_touch_dir(struct handle *h, struct ext4_inode *dir);
 

@@ -145,6 +145,17 @@ static int find_side(struct side *s)
 	return ext4_get_named(EXT4_I(s->dir), ino, &s->inode);
 }
 
+/* A directory that changes places with something else is one more there. */
+static int check_exchange(struct side *from, struct side *to)
+{
+	bool df = S_ISDIR(from->inode->i_mode), dt = S_ISDIR(to->inode->i_mode);
+
+	if ((df && !dt && !ext4_dir_can_grow(EXT4_I(to->dir))) ||
+	    (dt && !df && !ext4_dir_can_grow(EXT4_I(from->dir))))
+		return -EMLINK;
+	return 0;
+}
+
 /* Rules of rename(2) that need no lock of the inodes. */
 static int check_sides(struct side *from, struct side *to, u32 flags)
 {
@@ -165,8 +176,10 @@ static int check_sides(struct side *from, struct side *to, u32 flags)
 	if (!err)
 		err = to->inode ? ext4_may_remove(to->dir, to->inode)
 				: ext4_may_change(to->dir, false);
-	if (err || flags & RENAME_EXCHANGE)
+	if (err)
 		return err;
+	if (flags & RENAME_EXCHANGE)
+		return cross ? check_exchange(from, to) : 0;
 	if (to->inode && to->inode != from->inode) {
 		if (S_ISDIR(from->inode->i_mode) && !S_ISDIR(to->inode->i_mode))
 			return -ENOTDIR;
@@ -213,10 +226,11 @@ static int do_exchange(struct handle *h, struct side *from, struct side *to)
 	err = ext4_dir_replace(h, EXT4_I(to->dir), to->name, to->len,
 			       from->inode->i_ino,
 			       ext4_ftype(sbi, from->inode->i_mode));
-	if (!err)
-		err = ext4_dir_replace(h, EXT4_I(from->dir), from->name,
-				       from->len, to->inode->i_ino,
-				       ext4_ftype(sbi, to->inode->i_mode));
+	if (err)
+		return err;
+	err = ext4_dir_replace(h, EXT4_I(from->dir), from->name, from->len,
+			       to->inode->i_ino,
+			       ext4_ftype(sbi, to->inode->i_mode));
 	if (!err)
 		err = reparent(h, from->inode, from->dir, to->dir);
 	if (!err)
@@ -225,7 +239,9 @@ static int do_exchange(struct handle *h, struct side *from, struct side *to)
 		err = touch_moved(h, from->inode);
 	if (!err)
 		err = touch_moved(h, to->inode);
-	return err ? err : finish_dirs(h, from, to);
+	if (!err)
+		err = finish_dirs(h, from, to);
+	return ext4_half_done(EXT4_I(from->dir), err);
 }
 
 static int do_rename(struct handle *h, struct side *from, struct side *to)
@@ -244,10 +260,8 @@ static int do_rename(struct handle *h, struct side *from, struct side *to)
 		return err;
 	err = ext4_dir_remove(h, EXT4_I(from->dir), from->name, from->len,
 			      from->inode->i_ino);
-	if (err) /* both names stand: the journal must not commit that */
-		return ext4_error(sbi, from->dir->i_ino, 0, err,
-				  "the old name can't be removed after a rename");
-	err = reparent(h, from->inode, from->dir, to->dir);
+	if (!err)
+		err = reparent(h, from->inode, from->dir, to->dir);
 	if (!err && to->inode) {
 		if (S_ISDIR(to->inode->i_mode))
 			ext4_dir_dec_nlink(EXT4_I(to->dir));
@@ -255,7 +269,9 @@ static int do_rename(struct handle *h, struct side *from, struct side *to)
 	}
 	if (!err)
 		err = touch_moved(h, from->inode);
-	return err ? err : finish_dirs(h, from, to);
+	if (!err)
+		err = finish_dirs(h, from, to);
+	return ext4_half_done(EXT4_I(from->dir), err);
 }
 
 static int check_empty(struct side *to)
@@ -378,6 +394,16 @@ static NO_THREAD_SAFETY int rename_once(struct side *from, struct side *to, u32 
 	return err;
 }
 
+/* Is there data that no extent on disk says is written? */
+static bool has_data_to_come(struct inode *inode)
+{
+	const struct mapping *m = &inode->i_mapping;
+
+	/* Under WRITEBACK it has its blocks, but neither content nor size yet. */
+	return S_ISREG(inode->i_mode) && (atomic_load(&m->m_nr_dirty) ||
+					  atomic_load(&m->m_nr_writeback));
+}
+
 /* The data of a file that is about to replace another goes to disk first. */
 static int write_replacing_data(struct side *from, struct side *to)
 {
@@ -387,8 +413,7 @@ static int write_replacing_data(struct side *from, struct side *to)
 	rwsem_down_read(&a.dir->i_rwsem);
 	err = find_side(&a);
 	rwsem_up_read(&a.dir->i_rwsem);
-	if (!err && a.inode && S_ISREG(a.inode->i_mode) &&
-	    atomic_load(&a.inode->i_mapping.m_nr_delayed)) {
+	if (!err && a.inode && has_data_to_come(a.inode)) {
 		rwsem_down_read(&b.dir->i_rwsem);
 		err = find_side(&b);
 		rwsem_up_read(&b.dir->i_rwsem);
