@@ -64,8 +64,9 @@ int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
 			  struct super_block **out);
 /*
  * Writes everything and leaves the volume clean; frees all. The kernel's
- * lookup counts are forgotten. The first error that may have lost data is returned (the volume is
- * unmounted all the same, needing recovery).
+ * lookup counts are forgotten. The first error that may have lost data is
+ * returned: the volume is unmounted all the same, and needs recovery if its
+ * journal was aborted.
  */
 int sl_unmount(struct super_block *sb);
 /* sync(2), syncfs(2): data, then metadata, durable. A write error of data since

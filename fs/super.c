@@ -19,6 +19,7 @@
  * Locks:   s_lock for superblock fields.
  * Source:  ext4-format brief 2, 13; Documentation/filesystems/ext4/super.rst
  */
+#include "fs/alloc_internal.h"
 #include "fs/ext4.h"
 #include "lib/crc.h"
 #include "lib/thread.h"
@@ -299,9 +300,10 @@ static int read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
 	u8 *buf;
 	int err;
 
-	if (pos + 1024 > bd->bd_size) {
-		log_err("%s: %llu bytes are too small for a file system",
-			bd->bd_name, (unsigned long long)bd->bd_size);
+	if (bd->bd_size < 1024 || pos > bd->bd_size - 1024) {
+		log_err("%s: no superblock at %llu: the device has %llu bytes",
+			bd->bd_name, (unsigned long long)pos,
+			(unsigned long long)bd->bd_size);
 		return -EINVAL;
 	}
 	buf = io_alloc(unit);
@@ -420,7 +422,7 @@ static int read_journal_inode(struct ext4_sb *sbi, struct inode **out)
 	blk = ext4_gdb_location(sbi, g / sbi->desc_per_block);
 	err = bdev_read(sbi->bdev, blk * bs, buf, bs);
 	if (err)
-		goto out;
+		goto out_io;
 	memset(&gd, 0, sizeof(gd));
 	memcpy(&gd, buf + (size_t)(g % sbi->desc_per_block) * sbi->desc_size,
 	       min_of(sbi->desc_size, (u32)sizeof(gd)));
@@ -435,7 +437,7 @@ static int read_journal_inode(struct ext4_sb *sbi, struct inode **out)
 	blk += index / sbi->inodes_per_block;
 	err = bdev_read(sbi->bdev, blk * bs, buf, bs);
 	if (err)
-		goto out;
+		goto out_io;
 	err = -ENOMEM;
 	inode = sbi->s.s_op->alloc_inode(&sbi->s);
 	if (!inode)
@@ -453,6 +455,10 @@ static int read_journal_inode(struct ext4_sb *sbi, struct inode **out)
 		sbi->s.s_op->free_inode(inode);
 		inode = NULL;
 	}
+	goto out;
+out_io:
+	log_err("%s: journal inode %u can't be read: %s", sbi->s.s_id, ino,
+		strerror(-err));
 out:
 	io_free(buf);
 	*out = inode;
@@ -665,16 +671,20 @@ static int write_super_clean(struct ext4_sb *sbi)
 	struct ext4_super_block *es = sbi->es;
 	u64 written = atomic_load(&sbi->bdev->bd_stats.bytes[BIO_WRITE]);
 	s64 blocks = counter_sum(sbi->free_blocks);
+	s64 inodes = counter_sum(sbi->free_inodes);
 
 	es->s_feature_incompat = cpu_to_le32(le32_to_cpu(es->s_feature_incompat) &
 					     ~(u32)EXT4_INCOMPAT_RECOVER);
 	if (ext4_orphan_empty(sbi))
 		sbi->features_ro_compat &= ~(u32)EXT4_RO_COMPAT_ORPHAN_PRESENT;
 	es->s_feature_ro_compat = cpu_to_le32(sbi->features_ro_compat);
-	es->s_free_blocks_count_lo = cpu_to_le32((u32)blocks);
-	if (sbi->has_64bit)
-		es->s_free_blocks_count_hi = cpu_to_le32((u32)((u64)blocks >> 32));
-	es->s_free_inodes_count = cpu_to_le32((u32)counter_sum(sbi->free_inodes));
+	if (blocks >= 0 && inodes >= 0) { /* else damaged; as in pre_commit() */
+		es->s_free_blocks_count_lo = cpu_to_le32((u32)blocks);
+		if (sbi->has_64bit)
+			es->s_free_blocks_count_hi =
+				cpu_to_le32((u32)((u64)blocks >> 32));
+		es->s_free_inodes_count = cpu_to_le32((u32)inodes);
+	}
 	es->s_kbytes_written =
 		cpu_to_le64(sbi->mount_kbytes + (written - sbi->mount_bytes) / 1024);
 	set_time(&es->s_wtime, &es->s_wtime_hi, (u64)time(NULL));
@@ -713,29 +723,55 @@ static int create_caches(struct ext4_sb *sbi)
 	return err;
 }
 
-static void count_overhead(struct ext4_sb *sbi)
+/*
+ * Counted anew, as the kernel does: resizing has left wrong numbers in
+ * superblocks. Except with bigalloc, where structures share clusters.
+ */
+static void count_overhead(struct ext4_sb *sbi, u64 journal_blocks)
 {
-	u32 stored = le32_to_cpu(sbi->es->s_overhead_clusters);
-	u64 n = sbi->first_data_block;
+	u64 n = sbi->first_data_block + journal_blocks;
 
-	if (stored && stored < sbi->blocks_count) {
-		sbi->overhead = stored;
-		return;
-	}
-	for (group_t g = 0; g < sbi->groups; g++) {
-		if (ext4_group_has_super(sbi, g)) {
-			n += 1;
-			if (!ext4_has_incompat(sbi, META_BG))
-				n += sbi->gdb_count + sbi->reserved_gdt_blocks;
-		}
-		n += 2 + sbi->itable_blocks;
-	}
-	if (ext4_has_incompat(sbi, META_BG))
-		n += (u64)sbi->gdb_count * 3;
-	if (sbi->journal_ino)
-		n += (u64)le32_to_cpu(sbi->es->s_jnl_blocks[16]) >>
-		     sbi->s.s_blocksize_bits;
+	if (ext4_has_ro_compat(sbi, BIGALLOC))
+		n = (u64)le32_to_cpu(sbi->es->s_overhead_clusters)
+		    << (le32_to_cpu(sbi->es->s_log_cluster_size) -
+			le32_to_cpu(sbi->es->s_log_block_size));
+	else
+		for (group_t g = 0; g < sbi->groups; g++)
+			n += ext4_group_head_blocks(sbi, g) + 2 +
+			     sbi->itable_blocks;
 	sbi->overhead = min_of(n, sbi->blocks_count - 1);
+}
+
+static int check_writable(struct ext4_sb *sbi)
+{
+	char why[256];
+	bool ro;
+	int err = ext4_feature_check(sbi, &ro, why, sizeof(why));
+
+	if (err)
+		return err;
+	if (sbi->s.s_blocksize < sbi->bdev->bd_sector) {
+		log_err("%s: block size %u is below the device's sector size %u",
+			sbi->s.s_id, sbi->s.s_blocksize, sbi->bdev->bd_sector);
+		return -EOPNOTSUPP;
+	}
+	if (sbi->opts.readonly)
+		return 0;
+	if (ro) {
+		log_err("%s: can only be mounted read-only (-o ro), because of: %s",
+			sbi->s.s_id, why);
+		return -EROFS;
+	}
+	if (sbi->opts.noload || sbi->opts.sb_block) {
+		log_err("%s: %s needs a read-only mount (-o ro)", sbi->s.s_id,
+			sbi->opts.noload ? "norecovery" : "sb=");
+		return -EINVAL;
+	}
+	if (sbi->bdev->bd_readonly) {
+		log_err("%s: the device is read-only", sbi->s.s_id);
+		return -EROFS;
+	}
+	return 0;
 }
 
 /* The superblock in the buffer cache: read after recovery. */
@@ -743,8 +779,8 @@ static int load_super_buffer(struct ext4_sb *sbi)
 {
 	struct ext4_super_block es;
 	pblk_t blk = sbi->s.s_blocksize == 1024 ? 1 : 0;
-	u32 bs = sbi->s.s_blocksize;
 	u64 bytes = sbi->bdev->bd_size;
+	u32 inodes = sbi->inodes_count;
 	int err;
 
 	err = buffer_read(&sbi->s, blk, &ext4_super_type, 0, &sbi->sb_buf);
@@ -754,9 +790,17 @@ static int load_super_buffer(struct ext4_sb *sbi)
 	if (sbi->opts.sb_block) /* geometry came from the backup */
 		return 0;
 	memcpy(&es, sbi->es, sizeof(es));
+	/* The caches have it already. */
+	if (le32_to_cpu(es.s_log_block_size) != sbi->s.s_blocksize_bits - 10u)
+		return refuse(sbi, "%s: the log changed the block size", sbi->s.s_id);
 	err = ext4_super_decode(sbi, &es, bytes);
-	if (!err && sbi->s.s_blocksize != bs)
-		err = refuse(sbi, "%s: the log changed the block size", sbi->s.s_id);
+	/* A log may hold the end of a resize, or of tune2fs. */
+	if (!err)
+		err = check_writable(sbi);
+	if (!err && sbi->inodes_count != inodes) {
+		icache_destroy(&sbi->s); /* nothing is in it yet */
+		err = icache_create(&sbi->s, sbi->inodes_count);
+	}
 	return err;
 }
 
@@ -838,6 +882,10 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 		sbi->mount_state |= EXT4_ERROR_FS;
 		sbi->es->s_state = cpu_to_le16(le16_to_cpu(sbi->es->s_state) |
 					       EXT4_ERROR_FS);
+		/* Here first: journal_run() wipes it off the journal. */
+		err = write_super(sbi);
+		if (err)
+			return err;
 	}
 	err = journal_run(j);
 	if (err)
@@ -921,43 +969,12 @@ static int check_root(struct ext4_sb *sbi)
 	return err;
 }
 
-static int check_writable(struct ext4_sb *sbi)
-{
-	char why[256];
-	bool ro;
-	int err = ext4_feature_check(sbi, &ro, why, sizeof(why));
-
-	if (err)
-		return err;
-	if (sbi->s.s_blocksize < sbi->bdev->bd_sector) {
-		log_err("%s: block size %u is below the device's sector size %u",
-			sbi->s.s_id, sbi->s.s_blocksize, sbi->bdev->bd_sector);
-		return -EOPNOTSUPP;
-	}
-	if (sbi->opts.readonly)
-		return 0;
-	if (ro) {
-		log_err("%s: can only be mounted read-only (-o ro), because of: %s",
-			sbi->s.s_id, why);
-		return -EROFS;
-	}
-	if (sbi->opts.noload || sbi->opts.sb_block) {
-		log_err("%s: %s needs a read-only mount (-o ro)", sbi->s.s_id,
-			sbi->opts.noload ? "norecovery" : "sb=");
-		return -EINVAL;
-	}
-	if (sbi->bdev->bd_readonly) {
-		log_err("%s: the device is read-only", sbi->s.s_id);
-		return -EROFS;
-	}
-	return 0;
-}
-
 /* Journal, then everything that may be read only after recovery. */
 static int mount_volume(struct ext4_sb *sbi)
 {
 	struct journal_extent *map = NULL;
 	struct journal *j = NULL;
+	u64 journal_len = 0;
 	u32 nr = 0;
 	int err = 0;
 
@@ -974,12 +991,14 @@ static int mount_volume(struct ext4_sb *sbi)
 		err = ext4_groups_load(sbi);
 	if (!err)
 		err = ext4_syszone_build(sbi);
-	for (u32 i = 0; !err && i < nr; i++)
+	for (u32 i = 0; !err && i < nr; i++) {
 		err = ext4_syszone_add(sbi, map[i].pblk, map[i].len);
+		journal_len += map[i].len;
+	}
 	free(map);
 	if (err)
 		goto out;
-	count_overhead(sbi);
+	count_overhead(sbi, journal_len);
 	warn_state(sbi);
 	if (!sbi->opts.readonly) {
 		err = mount_rw(sbi, j);
