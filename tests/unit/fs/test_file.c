@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/fs/test_file.c - open files: errors told once, space accounted for
+ */
+#include "tests/unit/unit.h"
+#include "tests/unit/fs/memvol.h"
+
+#include "fs/ext4.h"
+
+#include <linux/falloc.h>
+
+static const struct sl_cred root_cred = { 0, 0, 022 };
+static const struct sl_cred user_cred = { 1000, 1000, 022 };
+static const struct sl_options opts = { .cache_bytes = 16 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000 };
+static const struct sl_options busy_opts = { .cache_bytes = 16 << 20,
+					     .commit_ms = 20,
+					     .dirty_expire_ms = 20 };
+
+static struct memvol mv;
+static struct super_block *sb;
+
+static struct sl_file *open_new(const char *name)
+{
+	struct inode *root, *inode;
+	struct sl_file *f;
+
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_mknod(root, name, strlen(name), S_IFREG | 0644, 0,
+				  &root_cred, &inode), 0);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	sl_iput(inode);
+	sl_iput(root);
+	return f;
+}
+
+static void begin(const char *mkfs, const char *size, const struct sl_options *o)
+{
+	memvol_make(&mv, mkfs, size);
+	assert_int_equal(memvol_mount(&mv, o, &sb), 0);
+}
+
+static void end(void)
+{
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_fsck(&mv), 0);
+	memvol_free(&mv);
+}
+
+/* The next write fails, and no other. */
+static void fail_next_write(void)
+{
+	mv.fd->fail_once = true;
+	memvol_fail_writes(&mv, 0);
+}
+
+/* Each open file learns of a lost write once, by fsync; close(2) tells, too. */
+static void test_errors_once(void **state)
+{
+	struct sl_file *a, *b, *c;
+	char block[1024] = "x";
+
+	begin("-b 1024", "16M", &opts);
+	a = open_new("file");
+	assert_int_equal(sl_open(sl_file_inode(a), SL_OPEN_WRITE, &b), 0);
+	assert_int_equal(sl_write(a, block, 1024, 0, 0, &root_cred), 1024);
+	fail_next_write();
+	assert_int_equal(sl_fsync(a, false), -EIO);
+	assert_int_equal(sl_fsync(a, false), 0);
+	assert_int_equal(sl_flush(a), 0);
+	assert_int_equal(sl_flush(b), -EIO); /* a child's close */
+	assert_int_equal(sl_flush(b), -EIO);
+	assert_int_equal(sl_fsync(b, true), -EIO);
+	assert_int_equal(sl_fsync(b, true), 0);
+	assert_int_equal(sl_flush(b), 0);
+	/* All who were there have seen it. */
+	assert_int_equal(sl_open(sl_file_inode(a), SL_OPEN_WRITE, &c), 0);
+	assert_int_equal(sl_fsync(c, false), 0);
+	/* Written again, all is well. */
+	assert_int_equal(sl_write(c, block, 1024, 0, 0, &root_cred), 1024);
+	assert_int_equal(sl_fsync(c, false), 0);
+
+	/* Nobody has seen it: the next to open does; close is not seeing. */
+	assert_int_equal(sl_write(c, block, 1024, 1024, 0, &root_cred), 1024);
+	fail_next_write();
+	assert_int_not_equal(ext4_sync_inode(EXT4_I(sl_file_inode(c)), false), 1);
+	assert_int_equal(sl_flush(c), -EIO);
+	sl_release(c);
+	assert_int_equal(sl_open(sl_file_inode(a), 0, &c), 0);
+	assert_int_equal(sl_fsync(c, false), -EIO);
+	sl_release(c);
+	sl_release(b);
+	sl_release(a);
+	end();
+}
+
+static u64 blocks_of(struct sl_file *f)
+{
+	struct stat st;
+
+	sl_getattr(sl_file_inode(f), &st);
+	return (u64)st.st_blocks;
+}
+
+static void test_delayed_blocks_count(void **state)
+{
+	char data[8192] = "";
+	struct statvfs before, after;
+	struct sl_file *f;
+
+	begin("-b 1024", "16M", &opts);
+	f = open_new("file");
+	assert_int_equal(sl_statfs(sb, &before), 0);
+	assert_int_equal(sl_write(f, data, 8192, 0, 0, &root_cred), 8192);
+	assert_int_equal(blocks_of(f), 16);
+	assert_int_equal(sl_statfs(sb, &after), 0);
+	assert_int_equal(after.f_bfree, before.f_bfree - 8);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 8);
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(blocks_of(f), 16);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	/* Dropped before it was written: the promise is given back. */
+	assert_int_equal(sl_write(f, data, 4096, 8192, 0, &root_cred), 4096);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 4);
+	struct stat st = { .st_size = 0 };
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, &root_cred,
+				    NULL), 0);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	assert_int_equal(blocks_of(f), 0);
+	assert_int_equal(sl_statfs(sb, &after), 0);
+	assert_int_equal(after.f_bfree, before.f_bfree);
+	sl_release(f);
+	end();
+}
+
+/* Blocks beyond the end: kept, written into, zero elsewhere, gone by truncate. */
+static void test_fallocate_beyond(void **state)
+{
+	char buf[8192];
+	struct sl_file *f;
+	struct stat st = { 0 };
+
+	begin("-b 1024", "16M", &opts);
+	f = open_new("file");
+	assert_int_equal(sl_fallocate(f, FALLOC_FL_KEEP_SIZE, 0, 32768, &root_cred), 0);
+	sl_getattr(sl_file_inode(f), &st);
+	assert_int_equal(st.st_size, 0);
+	assert_int_equal(st.st_blocks, 64);
+	assert_int_equal(sl_read(f, buf, 8192, 0), 0);
+	assert_int_equal(sl_lseek(f, 0, SEEK_DATA), -ENXIO);
+	assert_int_equal(sl_write(f, "data", 4, 5000, 0, &root_cred), 4);
+	assert_int_equal(blocks_of(f), 64);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	assert_int_equal(sl_lseek(f, 0, SEEK_DATA), 4096);
+	assert_int_equal(sl_lseek(f, 4096, SEEK_HOLE), 5004);
+	assert_int_equal(sl_fsync(f, true), 0);
+	sl_drop_caches(sb);
+	assert_int_equal(sl_read(f, buf, 8192, 0), 5004);
+	for (int i = 0; i < 5000; i++)
+		assert_int_equal(buf[i], 0);
+	assert_memory_equal(buf + 5000, "data", 4);
+	/* At the same size: what lies beyond the end goes. */
+	st.st_size = 5004;
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, &root_cred,
+				    NULL), 0);
+	assert_int_equal(blocks_of(f), 10);
+	sl_release(f);
+	end();
+}
+
+/* The reserve is the superuser's; ENOSPC comes with write(2), not later. */
+static void test_full(void **state)
+{
+	static char data[65536];
+	struct statvfs st;
+	struct sl_file *f;
+	u64 pos = 0;
+	ssize_t n;
+
+	begin("-b 1024 -m 10", "16M", &opts);
+	f = open_new("file");
+	while ((n = sl_write(f, data, sizeof(data), pos, 0, &user_cred)) > 0)
+		pos += (u64)n;
+	assert_int_equal(n, -ENOSPC);
+	assert_int_equal(sl_statfs(sb, &st), 0);
+	assert_int_equal(st.f_bavail, 0);
+	assert_true(st.f_bfree >= EXT4_SB(sb)->r_blocks);
+	assert_int_equal(sl_fallocate(f, 0, pos, 1024, &user_cred), -ENOSPC);
+	n = sl_write(f, data, sizeof(data), pos, 0, &root_cred);
+	assert_int_equal(n, sizeof(data));
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	/* As root, to the very end: no promise is broken at write-out. */
+	pos += (u64)n;
+	while ((n = sl_write(f, data, sizeof(data), pos, 0, &root_cred)) > 0)
+		pos += (u64)n;
+	assert_int_equal(n, -ENOSPC);
+	assert_int_equal(sl_fsync(f, false), 0);
+	sl_release(f);
+	end();
+}
+
+/* ---- many at once ---- */
+
+#define THREADS 4
+#define BYTES (48 * 1024)
+
+struct racer {
+	struct sl_file *f;
+	unsigned seed;
+	u32 id;
+	bool bad;
+};
+
+/* Byte i of the file is thread i % THREADS's: all write into the same blocks,
+ * which nobody has allocated yet, while the flusher is at it. */
+static void write_mine(void *arg)
+{
+	struct racer *r = arg;
+
+	for (u32 i = r->id; i < BYTES; i += THREADS) {
+		u8 c = (u8)(i * 31 + 7);
+
+		if (sl_write(r->f, &c, 1, i, 0, &root_cred) != 1)
+			r->bad = true;
+		if (i % 4096 == r->id) {
+			u8 back;
+
+			if (sl_read(r->f, &back, 1, i) != 1 || back != c)
+				r->bad = true;
+		}
+	}
+}
+
+static void run_threads(struct racer *r, void (*fn)(void *))
+{
+	struct thread *t[THREADS];
+
+	for (u32 i = 0; i < THREADS; i++)
+		assert_int_equal(thread_create(&t[i], "racer", fn, &r[i]), 0);
+	for (u32 i = 0; i < THREADS; i++)
+		thread_join(t[i]);
+}
+
+static void test_same_blocks(void **state)
+{
+	struct racer r[THREADS];
+	struct stat st = { .st_size = BYTES };
+	u8 *buf = malloc(BYTES);
+
+	begin("-b 1024", "16M", &busy_opts);
+	fake_async(mv.fd, 1);
+	r[0].f = open_new("file");
+	/* Inside the size, so that the lock is shared. */
+	assert_int_equal(sl_setattr(sl_file_inode(r[0].f), &st, SL_SET_SIZE, &root_cred,
+				    NULL), 0);
+	for (u32 i = 0; i < THREADS; i++)
+		r[i] = (struct racer){ .f = r[0].f, .id = i };
+	run_threads(r, write_mine);
+	for (int pass = 0; pass < 2; pass++) {
+		assert_int_equal(sl_read(r[0].f, buf, BYTES, 0), BYTES);
+		for (u32 i = 0; i < BYTES; i++)
+			assert_int_equal(buf[i], (u8)(i * 31 + 7));
+		assert_int_equal(sl_fsync(r[0].f, false), 0);
+		sl_drop_caches(sb);
+	}
+	for (u32 i = 0; i < THREADS; i++)
+		assert_false(r[i].bad);
+	free(buf);
+	sl_release(r[0].f);
+	end();
+}
+
+/* Writes, truncates, preallocates, whatever the results. */
+static void disturb(void *arg)
+{
+	static const char data[20000];
+	struct racer *r = arg;
+
+	for (int i = 0; i < 300; i++) {
+		u64 pos = (u64)rand_r(&r->seed) % 200000;
+		size_t len = 1 + (size_t)rand_r(&r->seed) % sizeof(data);
+		struct stat st = { .st_size = (off_t)pos };
+
+		switch (rand_r(&r->seed) % 8) {
+		case 0:
+			(void)!sl_setattr(sl_file_inode(r->f), &st, SL_SET_SIZE,
+					  &root_cred, NULL);
+			break;
+		case 1:
+			(void)!sl_fallocate(r->f, i % 2, pos, len, &root_cred);
+			break;
+		case 2:
+			(void)!sl_fsync(r->f, i % 2);
+			break;
+		default:
+			(void)!sl_write(r->f, data, len, pos, 0, &root_cred);
+		}
+	}
+}
+
+/*
+ * The device goes bad in the middle, once in between and then for good. What
+ * was promised to delayed data comes back to the last block, and the next
+ * mount recovers.
+ */
+static void test_reservations_survive_failures(void **state)
+{
+	for (int round = 0; round < 6; round++) {
+		struct racer r[THREADS];
+
+		begin("-b 1024", "16M", &busy_opts);
+		for (u32 i = 0; i < THREADS; i++) {
+			char name[8];
+
+			snprintf(name, sizeof(name), "f%u", i / 2);
+			r[i] = (struct racer){ .id = i, .seed = i + 100u * (u32)round };
+			if (i % 2)
+				assert_int_equal(sl_open(sl_file_inode(r[i - 1].f),
+							 SL_OPEN_WRITE, &r[i].f), 0);
+			else
+				r[i].f = open_new(name);
+		}
+		mv.fd->fail_once = round % 2;
+		memvol_fail_writes(&mv, 5 + round * 9);
+		run_threads(r, disturb);
+		(void)!sl_sync(sb);
+		(void)flusher_sync_all(EXT4_SB(sb)->flusher);
+		for (u32 i = 0; i < THREADS; i++)
+			(void)flusher_sync_all(EXT4_SB(sb)->flusher);
+		assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+		for (u32 i = 0; i < THREADS; i++)
+			sl_release(r[i].f);
+		memvol_fail_writes(&mv, -1);
+		(void)sl_unmount(sb);
+		assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+		assert_int_equal(sl_unmount(sb), 0);
+		/* Orphans of an aborted mount are e2fsck's. */
+		memvol_store(&mv);
+		assert_in_range(WEXITSTATUS(volume_run("e2fsck -fy %s >/dev/null 2>&1",
+						       mv.v.image)), 0, 1);
+		assert_int_equal(volume_fsck(&mv.v), 0);
+		memvol_free(&mv);
+	}
+}
+
+static int setup(void **state)
+{
+	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
+	thread_register();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_errors_once),
+		cmocka_unit_test(test_delayed_blocks_count),
+		cmocka_unit_test(test_fallocate_beyond),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_same_blocks),
+		cmocka_unit_test(test_reservations_survive_failures),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
