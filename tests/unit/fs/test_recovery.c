@@ -115,6 +115,21 @@ static void log_tail(struct log *l, u8 *p)
 		*(be32 *)(p + l->c.bs - 4) = cpu_to_be32(crc32c(log_seed(), p, l->c.bs));
 }
 
+/* Tags of version 2 lie at odd places. */
+static void put_be32(u8 *p, u32 x)
+{
+	be32 v = cpu_to_be32(x);
+
+	memcpy(p, &v, sizeof(v));
+}
+
+static void put_be16(u8 *p, u16 x)
+{
+	be16 v = cpu_to_be16(x);
+
+	memcpy(p, &v, sizeof(v));
+}
+
 /* One descriptor with n images; the log block of the first image. */
 static u32 log_images(struct log *l, const u32 *blks, const u32 *vers, u32 n)
 {
@@ -132,14 +147,14 @@ static u32 log_images(struct log *l, const u32 *blks, const u32 *vers, u32 n)
 			flags |= 1;
 		}
 		csum = crc32c(crc32c(log_seed(), &seq, 4), images[i], bs);
-		*(be32 *)p = cpu_to_be32(blks[i]);
+		put_be32(p, blks[i]);
 		if (l->v == V_3) {
-			*(be32 *)(p + 4) = cpu_to_be32(flags);
-			*(be32 *)(p + 12) = cpu_to_be32(csum);
+			put_be32(p + 4, flags);
+			put_be32(p + 12, csum);
 			p += 16;
 		} else {
-			*(be16 *)(p + 4) = cpu_to_be16(l->v == V_2 ? (u16)csum : 0);
-			*(be16 *)(p + 6) = cpu_to_be16((u16)flags);
+			put_be16(p + 4, l->v == V_2 ? (u16)csum : 0);
+			put_be16(p + 6, (u16)flags);
 			p += (l->c.wide ? 12 : 8) + (l->v == V_2 ? 2 : 0);
 		}
 		if (!i) {
