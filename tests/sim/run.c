@@ -988,28 +988,15 @@ static void diff_with(const struct run *r, const struct worker *w, u32 n,
 	model_free(m);
 }
 
-/* Thread t's directory as found after a power cut. */
-static bool tree_could_be(const struct run *r, u32 t, const struct span *sp,
-			  const struct found *f, const char *what)
+/* The files' contents, if the tree is the one after `tree` operations. */
+static bool files_could_be(const struct run *r, u32 t, const struct span *sp, u32 tree,
+			   const struct found *f, char *why, size_t why_len)
 {
 	const struct worker *w = &r->w[t];
-	u64 hash = listing_hash(&f->list);
-	u32 tree = sp->promised[t];
+	struct model *m = model_new(r->s->sync, r->faulty);
 	struct names ns = { 0 };
-	struct model *m;
 	bool ok = true;
 
-	while (tree <= sp->started[t] && model_hash(w->m, tree) != hash)
-		tree++;
-	if (tree > sp->started[t]) {
-		complain(r, "%s: t%u is no state between operations %u and %u", what, t,
-			 sp->promised[t], sp->started[t]);
-		diff_with(r, w, sp->promised[t], f);
-		if (sp->started[t] != sp->promised[t])
-			diff_with(r, w, sp->started[t], f);
-		return false;
-	}
-	m = model_new(r->s->sync, r->faulty);
 	for (u32 k = 0; k < sp->started[t]; k++) {
 		if (k == tree)
 			model_each_name(m, add_name, &ns);
@@ -1019,19 +1006,57 @@ static bool tree_could_be(const struct run *r, u32 t, const struct span *sp,
 		model_each_name(m, add_name, &ns);
 	for (u32 i = 0; i < f->nr && ok; i++) {
 		struct m_inode *in = name_find(&ns, f->file[i].path);
-		char why[300] = "";
+		char text[300] = "";
 
 		assert(in);
-		if (!m_inode_could_be(in, sp->done[t], sp->started[t], tree,
-				      f->file[i].size, f->file[i].data, why, sizeof(why)))
-			ok = complain(r, "%s: t%u/%s: %s; %u done, %u started", what, t,
-				      f->file[i].path, why, sp->done[t], sp->started[t]);
+		ok = m_inode_could_be(in, sp->done[t], sp->started[t], tree,
+				      f->file[i].size, f->file[i].data, text,
+				      sizeof(text));
+		if (!ok)
+			snprintf(why, why_len, "t%u/%.200s: %s", t, f->file[i].path, text);
 	}
 	for (u32 i = 0; i < ns.nr; i++)
 		free(ns.n[i].path);
 	free(ns.n);
 	model_free(m);
 	return ok;
+}
+
+/* Does the tree after n operations differ from the one before (if only in
+ * which file has which name)? */
+static bool changes_tree(const struct worker *w, u32 n)
+{
+	const struct outcome *o = n ? &w->out[n - 1] : NULL;
+
+	return o && o->result >= 0 && o->op->kind <= OP_RENAME;
+}
+
+/*
+ * Thread t's directory as found after a power cut. Several states may look
+ * alike (after an exchange of two names, say): one of them must fit.
+ */
+static bool tree_could_be(const struct run *r, u32 t, const struct span *sp,
+			  const struct found *f, const char *what)
+{
+	const struct worker *w = &r->w[t];
+	u64 hash = listing_hash(&f->list);
+	char why[600] = "";
+
+	for (u32 n = sp->promised[t]; n <= sp->started[t]; n++)
+		if (model_hash(w->m, n) == hash &&
+		    (n == sp->promised[t] || changes_tree(w, n) ||
+		     model_hash(w->m, n - 1) != hash) &&
+		    files_could_be(r, t, sp, n, f, why, sizeof(why)))
+			return true;
+	if (*why)
+		return complain(r, "%s: %s; %u done, %u started", what, why, sp->done[t],
+				sp->started[t]);
+	complain(r, "%s: t%u is no state between operations %u and %u", what, t,
+		 sp->promised[t], sp->started[t]);
+	diff_with(r, w, sp->promised[t], f);
+	if (sp->started[t] != sp->promised[t])
+		diff_with(r, w, sp->started[t], f);
+	return false;
 }
 
 static bool trees_could_be(const struct run *r, struct super_block *sb,
