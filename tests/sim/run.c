@@ -186,27 +186,33 @@ static bool fsck_clean(const struct run *r, const char *path, bool replayed,
  * Replays the journal and releases the orphans, as a machine does when it
  * starts. -E journal_only stops before the orphan file; preening handles that, but
  * e2fsck 1.47.0 not in the same run as the replay. A volume that is not marked
- * faulty is not looked at further.
+ * faulty is not looked at further. One that is (after a fault of the device)
+ * may want more than preening: its orphans were left alone.
  */
 static bool fsck_replay(const struct run *r, const char *path)
 {
-	static const char *const steps[] = { "-yEjournal_only", "-p" };
-	bool ok = true;
+	static const char *const steps[] = { "-yEjournal_only", "-p", "-fy" };
+	char *text = NULL;
+	int status = 0;
+	u32 i;
 
-	for (u32 i = 0; i < ARRAY_SIZE(steps) && ok; i++) {
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
 		char *argv[] = { "e2fsck", (char *)steps[i], (char *)path, NULL };
-		char *text;
-		int status = run_program(argv, &text);
 
-		ok = status >= 0 && status < 4;
-		stat_add(&r->cfg->stats->fscks, 1);
-		if (!ok) {
-			complain(r, "e2fsck %s fails (status %d)", steps[i], status);
-			print_head(text ? text : "no output");
-		}
+		if (i == 2 && (status < 4 || !r->faulty))
+			break;
 		free(text);
+		status = run_program(argv, &text);
+		stat_add(&r->cfg->stats->fscks, 1);
+		if (status < 0 || (status >= 4 && i == 0))
+			break;
 	}
-	return ok;
+	if (status < 0 || status >= 4) {
+		complain(r, "e2fsck cannot repair this (status %d)", status);
+		print_head(text ? text : "no output");
+	}
+	free(text);
+	return status >= 0 && status < 4;
 }
 
 /* ---- base images ---- */

@@ -607,12 +607,12 @@ static void draw_fault(struct sim_stream *s, struct rng *r)
 	static const u32 span[] = { 0, 25, 90, 15 };
 
 	s->fault.op = SIM_FAULT_READ + rng_below(r, 3);
-	s->fault.nth = rng_below(r, span[s->fault.op]);
+	s->fault.nth = rng_below(r, span[s->fault.op] >> rng_below(r, 3));
 	s->fault.forever = rng_chance(r, 40);
 	s->fault.partial = rng_chance(r, 50);
 	if (rng_chance(r, 20)) {
 		s->fault.op = SIM_FAULT_NONE;
-		s->oom = 1 + rng_below(r, 4000);
+		s->oom = 1 + rng_below(r, 4000u >> (2 * rng_below(r, 4)));
 	}
 }
 
