@@ -1414,6 +1414,7 @@ static bool run_recorded(struct run *r, struct sim_image **after)
 		.threaded = r->s->dev_threaded,
 		.delay_us = r->s->delay_us,
 		.drop_flush = r->s->drop_flush,
+		.lying = r->s->lying,
 		.fault = r->s->fault,
 	};
 	struct sl_options opts = options_of(r->s);

@@ -182,7 +182,7 @@ static const struct setting settings[] = {
 	U32(threads),	 U32(commit_ms), U32(expire_ms),    FLAG(sync),
 	FLAG(dev_threaded), U32(delay_us), U32(fault.op),   U32(fault.nth),
 	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
-	U32(points),
+	U32(points),	 FLAG(lying),
 };
 
 void sim_stream_write(const struct sim_stream *s, FILE *f)

@@ -71,6 +71,7 @@ struct sim_stream {
 	struct sim_fault fault;
 	u32 oom;           /* the nth allocation fails; 0: none */
 	u32 drop_flush;    /* of the device; 0: none */
+	bool lying;        /* device: no flush does anything */
 	u32 points;        /* crash points to look at; 0: the runner's default */
 	struct sim_op *op;
 	u32 nr_ops, max_ops;
