@@ -684,6 +684,7 @@ static u32 apply_write(struct model *m, struct m_inode *in, const struct sim_op 
 static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 size_after)
 {
 	struct m_inode *in = op->path ? model_find(m, op->path) : m->slot[op->slot];
+	bool grows;
 
 	if (op->kind == OP_FALLOC && result < 0 && in && size_after > in->size) {
 		add_change(m, in, CH_GROW, size_after, 0, 0);
@@ -720,16 +721,20 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		return apply_write(m, in, op, result);
 	case OP_TRUNCATE:
 	case OP_HTRUNC:
-		if (in && in->size != op->off)
+		if (!in)
+			return 0;
+		touched(m, in, in->size != op->off);
+		if (in->size != op->off)
 			add_change(m, in, CH_SIZE, op->off, 0, 0);
-		if (in)
-			touched(m, in, true);
 		return 0;
 	case OP_FALLOC:
-		if (in && !(op->flags & 1) && op->off + op->len > in->size)
+		if (!in)
+			return 0;
+		/* What allocates nothing changes nothing that fdatasync needs. */
+		grows = !(op->flags & 1) && op->off + op->len > in->size;
+		touched(m, in, grows);
+		if (grows)
 			add_change(m, in, CH_GROW, op->off + op->len, 0, 0);
-		if (in)
-			touched(m, in, true);
 		return 0;
 	case OP_CHMOD:
 	case OP_CHOWN:
