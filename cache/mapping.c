@@ -13,6 +13,7 @@
  * Threads: any
  * Next:   cache/mapping_tree.c (leaves), cache/mapping_wb.c (write-out)
  */
+#include "cache/icache.h"
 #include "cache/mapping_internal.h"
 #include <string.h>
 
@@ -383,6 +384,19 @@ static int spare_fill(struct write_op *op, const struct absent_run *runs, u32 n)
 }
 
 /*
+ * The file reaches at least to `end` now. Under the lock of the leaf whose
+ * blocks became dirty: who takes them for write-out afterwards sees a size that
+ * covers them, and so the size on disk follows.
+ */
+static void size_reaches(struct inode *inode, u64 end)
+{
+	spin_lock(&inode->i_lock);
+	if (inode->i_size < end)
+		inode->i_size = end;
+	spin_unlock(&inode->i_lock);
+}
+
+/*
  * Bytes [op->done, end) of the request, 64 KiB at most: tries with what is
  * there, and if folios are missing allocates them without the lock and tries
  * again. Blocks may come and go in between; each turn looks afresh.
@@ -411,6 +425,8 @@ static int write_one_chunk(struct write_op *op, u32 end, bool *stop)
 		step = STEP_FOLIOS;
 		if (leaf) {
 			step = write_chunk(op, leaf, end, &d);
+			if (op->m->m_inode && op->done)
+				size_reaches(op->m->m_inode, op->pos + op->done);
 			leaf_account(leaf, &d);
 			spare_settle(op);
 		}

@@ -114,6 +114,8 @@ int __must_check mapping_fill_since(struct mapping *m, lblk_t lblk,
  * another writer) or before a partly covered absent block. zero_from: bytes of
  * the first and last block beyond what was there are the caller's matter.
  * Returns bytes copied (may be 0), or -ENOMEM. The caller marks the inode dirty.
+ * i_size grows with what was copied, under the leaf lock, so that write-out
+ * never takes a block beyond the size it sees.
  */
 s64 __must_check mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 			       const u64 *mapped, u32 *reserved);

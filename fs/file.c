@@ -486,8 +486,8 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	return n;
 }
 
-/* Size, times and state after bytes came in; ends at `end`. */
-static void wrote(struct ext4_inode *ei, u64 end)
+/* Times and state after bytes came in; the size grew with them. */
+static void wrote(struct ext4_inode *ei)
 {
 	struct inode *inode = &ei->vfs;
 	struct timespec now;
@@ -496,8 +496,6 @@ static void wrote(struct ext4_inode *ei, u64 end)
 	if (!ext4_sb_of(ei)->nsec_times)
 		now.tv_nsec = 0;
 	spin_lock(&inode->i_lock);
-	if (end > inode->i_size)
-		inode->i_size = end;
 	inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
 	spin_unlock(&inode->i_lock);
@@ -535,7 +533,7 @@ static size_t write_locked(struct write_ctx *w, int *err)
 		w->left -= (size_t)n;
 		total += (size_t)n;
 		if (n)
-			wrote(ei, w->pos);
+			wrote(ei);
 	}
 	return total;
 }

@@ -322,66 +322,18 @@ static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
 	return err;
 }
 
-/*
- * A writer marks blocks dirty before it raises i_size. Write-out that takes
- * them in between submits, and ends, with the old size: nobody would move the
- * size on disk later, and an fsync would lose the tail. So: a size read
- * before nothing was dirty or under WRITEBACK is covered by data. True if the
- * size on disk moved.
- */
-static bool catch_up_size(struct ext4_inode *ei)
-{
-	struct inode *inode = &ei->vfs;
-	struct mapping *m = &inode->i_mapping;
-	bool moved = false;
-	u64 size;
-
-	if (!S_ISREG(inode->i_mode))
-		return false;
-	spin_lock(&inode->i_lock);
-	size = inode->i_size;
-	spin_unlock(&inode->i_lock);
-	if (atomic_load(&m->m_nr_dirty) || atomic_load(&m->m_nr_writeback))
-		return false;
-	rwsem_down_write(&ei->i_data_sem);
-	/* A truncate sets i_size first, and the size on disk after this. */
-	spin_lock(&inode->i_lock);
-	size = min_of(size, inode->i_size);
-	spin_unlock(&inode->i_lock);
-	if (size > ei->i_disksize) {
-		ei->i_disksize = size;
-		moved = true;
-	}
-	rwsem_up_write(&ei->i_data_sem);
-	return moved;
-}
-
-static bool size_is_behind(struct ext4_inode *ei)
-{
-	bool behind;
-
-	rwsem_down_read(&ei->i_data_sem);
-	spin_lock(&ei->vfs.i_lock);
-	behind = S_ISREG(ei->vfs.i_mode) && ei->i_disksize < ei->vfs.i_size;
-	spin_unlock(&ei->vfs.i_lock);
-	rwsem_up_read(&ei->i_data_sem);
-	return behind;
-}
-
 static int write_attributes(struct ext4_inode *ei)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct handle *h;
 	int err, err2;
 
-	/* The size may be behind with clean attributes: see above. */
-	if (!(atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE) && !size_is_behind(ei))
+	if (!(atomic_load(&ei->vfs.i_state) & I_DIRTY_INODE))
 		return 0;
 	err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
 	if (err)
 		return err;
-	err = catch_up_size(ei) ? ext4_mark_inode_datasync(h, ei)
-				: ext4_mark_inode_dirty(h, ei);
+	err = ext4_mark_inode_dirty(h, ei);
 	err2 = handle_stop(h);
 	return err ? err : err2;
 }
