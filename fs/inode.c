@@ -649,6 +649,22 @@ out_free:
 
 /* -------------------------------------------------------------- deletion */
 
+/* Off the orphan list, but its number could not be freed (no memory): back on
+ * it, in the same handle, for the next mount to finish. Returns err. */
+static int stay_orphan(struct handle *h, struct ext4_inode *ei, int err)
+{
+	int err2;
+
+	ei->i_dtime = 0;
+	err2 = ext4_orphan_add(h, ei);
+	if (!err2)
+		err2 = ext4_mark_inode_dirty(h, ei);
+	if (err2)
+		ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, err2,
+			   "neither deleted nor an orphan");
+	return err;
+}
+
 static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
@@ -682,7 +698,7 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 	err = ext4_mark_inode_dirty(h, ei);
 	if (!err)
 		err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
-	return err;
+	return err ? stay_orphan(h, ei, err) : 0;
 }
 
 static void delete_inode(struct ext4_inode *ei)
