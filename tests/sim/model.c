@@ -404,9 +404,15 @@ u32 m_inode_mode(const struct m_inode *inode)
 	return inode->mode;
 }
 
-void m_inode_lost(struct m_inode *inode)
+bool m_inode_is_lost(const struct m_inode *inode)
 {
-	inode->lost = true;
+	return inode->lost;
+}
+
+void model_lose_data(struct model *m)
+{
+	for (struct m_inode *in = m->all; in; in = in->next_all)
+		in->lost |= in->nr_ch > 0;
 }
 
 /* ---- what an operation must return ---- */
@@ -692,8 +698,7 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	}
 	if (result < 0) {
 		if (op->kind == OP_SYNC)
-			for (in = m->all; in; in = in->next_all)
-				in->lost |= in->nr_ch > 0;
+			model_lose_data(m);
 		if ((op->kind == OP_FSYNC || op->kind == OP_FDATASYNC ||
 		     op->kind == OP_HSYNC || op->kind == OP_WRITE) && in)
 			in->lost = true;

@@ -88,8 +88,9 @@ void m_inode_read(const struct m_inode *inode, u64 off, u8 *buf, u32 len);
  */
 bool m_inode_could_be(const struct m_inode *inode, u32 done, u32 started, u32 tree,
 		      u64 size, const u8 *data, char *why, size_t why_len);
-/* A write error was told: nothing is promised of this file's data any more,
- * as from operations before this one. */
-void m_inode_lost(struct m_inode *inode);
+/* A write error was told that may concern any file: nothing is promised of
+ * their data any more. */
+void model_lose_data(struct model *m);
+bool m_inode_is_lost(const struct m_inode *inode);
 
 #endif

@@ -12,6 +12,10 @@
  *   c. now and then: the copy of (a) mounted by Sluice holds what the model
  *      allows too; a power cut during the recovery of (b), judged alike
  *
+ * A run that lacked memory or space once goes on, the model following what
+ * each operation returned: nothing else may have changed. One that met a fault
+ * of the device is judged by what its volume holds, with or without a power cut.
+ *
  * Each thread of the stream has a directory and a model of its own.
  *
  * Locks:   none; threads share the device and the volume only.
@@ -23,7 +27,7 @@
 #include "lib/log.h"
 #include "lib/thread.h"
 #include "tests/sim/model.h"
-#include "tests/sim/oom.h"
+#include "tests/sim/resource.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -79,6 +83,7 @@ struct run {
 	struct sync_promise *sync;
 	_Atomic u32 nr_sync;
 	bool faulty; /* a fault is planned */
+	bool scarce; /* ... of memory or space only: nothing else may go wrong */
 	char where[160];
 };
 
@@ -635,9 +640,9 @@ static s64 do_write(struct sl_file *f, const struct sim_op *op)
 	u8 *buf;
 	s64 n;
 
-	oom_exempt_begin();
+	resource_exempt_begin();
 	buf = malloc(op->len);
-	oom_exempt_end();
+	resource_exempt_end();
 	if (!buf)
 		abort();
 	sim_data(op->seed, op->off, buf, op->len);
@@ -660,7 +665,7 @@ static int compare_file(struct worker *w, struct inode *inode, struct m_inode *i
 			 (unsigned long long)st.st_ino, (long long)st.st_size, size);
 		return -EIO;
 	}
-	oom_exempt_begin();
+	resource_exempt_begin();
 	err = read_whole(inode, size, &got);
 	if (!err) {
 		want = malloc(size + 1);
@@ -677,13 +682,25 @@ static int compare_file(struct worker *w, struct inode *inode, struct m_inode *i
 		free(want);
 		free(got);
 	}
-	oom_exempt_end();
+	resource_exempt_end();
 	return err;
+}
+
+static bool resources_hit(void)
+{
+	return resource_hit(RES_MEMORY) || resource_hit(RES_SPACE);
 }
 
 static bool fault_hit(const struct run *r)
 {
-	return r->bd && r->faulty && (simdev_fault_hit(r->bd) || oom_hit());
+	return r->bd && r->faulty && (simdev_fault_hit(r->bd) || resources_hit());
+}
+
+/* What a lack of memory or space may be told as. */
+static bool scarcity_error(s64 err)
+{
+	return (err == -ENOMEM && resource_hit(RES_MEMORY)) ||
+	       (err == -ENOSPC && resource_hit(RES_SPACE));
 }
 
 static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inode,
@@ -764,9 +781,9 @@ static s64 do_sync(struct worker *w)
 		r->sync[k].done[t] = atomic_load(&r->w[t].done);
 	err = sl_sync(r->sb);
 	if (!err) {
-		oom_exempt_begin();
+		resource_exempt_begin();
 		simdev_mark(r->bd, MARK_SYNC, k);
-		oom_exempt_end();
+		resource_exempt_end();
 	}
 	return err;
 }
@@ -839,12 +856,14 @@ static bool result_fits(struct worker *w, const struct sim_op *op, s64 want, s64
 	if (want < 0 && op->kind == OP_RENAME && (got == -EINVAL || got == -ENOTEMPTY) &&
 	    (want == -EEXIST || want == -ENOENT))
 		return true;
+	if (w->r->scarce && got < 0 && scarcity_error(got))
+		return true;
 	if (want < 0)
-		return got < 0 && fault_hit(w->r);
-	if (fault_hit(w->r))
+		return got < 0 && fault_hit(w->r) && !w->r->scarce;
+	if (fault_hit(w->r) && !w->r->scarce)
 		return got < 0 || op->kind == OP_WRITE || op->kind == OP_HWRITE;
 	if (got == -ENOSPC || (want > 0 && got > 0 && got < want))
-		return nearly_full(w->r, op);
+		return (w->r->scarce && got > 0 && resources_hit()) || nearly_full(w->r, op);
 	return false;
 }
 
@@ -856,9 +875,9 @@ static void one_step(struct worker *w, const struct sim_op *op)
 
 	want = model_expect(w->m, op);
 	simdev_mark(r->bd, w->t * 4 + MARK_STARTED, w->nr);
-	oom_exempt_end();
+	resource_exempt_end();
 	got = run_op(w, op, &size_after);
-	oom_exempt_begin();
+	resource_exempt_begin();
 	simdev_mark(r->bd, w->t * 4 + MARK_DONE, w->nr);
 	if (!result_fits(w, op, want, got)) {
 		complain(r, "operation %u of thread %u returned %" PRId64 ", not %" PRId64 ":",
@@ -876,11 +895,11 @@ static void worker_main(void *arg)
 {
 	struct worker *w = arg;
 
-	oom_exempt_begin();
+	resource_exempt_begin();
 	for (u32 i = 0; i < w->r->s->nr_ops && !w->failed; i++)
 		if (w->r->s->op[i].thread == w->t)
 			one_step(w, &w->r->s->op[i]);
-	oom_exempt_end();
+	resource_exempt_end();
 }
 
 /* ---- the whole tree against the model, with nothing lost ---- */
@@ -911,7 +930,7 @@ static bool compare_all(struct run *r, struct super_block *sb, const char *what)
 
 			if (!m_inode_could_be(in, w->nr, w->nr, w->nr, f.file[i].size,
 					      f.file[i].data, why, sizeof(why)) ||
-			    f.file[i].size != m_inode_size(in))
+			    (f.file[i].size != m_inode_size(in) && !m_inode_is_lost(in)))
 				ok = complain(r, "%s: t%u/%s: size %" PRIu64
 					      " (model %" PRIu64 ") %s", what, t,
 					      f.file[i].path, f.file[i].size,
@@ -1318,6 +1337,20 @@ static bool judge_point(struct run *r, struct sim_crash *c, u32 n, u32 tries)
 	return ok;
 }
 
+/* As the device is after a fault, without a power cut. */
+static bool judge_end(struct run *r, const struct sim_image *img)
+{
+	struct rng rng = rng_derive(r->s->seed, 0xE2D);
+	struct span sp;
+	bool ok;
+
+	span_at(r, r->log.nr_ev, &sp);
+	snprintf(r->where, sizeof(r->where), ", after the unmount");
+	ok = judge(r, img, &sp, &rng, false);
+	r->where[0] = 0;
+	return ok;
+}
+
 static int u32_cmp(const void *a, const void *b)
 {
 	u32 x = *(const u32 *)a, y = *(const u32 *)b;
@@ -1385,9 +1418,11 @@ static bool run_workers(struct run *r)
 	if (r->s->threads == 1) {
 		worker_main(&r->w[0]);
 	} else {
+		resource_exempt_begin();
 		for (u32 t = 0; t < r->s->threads; t++)
 			if (thread_create(&th[t], "worker", worker_main, &r->w[t]))
 				abort();
+		resource_exempt_end();
 		for (u32 t = 0; t < r->s->threads; t++)
 			thread_join(th[t]);
 	}
@@ -1406,45 +1441,93 @@ static void drop_slots(struct run *r)
 				sl_release(r->w[t].slot[i]);
 }
 
-/* Mounts, works, unmounts; the device's image after that in *after. */
-static bool run_recorded(struct run *r, struct sim_image **after)
+static void arm_resources(const struct run *r)
+{
+	resource_arm(RES_MEMORY, r->s->oom);
+	resource_arm(RES_SPACE, r->s->enospc);
+}
+
+static void disarm_resources(const struct run *r)
+{
+	for (u32 i = 0; i < RES_NR; i++) {
+		if (r->cfg->counting)
+			r->cfg->stats->resources[i] = resource_count(i);
+		resource_arm(i, 0);
+	}
+}
+
+/*
+ * After a lack of memory or space all is as before, but for what was told:
+ * an operation that failed, or data that could not be written.
+ */
+static bool compare_live(struct run *r)
+{
+	if (r->scarce && sl_is_readonly(r->sb))
+		return complain(r, "a lack of memory or space made the volume read-only");
+	if (r->scarce && sl_sync(r->sb))
+		for (u32 t = 0; t < r->s->threads; t++)
+			model_lose_data(r->w[t].m);
+	if (!r->faulty || r->scarce)
+		return compare_all(r, r->sb, "before the unmount");
+	return true;
+}
+
+/* A failed mount has closed the device. */
+static bool mount_failed(struct run *r, int err)
+{
+	r->bd = NULL;
+	disarm_resources(r);
+	stat_add(&r->cfg->stats->faults, 1);
+	if (r->scarce ? scarcity_error(err) : r->faulty)
+		return true;
+	return complain(r, "mount: error %d", -err);
+}
+
+/*
+ * Mounts, works, unmounts; the device's image after that in *after. *clean:
+ * nothing says that the volume is not whole.
+ */
+static bool run_recorded(struct run *r, struct sim_image **after, bool *clean)
 {
 	struct simdev_config dev = {
 		.seed = r->s->seed,
 		.threaded = r->s->dev_threaded,
 		.delay_us = r->s->delay_us,
+		.stall_ms = r->s->stall_ms,
 		.drop_flush = r->s->drop_flush,
 		.lying = r->s->lying,
 		.fault = r->s->fault,
+		.counts = r->cfg->counting ? r->cfg->stats->transfers : NULL,
 	};
 	struct sl_options opts = options_of(r->s);
 	bool ok, hit;
 	int err;
 
+	*clean = false;
 	*after = sim_image_new(r->base);
 	r->bd = simdev_create(*after, &dev, &r->log);
 	simdev_keep_image(r->bd);
+	arm_resources(r);
 	err = sl_mount(r->bd, &opts, &r->sb);
-	if (err) {
-		r->bd = NULL;
-		return r->faulty || complain(r, "mount: error %d", -err);
-	}
-	oom_arm(r->s->oom);
-	oom_exempt_begin();
+	if (err)
+		return mount_failed(r, err);
 	ok = run_workers(r);
-	hit = fault_hit(r);
-	if (ok && !r->faulty)
-		ok = compare_all(r, r->sb, "before the unmount");
-	oom_exempt_end();
+	resource_exempt_begin();
+	if (ok)
+		ok = compare_live(r);
+	resource_exempt_end();
 	drop_slots(r);
+	hit = fault_hit(r);
 	err = sl_unmount(r->sb);
 	r->bd = NULL;
 	r->sb = NULL;
-	oom_arm(0);
+	hit = hit || resources_hit();
+	disarm_resources(r);
 	if (hit)
 		stat_add(&r->cfg->stats->faults, 1);
-	if (err && !r->faulty && ok)
+	if (err && ok && !(r->scarce ? scarcity_error(err) : r->faulty))
 		ok = complain(r, "unmount: error %d", -err);
+	*clean = !r->faulty || (r->scarce && !err);
 	return ok;
 }
 
@@ -1473,14 +1556,15 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 	struct run *r = calloc(1, sizeof(*r));
 	struct sim_image *after = NULL;
 	char path[256];
-	bool ok;
+	bool ok, clean;
 
 	if (!r)
 		abort();
 	thread_register();
 	r->s = s;
 	r->cfg = cfg;
-	r->faulty = s->fault.op || s->oom;
+	r->scarce = !s->fault.op && (s->oom || s->enospc);
+	r->faulty = s->fault.op || s->oom || s->enospc;
 	r->sync = calloc(MAX_SYNCS, sizeof(*r->sync));
 	base_path(cfg, s->mkfs, path, sizeof(path));
 	r->base = sim_base_load(path, sim_mkfs[s->mkfs].blocksize);
@@ -1492,14 +1576,16 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 		r->w[t].t = t;
 		r->w[t].m = model_new(s->sync, r->faulty);
 	}
-	ok = run_recorded(r, &after);
+	ok = run_recorded(r, &after, &clean);
 	sim_log_finish(&r->log);
 	stat_add(&cfg->stats->events, r->log.nr_ev);
 	if (ok && r->log.overlaps)
 		ok = complain(r, "%u writes were submitted over others in flight, last at %" PRIu64,
 			      r->log.overlaps, r->log.overlap_pos);
-	if (ok && !r->faulty)
+	if (ok && clean)
 		ok = judge_clean(r, after);
+	else if (ok)
+		ok = judge_end(r, after);
 	if (ok)
 		ok = judge_points(r);
 	sim_image_free(after);

@@ -8,6 +8,9 @@
  *
  *   sim torture [--seconds N] [--seeds N] [--seed S] [--jobs J] [--profile P]
  *   sim ace [--two N]      one-operation workloads, or N pairs
+ *   sim oom [--every K]    brief streams, each request for memory failing in turn
+ *   sim enospc [--every K] ... each request for blocks or an inode
+ *   sim eio [--every K]    ... each read, write, flush and submission
  *   sim streams FILE...    runs streams that were kept
  *   sim run SEED           one stream, verbosely about failures
  *   sim print SEED         the stream of a seed
@@ -18,6 +21,7 @@
  * Locks: none. Threads: children only.
  */
 #include "lib/log.h"
+#include "lib/rcu.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/run.h"
 
@@ -43,14 +47,14 @@ static const char *const profile_name[SIM_PROFILE_NR] = {
 
 struct options {
 	u64 seed, seeds, two;
-	u32 seconds, jobs;
+	u32 seconds, jobs, every;
 	enum sim_profile profile;
 	const char *keep; /* folder for streams that fail */
 	bool quiet;
 };
 
 static struct run_config cfg = { .points = 14, .only_point = -1, .only_cut = -1 };
-static struct options opt = { .seed = 1, .jobs = 1, .keep = "." };
+static struct options opt = { .seed = 1, .jobs = 1, .every = 1, .keep = "." };
 static char work_dir[128];
 static pid_t main_pid;
 
@@ -120,6 +124,9 @@ static void on_death(int sig)
 	raise(sig);
 }
 
+/* LeakSanitizer's, if that is built in: _exit() looks for no leaks. */
+extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+
 static void child_main(const struct sim_stream *s)
 {
 	bool ok;
@@ -131,6 +138,10 @@ static void child_main(const struct sim_stream *s)
 	signal(SIGALRM, on_death);
 	alarm(CHILD_SECONDS);
 	ok = run_stream(s, &cfg);
+	if (ok && __lsan_do_recoverable_leak_check) {
+		rcu_barrier();
+		ok = !__lsan_do_recoverable_leak_check();
+	}
 	fflush(NULL);
 	_exit(ok ? 0 : 1);
 }
@@ -275,6 +286,101 @@ static bool from_ace(struct sim_stream *s, u64 n, void *priv)
 	return true;
 }
 
+/* A fault at each place in turn. */
+struct each {
+	u32 kind;   /* of stream: sim_brief() */
+	u32 fault;  /* which of faults[] */
+	u32 nth, nr;
+	const struct each_fault *faults;
+	u32 nr_faults;
+	bool counted; /* the device's, for this stream */
+};
+
+struct each_fault {
+	const char *what;
+	enum resource res;
+	struct sim_fault dev; /* if its op is not SIM_FAULT_NONE */
+};
+
+static const struct each_fault each_oom[] = { { "requests for memory", RES_MEMORY } };
+static const struct each_fault each_enospc[] = { { "requests for space", RES_SPACE } };
+static const struct each_fault each_eio[] = {
+	{ "reads", 0, { SIM_FAULT_READ } },
+	{ "reads, cut short", 0, { SIM_FAULT_READ, .partial = true } },
+	{ "reads, from there on", 0, { SIM_FAULT_READ, .forever = true } },
+	{ "writes", 0, { SIM_FAULT_WRITE } },
+	{ "writes, cut short", 0, { SIM_FAULT_WRITE, .partial = true } },
+	{ "writes, from there on", 0, { SIM_FAULT_WRITE, .forever = true } },
+	{ "flushes", 0, { SIM_FAULT_FLUSH } },
+	{ "flushes, from there on", 0, { SIM_FAULT_FLUSH, .forever = true } },
+	{ "submissions", 0, { SIM_FAULT_SUBMIT } },
+	{ "submissions, from there on", 0, { SIM_FAULT_SUBMIT, .forever = true } },
+};
+
+static void each_stream(struct sim_stream *s, const struct each *e, u32 nth)
+{
+	const struct each_fault *f = &e->faults[e->fault];
+
+	sim_brief(s, e->kind);
+	s->seed = ((u64)e->kind * 100 + e->fault) * 1000000 + nth;
+	if (f->dev.op) {
+		s->fault = f->dev;
+		s->fault.nth = nth;
+	} else if (f->res == RES_MEMORY) {
+		s->oom = nth;
+	} else {
+		s->enospc = nth;
+	}
+}
+
+/* How often it happens when none fails. */
+static u32 each_count(struct each *e)
+{
+	const struct each_fault *f = &e->faults[e->fault];
+	u32 points = cfg.points, nr;
+	struct sim_stream s;
+
+	each_stream(&s, e, RES_COUNT_ONLY);
+	cfg.points = 0;
+	cfg.counting = true;
+	if (!e->counted && !run_child(&s))
+		exit(1);
+	cfg.counting = false;
+	cfg.points = points;
+	e->counted = f->dev.op;
+	nr = f->dev.op ? cfg.stats->transfers[f->dev.op] : cfg.stats->resources[f->res];
+	if (!opt.quiet)
+		fprintf(stderr, "stream %u (%s): %u %s\n", e->kind,
+			sim_mkfs[s.mkfs].name, nr, f->what);
+	sim_stream_release(&s);
+	return nr;
+}
+
+static bool from_each(struct sim_stream *s, u64 n, void *priv)
+{
+	struct each *e = priv;
+
+	if (n)
+		e->nth += opt.every;
+	while (!n || e->nth > e->nr) {
+		/* a sample starts somewhere else in each stream */
+		if (e->nr && ++e->fault == e->nr_faults) {
+			e->fault = 0;
+			e->counted = false;
+			e->kind++;
+		}
+		if (e->kind == sim_brief_count())
+			return false;
+		e->nr = each_count(e);
+		e->nth = 1 + (u32)((opt.seed + 7 * e->kind + 3 * e->fault) % opt.every);
+		n = 1;
+	}
+	each_stream(s, e, e->nth);
+	if (e->faults[e->fault].dev.op)
+		s->fault.nth = e->nth - 1;
+	return true;
+}
+
 struct files {
 	char **name;
 	int nr;
@@ -404,9 +510,10 @@ static int run_mutants(void)
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: sim torture|ace|streams|run|print|replay|shrink|mutants [options]\n"
+		"usage: sim torture|ace|oom|enospc|eio|streams|run|print|replay|shrink|mutants"
+		" [options]\n"
 		"  --seed S --seeds N --seconds N --jobs J --points N --all --profile P\n"
-		"  --two N --point E --cut C --keep DIR --kernel --verbose --quiet\n");
+		"  --two N --every K --point E --cut C --keep DIR --kernel --verbose --quiet\n");
 	return 2;
 }
 
@@ -420,7 +527,7 @@ static bool parse(int argc, char **argv)
 		{ "cut", 1, NULL, 'c' },     { "keep", 1, NULL, 'k' },
 		{ "all", 0, NULL, 'a' },     { "kernel", 0, NULL, 'K' },
 		{ "verbose", 0, NULL, 'v' }, { "quiet", 0, NULL, 'q' },
-		{ NULL, 0, NULL, 0 },
+		{ "every", 1, NULL, 'E' },   { NULL, 0, NULL, 0 },
 	};
 	int c;
 
@@ -434,6 +541,7 @@ static bool parse(int argc, char **argv)
 		case 'j': opt.jobs = (u32)min_of(max_of(v, (u64)1), (u64)MAX_JOBS); break;
 		case 'p': cfg.points = (u32)v; break;
 		case '2': opt.two = v; break;
+		case 'E': opt.every = max_of((u32)v, 1u); break;
 		case 'e': cfg.only_point = (s64)v; break;
 		case 'c': cfg.only_cut = (s64)v; break;
 		case 'k': opt.keep = optarg; break;
@@ -480,6 +588,14 @@ static int one_stream(const char *cmd, const char *arg, const char *self)
 	return result;
 }
 
+static int run_each(const struct each_fault *faults, u32 nr, const char *self)
+{
+	struct each e = { .faults = faults, .nr_faults = nr };
+
+	cfg.points = min_of(cfg.points, 2u);
+	return run_pool(from_each, &e, self);
+}
+
 int main(int argc, char **argv)
 {
 	const char *cmd, *shm = "/dev/shm";
@@ -510,6 +626,12 @@ int main(int argc, char **argv)
 		return run_pool(from_seed, NULL, argv[-1 - optind]);
 	if (!strcmp(cmd, "ace"))
 		return run_pool(from_ace, NULL, argv[-1 - optind]);
+	if (!strcmp(cmd, "oom"))
+		return run_each(each_oom, ARRAY_SIZE(each_oom), argv[-1 - optind]);
+	if (!strcmp(cmd, "enospc"))
+		return run_each(each_enospc, ARRAY_SIZE(each_enospc), argv[-1 - optind]);
+	if (!strcmp(cmd, "eio"))
+		return run_each(each_eio, ARRAY_SIZE(each_eio), argv[-1 - optind]);
 	if (!strcmp(cmd, "mutants"))
 		return run_mutants();
 	files = (struct files){ argv, argc };

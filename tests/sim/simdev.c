@@ -11,7 +11,7 @@
 #include "tests/sim/simdev.h"
 
 #include "lib/thread.h"
-#include "tests/sim/oom.h"
+#include "tests/sim/resource.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -281,6 +281,7 @@ struct pending {
 	struct bio *bio;
 	u32 write; /* number in the log */
 	u8 *data;  /* of a write: as it was when submitted; the log's, if there is one */
+	bool refused;
 };
 
 struct simdev {
@@ -292,7 +293,7 @@ struct simdev {
 	struct sim_image *img;    /* [lock] what reads see */
 	struct sim_log *log;      /* [lock] may be NULL */
 	struct rng rng;           /* [lock] */
-	u32 count[3];             /* [lock] reads, writes, flushes so far */
+	u32 count[SIM_FAULT_NR];  /* [lock] of each so far */
 	struct pending queue[QUEUE_MAX]; /* [lock] */
 	u32 queued;                      /* [lock] */
 	bool stop, keep, hit;            /* [lock] */
@@ -307,21 +308,21 @@ static struct simdev *simdev_of(struct bdev *bd)
 /* Allocations of the device itself never fail on demand. */
 static void dev_lock(struct simdev *sd)
 {
-	oom_exempt_begin();
+	resource_exempt_begin();
 	pthread_mutex_lock(&sd->lock);
 }
 
 static void dev_unlock(struct simdev *sd)
 {
 	pthread_mutex_unlock(&sd->lock);
-	oom_exempt_end();
+	resource_exempt_end();
 }
 
 /* Counts one operation; true if it is one that fails. lock held. */
 static bool fails(struct simdev *sd, enum sim_fault_op op)
 {
 	const struct sim_fault *f = &sd->cfg.fault;
-	u32 n = sd->count[op - 1]++;
+	u32 n = sd->count[op]++;
 
 	if (f->op != op || (f->forever ? n < f->nth : n != f->nth))
 		return false;
@@ -367,15 +368,23 @@ static void copy_in(struct simdev *sd, struct bio *bio, const u8 *data, bool som
 			sim_image_write(sd->img, bio->bi_pos + off, data + off, SECTOR);
 }
 
-static void copy_out(struct simdev *sd, struct bio *bio)
+/* len: from the start */
+static void copy_out(struct simdev *sd, struct bio *bio, u32 len)
 {
 	u64 pos = bio->bi_pos;
 
-	for (int i = 0; i < bio->bi_nr_iov; i++) {
-		sim_image_read(sd->img, pos, bio->bi_iov[i].iov_base,
-			       (u32)bio->bi_iov[i].iov_len);
-		pos += bio->bi_iov[i].iov_len;
+	for (int i = 0; i < bio->bi_nr_iov && len; i++) {
+		u32 n = min_of((u32)bio->bi_iov[i].iov_len, len);
+
+		sim_image_read(sd->img, pos, bio->bi_iov[i].iov_base, n);
+		pos += n;
+		len -= n;
 	}
+}
+
+static u32 some_sectors(struct simdev *sd, const struct bio *bio)
+{
+	return rng_below(&sd->rng, bio->bi_bytes / SECTOR) * SECTOR;
 }
 
 static void end_one(struct simdev *sd, struct pending *p)
@@ -385,14 +394,16 @@ static void end_one(struct simdev *sd, struct pending *p)
 
 	dev_lock(sd);
 	if (bio->bi_op == BIO_READ) {
-		if (fails(sd, SIM_FAULT_READ))
+		if (p->refused || fails(sd, SIM_FAULT_READ))
 			err = -EIO;
-		else
-			copy_out(sd, bio);
+		if (!err)
+			copy_out(sd, bio, bio->bi_bytes);
+		else if (sd->cfg.fault.partial && !p->refused)
+			copy_out(sd, bio, some_sectors(sd, bio));
 	} else {
-		if (fails(sd, SIM_FAULT_WRITE))
+		if (p->refused || fails(sd, SIM_FAULT_WRITE))
 			err = -EIO;
-		if (!err || sd->cfg.fault.partial)
+		if (!err || (sd->cfg.fault.partial && !p->refused))
 			copy_in(sd, bio, p->data, err != 0);
 		if (sd->log) {
 			struct sim_write *w = &sd->log->wr[p->write];
@@ -414,12 +425,15 @@ static void end_any(struct simdev *sd)
 {
 	u32 i = rng_below(&sd->rng, sd->queued);
 	struct pending p = sd->queue[i];
+	bool stall = sd->cfg.stall_ms && !rng_below(&sd->rng, 40);
 
 	sd->queue[i] = sd->queue[--sd->queued];
 	pthread_cond_signal(&sd->room);
 	dev_unlock(sd);
 	if (sd->cfg.delay_us)
 		usleep(sd->cfg.delay_us);
+	if (stall)
+		usleep(sd->cfg.stall_ms * 1000);
 	end_one(sd, &p);
 	dev_lock(sd);
 }
@@ -438,6 +452,20 @@ static void simdev_thread(void *arg)
 	dev_unlock(sd);
 }
 
+/* With lock held, which is dropped around each end. */
+static void end_own(struct simdev *sd, struct pending *own, u32 *nr)
+{
+	while (*nr) {
+		u32 k = rng_below(&sd->rng, *nr);
+		struct pending p = own[k];
+
+		own[k] = own[--*nr];
+		dev_unlock(sd);
+		end_one(sd, &p);
+		dev_lock(sd);
+	}
+}
+
 static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 {
 	struct simdev *sd = simdev_of(bd);
@@ -452,6 +480,13 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 			p.data = copy_of(bios[i]);
 		if (p.data && sd->log)
 			p.write = log_submit(sd->log, bios[i], p.data);
+		p.refused = fails(sd, SIM_FAULT_SUBMIT);
+		if (p.refused) {
+			dev_unlock(sd);
+			end_one(sd, &p);
+			dev_lock(sd);
+			continue;
+		}
 		if (sd->cfg.threaded) {
 			while (sd->queued == QUEUE_MAX)
 				pthread_cond_wait(&sd->room, &sd->lock);
@@ -461,18 +496,10 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 		}
 		/* Inside submit, in any order of up to 64. */
 		own[nr++] = p;
-		if (nr < ARRAY_SIZE(own) && i + 1 < n)
-			continue;
-		while (nr) {
-			u32 k = rng_below(&sd->rng, nr);
-
-			p = own[k];
-			own[k] = own[--nr];
-			dev_unlock(sd);
-			end_one(sd, &p);
-			dev_lock(sd);
-		}
+		if (nr == ARRAY_SIZE(own))
+			end_own(sd, own, &nr);
 	}
+	end_own(sd, own, &nr);
 	dev_unlock(sd);
 }
 
@@ -483,7 +510,7 @@ static int simdev_flush(struct bdev *bd)
 	u32 nr;
 
 	dev_lock(sd);
-	nr = sd->count[SIM_FAULT_FLUSH - 1];
+	nr = sd->count[SIM_FAULT_FLUSH];
 	if (fails(sd, SIM_FAULT_FLUSH))
 		err = -EIO;
 	else if (sd->log && !sd->cfg.lying && sd->cfg.drop_flush != nr + 1)
@@ -515,6 +542,8 @@ static void simdev_close(struct bdev *bd)
 		dev_unlock(sd);
 		thread_join(sd->thread);
 	}
+	if (sd->cfg.counts)
+		memcpy(sd->cfg.counts, sd->count, sizeof(sd->count));
 	if (!sd->keep)
 		sim_image_free(sd->img);
 	pthread_cond_destroy(&sd->more);
@@ -531,8 +560,10 @@ struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cf
 		.flush = simdev_flush,
 		.close = simdev_close,
 	};
-	struct simdev *sd = need(calloc(1, sizeof(*sd)));
+	struct simdev *sd;
 
+	resource_exempt_begin();
+	sd = need(calloc(1, sizeof(*sd)));
 	sd->bd.bd_ops = &ops;
 	sd->bd.bd_size = img->base->size;
 	sd->bd.bd_sector = SECTOR;
@@ -546,6 +577,7 @@ struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cf
 	sd->rng = rng_derive(cfg->seed, 0xDE71CE);
 	if (cfg->threaded && thread_create(&sd->thread, "simdev", simdev_thread, sd))
 		abort();
+	resource_exempt_end();
 	return &sd->bd;
 }
 

@@ -99,22 +99,37 @@ void sim_log_finish(struct sim_log *log);
 
 /* ---- the device ---- */
 
-enum sim_fault_op { SIM_FAULT_NONE, SIM_FAULT_READ, SIM_FAULT_WRITE, SIM_FAULT_FLUSH };
+enum sim_fault_op {
+	SIM_FAULT_NONE,
+	SIM_FAULT_READ,
+	SIM_FAULT_WRITE,
+	SIM_FAULT_FLUSH,
+	SIM_FAULT_SUBMIT, /* refused: ends with the error inside of submit */
+	SIM_FAULT_NR,
+};
 
+/*
+ * A bio ends whole or with an error: who is below bdev_ops finishes what was
+ * cut short (writeback/aio.c; tests/unit/writeback/test_bdev.c cuts the
+ * kernel's transfers short). What can be seen here of a short transfer is one whose
+ * rest then fails: `partial`.
+ */
 struct sim_fault {
 	enum sim_fault_op op;
 	u32 nth;      /* counted from 0 */
 	bool forever; /* and all after it */
-	bool partial; /* a failing write has put some of its sectors on the device */
+	bool partial; /* a failing transfer has moved some of its sectors */
 };
 
 struct simdev_config {
 	u64 seed;
 	bool threaded;    /* bios end on a thread of the device, in any order */
 	u32 delay_us;     /* of each, when threaded */
+	u32 stall_ms;     /* of about one in 40, when threaded: a slow device */
 	bool lying;       /* flushes and FUA do nothing, and say they did */
 	u32 drop_flush;   /* one that lies, counted from 1; 0: none */
 	struct sim_fault fault;
+	u32 *counts;      /* when closed: how often each op was done; may be NULL */
 };
 
 struct simdev;

@@ -182,7 +182,7 @@ static const struct setting settings[] = {
 	U32(threads),	 U32(commit_ms), U32(expire_ms),    FLAG(sync),
 	FLAG(dev_threaded), U32(delay_us), U32(fault.op),   U32(fault.nth),
 	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
-	U32(points),	 FLAG(lying),
+	U32(points),	 FLAG(lying),	 U32(enospc),	    U32(stall_ms),
 };
 
 void sim_stream_write(const struct sim_stream *s, FILE *f)
@@ -600,19 +600,23 @@ static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile 
 	s->sync = rng_chance(r, 8);
 	s->dev_threaded = rng_chance(r, 40);
 	s->delay_us = s->dev_threaded && rng_chance(r, 30) ? rng_below(r, 300) : 0;
+	s->stall_ms = s->dev_threaded && rng_chance(r, 10) ? 1 + rng_below(r, 8) : 0;
 }
 
 static void draw_fault(struct sim_stream *s, struct rng *r)
 {
-	static const u32 span[] = { 0, 25, 90, 15 };
+	static const u32 span[] = { 0, 25, 90, 15, 110 };
 
-	s->fault.op = SIM_FAULT_READ + rng_below(r, 3);
+	s->fault.op = SIM_FAULT_READ + rng_below(r, SIM_FAULT_NR - SIM_FAULT_READ);
 	s->fault.nth = rng_below(r, span[s->fault.op] >> rng_below(r, 3));
 	s->fault.forever = rng_chance(r, 40);
 	s->fault.partial = rng_chance(r, 50);
 	if (rng_chance(r, 20)) {
 		s->fault.op = SIM_FAULT_NONE;
 		s->oom = 1 + rng_below(r, 4000u >> (2 * rng_below(r, 4)));
+	} else if (rng_chance(r, 15)) {
+		s->fault.op = SIM_FAULT_NONE;
+		s->enospc = 1 + rng_below(r, 400u >> rng_below(r, 6));
 	}
 }
 
@@ -789,4 +793,99 @@ void sim_ace_two(struct sim_stream *s, u32 first, u32 second)
 	ace_start(s, (u64)first * sim_ace_count() + second);
 	ace_step(s, first);
 	ace_step(s, second);
+}
+
+/* ---- brief streams: all kinds of operations ---- */
+
+/* A directory of 1 KiB blocks gets an index. */
+#define NAME_OF_200(c)                                                                       \
+	"A/" c "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" \
+	"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" \
+	"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+
+static const struct sim_op brief_op[] = {
+	{ .kind = OP_MKDIR, .path = "A", .mode = 0755 },
+	{ .kind = OP_MKDIR, .path = "B", .mode = 0755 },
+	{ .kind = OP_CREATE, .path = "foo", .mode = 0644 },
+	{ .kind = OP_WRITE, .path = "foo", .len = 20 * K, .seed = 1 },
+	{ .kind = OP_CREATE, .path = NAME_OF_200("1"), .mode = 0644 },
+	{ .kind = OP_CREATE, .path = NAME_OF_200("2"), .mode = 0644 },
+	{ .kind = OP_MKNOD, .path = NAME_OF_200("3"), .mode = 0600 },
+	{ .kind = OP_MKDIR, .path = NAME_OF_200("4"), .mode = 0755 },
+	{ .kind = OP_CREATE, .path = NAME_OF_200("5"), .mode = 0644 },
+	{ .kind = OP_CREATE, .path = NAME_OF_200("6"), .mode = 0644 },
+	{ .kind = OP_FSYNC, .path = "foo" },
+	{ .kind = OP_SYMLINK, .path = "short", .len = 20, .seed = 2 },
+	{ .kind = OP_SYMLINK, .path = "B/long", .len = 300, .seed = 3 },
+	{ .kind = OP_LINK, .path = "foo", .path2 = "B/foo" },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 8 * K, .len = 60 * K },
+	/* every other block, within what was preallocated: extents split */
+	{ .kind = OP_WRITE, .path = "foo", .off = 28 * K, .len = K, .seed = 4 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 36 * K, .len = K, .seed = 5 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 44 * K, .len = K, .seed = 6 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 52 * K, .len = K, .seed = 7 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 60 * K, .len = K, .seed = 8 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 100 * K, .len = 3 * K, .seed = 9 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 120 * K + 7, .len = 300, .seed = 10 },
+	{ .kind = OP_FDATASYNC, .path = "foo" },
+	{ .kind = OP_CACHES },
+	{ .kind = OP_READ, .path = "foo" },
+	{ .kind = OP_HOLD, .path = NAME_OF_200("1"), .slot = 0 },
+	{ .kind = OP_UNLINK, .path = NAME_OF_200("1") },
+	{ .kind = OP_HWRITE, .slot = 0, .len = 5 * K, .seed = 11 },
+	{ .kind = OP_RENAME, .path = NAME_OF_200("2"), .path2 = "B/moved" },
+	{ .kind = OP_WRITE, .path = NAME_OF_200("5"), .len = 9 * K, .seed = 12 },
+	{ .kind = OP_RENAME, .path = NAME_OF_200("5"), .path2 = "B/moved" },
+	{ .kind = OP_RENAME, .path = "B", .path2 = NAME_OF_200("4"), .flags = RENAME_EXCHANGE },
+	{ .kind = OP_CHMOD, .path = "foo", .mode = 0600 },
+	{ .kind = OP_CHOWN, .path = "foo", .mode = 1000 },
+	{ .kind = OP_SYNC },
+	{ .kind = OP_TRUNCATE, .path = "foo", .off = 40 * K + 100 },
+	{ .kind = OP_HTRUNC, .slot = 0, .off = 100 },
+	{ .kind = OP_HSYNC, .slot = 0 },
+	{ .kind = OP_WRITE, .path = "foo", .off = 10 * K, .len = 4 * K, .seed = 13,
+	  .flags = SL_OPEN_SYNC },
+	{ .kind = OP_DROP, .slot = 0 },
+	{ .kind = OP_CACHES },
+	{ .kind = OP_RMDIR, .path = "B" },
+	{ .kind = OP_UNLINK, .path = "foo" },
+	{ .kind = OP_UNLINK, .path = "short" },
+	{ .kind = OP_TRUNCATE, .path = NAME_OF_200("6"), .off = 70 * K },
+	{ .kind = OP_WRITE, .path = NAME_OF_200("6"), .off = 69 * K, .len = 2 * K, .seed = 14 },
+	{ .kind = OP_FSYNC, .path = "A" },
+	{ .kind = OP_UNLINK, .path = NAME_OF_200("6") },
+};
+
+/* How they differ. */
+static const struct {
+	const char *mkfs;
+	u32 commit_ms, expire_ms;
+	bool caches; /* dropped before each operation */
+} brief_kind[] = {
+	{ "1k", 0, 0, false },
+	{ "4k", 0, 0, true },
+	{ "2k", 1, 1, false },
+	{ "1k-old", 0, 0, true },
+	{ "1k-groups", 0, 0, false },
+};
+
+u32 sim_brief_count(void)
+{
+	return ARRAY_SIZE(brief_kind);
+}
+
+void sim_brief(struct sim_stream *s, u32 n)
+{
+	static const struct sim_op caches = { .kind = OP_CACHES };
+
+	sim_stream_init(s);
+	s->seed = n;
+	s->mkfs = sim_mkfs_find(brief_kind[n].mkfs);
+	s->commit_ms = brief_kind[n].commit_ms;
+	s->expire_ms = brief_kind[n].expire_ms;
+	for (u32 i = 0; i < ARRAY_SIZE(brief_op); i++) {
+		if (brief_kind[n].caches)
+			sim_stream_add(s, &caches);
+		sim_stream_add(s, &brief_op[i]);
+	}
 }

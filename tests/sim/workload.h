@@ -69,7 +69,9 @@ struct sim_stream {
 	bool dev_threaded; /* device ends bios on its thread */
 	u32 delay_us;
 	struct sim_fault fault;
-	u32 oom;           /* the nth allocation fails; 0: none */
+	u32 stall_ms;      /* of the device, now and then */
+	u32 oom;           /* the nth request for memory fails; 0: none */
+	u32 enospc;        /* ... for blocks or an inode */
 	u32 drop_flush;    /* of the device; 0: none */
 	bool lying;        /* device: no flush does anything */
 	u32 points;        /* crash points to look at; 0: the runner's default */
@@ -117,6 +119,13 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 u32 sim_ace_count(void);
 void sim_ace_one(struct sim_stream *s, u32 n);
 void sim_ace_two(struct sim_stream *s, u32 first, u32 second);
+
+/*
+ * A few short streams that have all kinds of operations, for faults that are
+ * tried at each place in turn.
+ */
+u32 sim_brief_count(void);
+void sim_brief(struct sim_stream *s, u32 n);
 
 /* Bytes of file data at [off, off+len) as written with this seed. */
 void sim_data(u64 seed, u64 off, u8 *buf, u32 len);
