@@ -60,6 +60,8 @@ struct inode {
 	struct cds_list_head i_io_list; /* [dirty-list lock] */
 	u64 i_dirtied_when;          /* ns, monotonic [i_lock; while queued also
 					the dirty-list lock, to change] */
+	lblk_t i_wb_next;            /* where background write-out goes on [who set I_SYNC] */
+	_Atomic u32 i_pause_us;      /* what its writers owe the throttle [atomic] */
 	struct rcu_head i_rcu;
 
 	/* attributes: changed with i_rwsem held (exclusively, except times and

@@ -38,6 +38,7 @@ struct wb_control {
 	bool sync;         /* for data integrity: everything dirty at the start, and wait */
 	lblk_t start, end; /* blocks [start, end); 0, LBLK_MAX+1 for all */
 	u64 nr_to_write;   /* bytes, for background passes; counts down */
+	lblk_t next;       /* set when nr_to_write came to 0: where to go on */
 };
 
 struct super_ops {

@@ -53,6 +53,9 @@ struct ext4_inode {
 	/* directories [i_rwsem] */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
 	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */
+	/* A stream of writes: [from, next) was not yet given to flusher_behind()
+	 * [vfs.i_lock] */
+	u64 i_stream_from, i_stream_next;
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
 

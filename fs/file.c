@@ -17,12 +17,21 @@
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
 #include "lib/log.h"
+#include "lib/wait.h"
 
 #include <linux/falloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* A stream's data is written behind it in pieces of about this size, ... */
+#define STREAM_BYTES (4ull << 20)
+/* ... and this far behind: writes may be that much out of order. */
+#define STREAM_GAP (1ull << 20)
+
+#define IDLE_MAX 16
+#define IDLE_NAP_NS 1000000ull
 
 struct sl_file {
 	struct inode *inode; /* referenced */
@@ -486,11 +495,39 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	return n;
 }
 
-/* Times and state after bytes came in; the size grew with them. */
-static void wrote(struct ext4_inode *ei)
+/*
+ * Follows a stream of writes, [pos, pos+len) being the latest, i_lock held.
+ * When it has completed some MiB, returns true and the whole leaves among them as
+ * [*start, *end): they may be written now. Writes that come a little out of
+ * order, by several threads, are a stream still.
+ */
+static bool stream_advance(struct ext4_inode *ei, u64 pos, u64 len, lblk_t *start,
+			   lblk_t *end)
+{
+	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
+	u64 done;
+
+	if (pos < ei->i_stream_from || pos > ei->i_stream_next + STREAM_GAP)
+		ei->i_stream_from = ei->i_stream_next = pos;
+	ei->i_stream_next = max_of(ei->i_stream_next, pos + len);
+	if (ei->i_stream_next - ei->i_stream_from < STREAM_BYTES + STREAM_GAP)
+		return false;
+	done = ALIGN_DOWN(ei->i_stream_next - STREAM_GAP, (u64)LEAF_BLOCKS << bits);
+	if (done <= ei->i_stream_from)
+		return false;
+	*start = (lblk_t)(ei->i_stream_from >> bits);
+	*end = (lblk_t)(done >> bits);
+	ei->i_stream_from = done;
+	return true;
+}
+
+/* Times and state after [pos, pos+len) came in; the size grew with it. */
+static void wrote(struct ext4_inode *ei, u64 pos, u64 len)
 {
 	struct inode *inode = &ei->vfs;
+	lblk_t start, end;
 	struct timespec now;
+	bool behind;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!ext4_sb_of(ei)->nsec_times)
@@ -498,8 +535,11 @@ static void wrote(struct ext4_inode *ei)
 	spin_lock(&inode->i_lock);
 	inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
+	behind = stream_advance(ei, pos, len, &start, &end);
 	spin_unlock(&inode->i_lock);
 	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
+	if (behind)
+		flusher_behind(ext4_sb_of(ei)->flusher, inode, start, end);
 }
 
 /* i_rwsem held as w says. Bytes written; *err: why it stopped. */
@@ -520,20 +560,26 @@ static size_t write_locked(struct write_ctx *w, int *err)
 			*err = (int)n;
 			break;
 		}
-		/* Lost a race with write-out or another writer: look again; in
-		 * the long run the exclusive lock settles it. */
-		if (!n && ++idle > 16) {
-			*err = w->exclusive ? -EIO : -ENOLCK;
+		/*
+		 * Lost a race with write-out, reclaim or another writer: look
+		 * again; in the long run the exclusive lock settles it. Then
+		 * only reclaim is left, which may take a block between its
+		 * coming and its use: a moment later it has enough.
+		 */
+		idle = n ? 0 : idle + 1;
+		if (idle > IDLE_MAX && !w->exclusive) {
+			*err = -ENOLCK;
 			break;
 		}
+		if (idle > IDLE_MAX)
+			(void)wait_event_deadline(&idle, false,
+						  clock_mono_ns() + IDLE_NAP_NS);
 		if (n)
-			idle = 0;
+			wrote(ei, w->pos, (u64)n);
 		w->pos += (u64)n;
 		w->src += n;
 		w->left -= (size_t)n;
 		total += (size_t)n;
-		if (n)
-			wrote(ei);
 	}
 	return total;
 }
@@ -623,7 +669,7 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 	}
 	do {
 		budget_throttle(sbi->s.s_budget);
-		balance_dirty(sbi->flusher, w.left);
+		balance_dirty(sbi->flusher, inode, w.left);
 		lock_for(&w);
 		err = 0;
 		if (w.exclusive && w.pos > inode->i_size)

@@ -1173,6 +1173,25 @@ void sl_drop_caches(struct super_block *sb)
 	budget_drop_all(sb->s_budget);
 }
 
+static int flusher_text(const struct flusher *f, char *buf, size_t len)
+{
+	struct flusher_stats st;
+
+	flusher_get_stats(f, &st);
+	return snprintf(buf, len,
+			"flusher_slices %llu\nwritten_behind %llu\n"
+			"behind_lost %llu\nthrottle_pauses %llu\n"
+			"throttle_at_limit %llu\nthrottle_us %llu\n"
+			"throttle_longest_us %llu\n",
+			(unsigned long long)st.slices,
+			(unsigned long long)st.behind,
+			(unsigned long long)st.behind_lost,
+			(unsigned long long)st.throttle.pauses,
+			(unsigned long long)st.throttle.at_limit,
+			(unsigned long long)st.throttle.pause_ns / 1000,
+			(unsigned long long)st.throttle.longest_ns / 1000);
+}
+
 size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
@@ -1201,6 +1220,8 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)bs->bytes[BIO_READ],
 		     (unsigned long long)bs->bytes[BIO_WRITE],
 		     (unsigned long long)bs->flushes);
+	if (sbi->flusher && n > 0 && (size_t)n < len)
+		n += flusher_text(sbi->flusher, buf + n, len - (size_t)n);
 	if (sbi->journal && n > 0 && (size_t)n < len) {
 		const struct journal_stats *js = journal_stats(sbi->journal);
 

@@ -24,12 +24,18 @@
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
 #include "lib/log.h"
+#include "lib/wait.h"
 #include "writeback/page_io.h"
 
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Waits for memory at the end of a write-out, each longer than the last by
+ * this much: 10 s in all. */
+#define NOMEM_WAITS 100
+#define NOMEM_STEP_NS 2000000ull
 
 /* One contiguous piece of a file on its way to the device. */
 struct data_io {
@@ -66,13 +72,24 @@ static int convert_once(struct data_io *d, u64 disksize)
 	return err ? err : err2;
 }
 
+/*
+ * Want of memory passes, and the data is on the device: not an error of the
+ * file, but a reason to wait. Each attempt goes on where the last one stopped.
+ * Not for ever, or nobody would ever learn of it.
+ */
 static int convert(struct data_io *d, u64 disksize)
 {
-	int tries = 0, err;
+	int tries = 0, waits = 0, err;
 
 	do {
 		err = convert_once(d, disksize);
-	} while (ext4_should_retry(ext4_sb_of(d->ei), err, &tries));
+		if (err == -ENOMEM && waits < NOMEM_WAITS)
+			(void)wait_event_deadline(
+				d, false,
+				clock_mono_ns() + NOMEM_STEP_NS * ++waits);
+		else if (!ext4_should_retry(ext4_sb_of(d->ei), err, &tries))
+			break;
+	} while (err);
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
@@ -162,29 +179,30 @@ static int allocate(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
 	return m.flags & EXT4_MAP_UNWRITTEN ? 1 : 0;
 }
 
-/* Adds segments [first block at `skip`) of the run to the page-io. */
-static int add_segments(struct page_io *io, const struct wb_run *run, u32 skip,
+/* Adds nr blocks of the run, from `skip` on, to the page-io. Returns how many
+ * were added: fewer only if there is no memory. */
+static u32 add_segments(struct page_io *io, const struct wb_run *run, u32 skip,
 			u32 nr, u64 pos, u8 bits, struct io_end *ioe)
 {
-	for (u32 s = 0; s < run->nr_seg && nr; s++) {
+	u32 added = 0;
+
+	for (u32 s = 0; s < run->nr_seg && added < nr; s++) {
 		u32 n = run->seg[s].blocks;
 		u8 *data = run->seg[s].data;
-		int err;
 
 		if (skip >= n) {
 			skip -= n;
 			continue;
 		}
 		data += (size_t)skip << bits;
-		n = min_of(n - skip, nr);
+		n = min_of(n - skip, nr - added);
 		skip = 0;
-		err = page_io_add(io, pos, data, n << bits, ioe);
-		if (err)
-			return err;
+		if (page_io_add(io, pos, data, n << bits, ioe))
+			break;
 		pos += (u64)n << bits;
-		nr -= n;
+		added += n;
 	}
-	return 0;
+	return added;
 }
 
 /*
@@ -215,33 +233,37 @@ static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 	}
 }
 
+/*
+ * Hands blocks [done, done + *nr) of the run, which lie at pblk, to the page-io.
+ * -ENOMEM: *nr says how many of them went all the same.
+ */
 static int submit_extent(struct ext4_inode *ei, struct page_io *io,
-			 const struct wb_run *run, u32 done, u32 nr, pblk_t pblk,
+			 const struct wb_run *run, u32 done, u32 *nr, pblk_t pblk,
 			 bool unwritten)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct data_io *d = calloc(1, sizeof(*d));
-	int err;
+	u32 want = *nr;
 
+	*nr = 0;
 	if (!d)
 		return -ENOMEM;
 	io_end_init(&d->ioe, data_io_end, false);
 	d->ei = ei;
 	d->lblk = run->lblk + done;
-	d->nr = nr;
 	d->unwritten = unwritten;
 	spin_lock(&ei->vfs.i_lock);
 	d->size = ei->vfs.i_size;
 	spin_unlock(&ei->vfs.i_lock);
-	err = add_segments(io, run, done, nr, pblk << sbi->s.s_blocksize_bits,
+	/* Our reference keeps the end away until nr is known. */
+	*nr = add_segments(io, run, done, want, pblk << sbi->s.s_blocksize_bits,
 			   sbi->s.s_blocksize_bits, &d->ioe);
-	if (err) { /* the part that was added is written; none is converted */
-		int none = 0;
-
-		atomic_compare_exchange_strong(&d->ioe.error, &none, err);
-	}
-	io_end_put(&d->ioe);
-	return 0;
+	d->nr = *nr;
+	if (*nr)
+		io_end_put(&d->ioe);
+	else
+		free(d);
+	return *nr < want ? -ENOMEM : 0;
 }
 
 /* Places and submits one run; every block of it ends its WRITEBACK. */
@@ -275,15 +297,17 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 			pblk = m.pblk;
 			unwritten = (m.flags & EXT4_MAP_UNWRITTEN) != 0;
 		}
-		if (!err)
-			err = submit_extent(ei, io, run, done, nr, pblk,
+		if (!err) {
+			err = submit_extent(ei, io, run, done, &nr, pblk,
 					    unwritten);
+			done += nr;
+		}
 		if (err) {
-			fail_run(ei, lblk, run->nr - done, run->delayed, err);
+			fail_run(ei, run->lblk + done, run->nr - done,
+				 run->delayed, err);
 			first = err;
 			break;
 		}
-		done += nr;
 	}
 	return first;
 }
@@ -316,8 +340,10 @@ static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
 				 (u64)run->nr << sbi->s.s_blocksize_bits);
 	}
 	page_io_submit(&io);
-	if (wbc->nr_to_write)
+	if (wbc->nr_to_write) {
 		wbc->nr_to_write = budget;
+		wbc->next = at;
+	}
 	free(run);
 	return err;
 }

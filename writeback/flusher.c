@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * writeback/flusher.c - writes dirty inodes in the background, slows writers
+ * writeback/flusher.c - writes dirty inodes in the background
  *
  * The thread works in passes. A pass asks the inode cache for the next dirty
  * inode again and again and writes a slice of each; the cache puts an inode it
- * hands out at the tail, so all get their turn. There are three reasons for a
+ * hands out at the tail, so all get their turn. A slice begins where the last
+ * one of that inode ended, so that a file whose beginning is written to all the
+ * time gets to its end, too. There are three reasons for a
  * pass, and each says when it is over:
  *
- *   over the background mark   until below it again, and no writer waits
+ *   over the background mark   until below it again, and no writer is at the limit
  *   a kick                     until nothing dirtied before the kick is left
  *   every expiry/5             until nothing older than the expiry is left
+ *
+ * Write-behind is beside that: pieces that streams have completed stand in a
+ * short queue, and one is written before each slice of a pass, or by itself.
+ * So streams and the other dirty inodes take turns.
  *
  * What could make a pass spin: an inode whose write-out fails, or whose dirty
  * blocks are all under way already, comes back at once. So progress is
@@ -19,17 +25,14 @@
  * long (a file that is written to all the time never gets clean), so that what
  * has expired meanwhile is not left out.
  *
- * s_dirty_bytes falls when blocks leave WRITEBACK, which happens on other
- * threads without a word to us. So a writer above the limit sleeps in short
- * steps (2, 4, ... 20 ms) and looks again; the flusher also wakes it after
- * each slice. It gives up when the volume has become read-only or the flusher is
- * being stopped: then nothing will be written any more.
- *
- * Locks:   none held across s_op or cache calls; waits by lib/wait.h
+ * Locks:   behind_lock, a leaf; none held across s_op or cache calls
  * Alive:   an inode, by the reference that icache_next_dirty() or the
- *          iterator gives; the flusher, until flusher_stop()
+ *          iterator gives, or that of its piece in the queue; the flusher,
+ *          until flusher_stop()
  * Never:   a wait without end for a volume that is read-only
- * Threads: the flusher; writers in balance_dirty(); sync in flusher_sync_all()
+ * Threads: the flusher; writers in balance_dirty() and flusher_behind(); sync in
+ *          flusher_sync_all()
+ * Next:    writeback/throttle.c
  */
 #include "writeback/flusher.h"
 
@@ -39,6 +42,7 @@
 #include "lib/thread.h"
 #include "lib/wait.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,18 +54,28 @@
 #define REST_BUSY_MS 5    /* all that is dirty is under way */
 #define REST_ERROR_MS 200 /* what is left fails */
 #define STREAK_MAX 4096   /* inodes in a row without progress */
-#define THROTTLE_MAX_MS 20
+#define BEHIND_MAX 32
+
+/* Blocks [start, end) that a stream has completed. */
+struct piece {
+	struct inode *inode; /* referenced */
+	lblk_t start, end;
+};
 
 struct flusher {
 	struct super_block *sb;  /* [const] */
 	struct flusher_params p; /* [const] */
+	struct throttle *throttle;
 	struct thread *thread;
 	_Atomic u32 wake;  /* [atomic] writers and kicks raise it, the thread clears */
 	_Atomic u64 kicked_at; /* [atomic] ns; 0: no kick; raised by anyone,
 				  cleared by the thread */
 	_Atomic bool stop; /* [atomic] */
-	_Atomic u32 throttled; /* [atomic] writers above the limit */
-	_Atomic u64 slices; /* [atomic] slices written; key of throttled writers */
+	struct spinlock behind_lock; /* RANK_CACHE_LIST */
+	struct piece behind[BEHIND_MAX]; /* [behind_lock] a ring */
+	u32 behind_first;            /* [behind_lock] */
+	_Atomic u32 behind_nr;       /* [write behind_lock] */
+	_Atomic u64 nr_slices, nr_behind, nr_behind_lost; /* [atomic] */
 };
 
 static bool is_dead(const struct flusher *f)
@@ -70,8 +84,8 @@ static bool is_dead(const struct flusher *f)
 }
 
 /*
- * While a writer waits, the mark is 0: what it needs free may lie below the
- * mark (the two are close, or it writes much at once). Exact, as what the
+ * While a writer is at the limit, the mark is 0: what it needs free may lie below
+ * the mark (the two are close, or it writes much at once). Exact, as what the
  * writers look at is: else they could wait for a flusher that sees no need.
  */
 static bool over_background(const struct flusher *f)
@@ -80,7 +94,7 @@ static bool over_background(const struct flusher *f)
 
 	if (dirty <= 0)
 		return false;
-	return atomic_load(&f->throttled) ||
+	return throttle_at_limit(f->throttle) ||
 	       (u64)dirty > f->p.dirty_background_bytes;
 }
 
@@ -93,24 +107,99 @@ struct pass {
 	bool failed;
 };
 
+/*
+ * Writes up to `bytes` of the inode from where the last slice ended, and when
+ * that was before the end goes on at the beginning. i_wb_next is ours while
+ * I_SYNC is set.
+ */
+static int write_from_cursor(struct flusher *f, struct inode *inode, u64 bytes,
+			     u64 *taken)
+{
+	lblk_t from = inode->i_wb_next;
+	struct wb_control wbc = {
+		.start = from,
+		.end = LBLK_MAX + 1,
+		.nr_to_write = bytes,
+	};
+	int err = f->sb->s_op->write_inode(inode, &wbc), err2;
+
+	if (from && wbc.nr_to_write) {
+		wbc.start = 0;
+		wbc.end = from;
+		err2 = f->sb->s_op->write_inode(inode, &wbc);
+		err = err ? err : err2;
+	}
+	inode->i_wb_next = wbc.nr_to_write ? 0 : wbc.next;
+	*taken = bytes - wbc.nr_to_write;
+	return err;
+}
+
 /* Writes one slice of an inode; consumes the reference. took: some bytes were
  * taken for writing; clean: nothing is left to be taken. */
 static int write_slice(struct flusher *f, struct inode *inode, u64 bytes,
 		       bool *took, bool *clean)
 {
-	struct wb_control wbc = {
-		.start = 0,
-		.end = LBLK_MAX + 1,
-		.nr_to_write = bytes,
-	};
-	int err = f->sb->s_op->write_inode(inode, &wbc);
+	u64 taken;
+	int err = write_from_cursor(f, inode, bytes, &taken);
 
-	*took = wbc.nr_to_write != bytes;
+	*took = taken != 0;
 	*clean = !(atomic_load(&inode->i_state) & I_DIRTY);
 	icache_written(inode);
 	inode_put(inode);
 	return err;
 }
+
+static void warn_failed(const struct flusher *f, ino_nr ino, int err)
+{
+	if (err)
+		log_ratelimited(LOG_LVL_WARN,
+				"%s: inode %u: background write-out failed: %s",
+				f->sb->s_id, ino, strerror(-err));
+}
+
+/* ---- write-behind ---- */
+
+static bool behind_pop(struct flusher *f, struct piece *p)
+{
+	bool found;
+
+	if (!atomic_load(&f->behind_nr))
+		return false;
+	spin_lock(&f->behind_lock);
+	found = atomic_load(&f->behind_nr) > 0;
+	if (found) {
+		*p = f->behind[f->behind_first];
+		f->behind_first = (f->behind_first + 1) % BEHIND_MAX;
+		atomic_fetch_sub(&f->behind_nr, 1);
+	}
+	spin_unlock(&f->behind_lock);
+	return found;
+}
+
+/* Writes the piece that has waited longest; false: there is none. */
+static bool write_behind(struct flusher *f)
+{
+	struct wb_control wbc;
+	struct piece p;
+	int err;
+
+	if (!behind_pop(f, &p))
+		return false;
+	wbc = (struct wb_control){
+		.start = p.start,
+		.end = p.end,
+		.nr_to_write = UINT64_MAX,
+	};
+	/* What is deleted already need not be written. */
+	err = p.inode->i_nlink ? f->sb->s_op->write_inode(p.inode, &wbc) : 0;
+	warn_failed(f, p.inode->i_ino, err);
+	inode_put(p.inode);
+	atomic_fetch_add(&f->nr_behind, 1);
+	throttle_progress(f->throttle);
+	return true;
+}
+
+/* ---- passes ---- */
 
 /* Records one inode's outcome; true if the pass cannot get further now. */
 static bool is_stuck(struct pass *pass, ino_nr ino, bool progress, int err)
@@ -154,6 +243,7 @@ static enum pass_end run_pass(struct flusher *f, u64 older_than, u64 deadline)
 		ino_nr ino;
 		int err;
 
+		(void)write_behind(f);
 		inode = icache_next_dirty(f->sb, over ? UINT64_MAX : older_than);
 		if (!inode) {
 			if (over)
@@ -162,12 +252,9 @@ static enum pass_end run_pass(struct flusher *f, u64 older_than, u64 deadline)
 		}
 		ino = inode->i_ino;
 		err = write_slice(f, inode, SLICE_BYTES, &took, &clean);
-		if (err)
-			log_ratelimited(LOG_LVL_WARN,
-					"%s: inode %u: background write-out failed: %s",
-					f->sb->s_id, ino, strerror(-err));
-		atomic_fetch_add(&f->slices, 1);
-		wake_up(&f->slices);
+		warn_failed(f, ino, err);
+		atomic_fetch_add(&f->nr_slices, 1);
+		throttle_progress(f->throttle);
 		if (is_stuck(&pass, ino, took || clean, err)) {
 			rest(f, pass.failed ? REST_ERROR_MS : REST_BUSY_MS);
 			return pass.failed ? PASS_FAILED : PASS_AGAIN;
@@ -194,6 +281,12 @@ static u64 due_before(const struct flusher *f, u64 kicked, u64 now)
 	return max_of(kicked, expired);
 }
 
+static bool pass_due(const struct flusher *f, u64 deadline)
+{
+	return atomic_load(&f->kicked_at) || clock_mono_ns() >= deadline ||
+	       over_background(f);
+}
+
 /*
  * `wake` is cleared before the state is looked at, so a raise that comes
  * later finds it clear and is seen at the next wait. A kick stays in kicked_at
@@ -210,9 +303,12 @@ static void flusher_main(void *arg)
 
 		wait_event_deadline(&f->wake, atomic_load(&f->wake), deadline);
 		atomic_store(&f->wake, 0);
+		/* Streams alone; else the pass takes them in between. */
+		while (!is_dead(f) && !pass_due(f, deadline) && write_behind(f))
+			;
 		now = clock_mono_ns();
 		kicked = atomic_load(&f->kicked_at);
-		if (kicked || now >= deadline || over_background(f)) {
+		if (pass_due(f, deadline)) {
 			end = run_pass(f, due_before(f, kicked, now),
 				       now + period_ms(f) * MS);
 			if (end == PASS_AGAIN)
@@ -235,38 +331,57 @@ static void wake_thread(struct flusher *f)
 		wake_up(&f->wake);
 }
 
+static void urge(void *priv)
+{
+	wake_thread(priv);
+}
+
 int flusher_start(struct super_block *sb, const struct flusher_params *p,
 		  struct flusher **out)
 {
 	struct flusher *f;
 	int err;
 
-	if (!p->dirty_bytes || p->dirty_background_bytes > p->dirty_bytes)
-		return -EINVAL;
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return -ENOMEM;
 	f->sb = sb;
 	f->p = *p;
+	spin_init(&f->behind_lock, RANK_CACHE_LIST);
+	err = throttle_create(sb, p->dirty_background_bytes, p->dirty_bytes,
+			      urge, f, &f->throttle);
+	if (err)
+		goto out_free;
 	err = thread_create(&f->thread, "sl-flusher", flusher_main, f);
-	if (err) {
-		free(f);
-		return err;
-	}
+	if (err)
+		goto out_throttle;
 	*out = f;
 	return 0;
+
+out_throttle:
+	throttle_free(f->throttle);
+out_free:
+	spin_destroy(&f->behind_lock);
+	free(f);
+	return err;
 }
 
 void flusher_stop(struct flusher *f)
 {
+	struct piece p;
+
 	if (!f)
 		return;
 	atomic_store(&f->stop, true);
 	wake_up(&f->stop);
 	atomic_store(&f->wake, 1);
 	wake_up(&f->wake);
-	wake_up(&f->slices);
+	throttle_stop(f->throttle);
 	thread_join(f->thread);
+	while (behind_pop(f, &p))
+		inode_put(p.inode);
+	throttle_free(f->throttle);
+	spin_destroy(&f->behind_lock);
 	free(f);
 }
 
@@ -282,37 +397,66 @@ void flusher_kick(struct flusher *f)
 
 /* ---- writers ---- */
 
-/* Exact, so near the limit only. One huge write may pass when half is free. */
-static bool below_limit(const struct flusher *f, u64 bytes)
-{
-	u64 limit = f->p.dirty_bytes - min_of(bytes, f->p.dirty_bytes / 2);
-	s64 dirty = counter_sum(f->sb->s_dirty_bytes);
-
-	return dirty <= 0 || (u64)dirty <= limit;
-}
-
-void balance_dirty(struct flusher *f, u64 bytes)
+/* Off by the shares of the CPUs, which only moves the mark a little. */
+void balance_dirty(struct flusher *f, struct inode *inode, u64 bytes)
 {
 	s64 dirty = counter_read_fast(f->sb->s_dirty_bytes);
-	u64 after = (dirty > 0 ? (u64)dirty : 0) + bytes;
-	unsigned step_ms = 2;
 
-	if (after <= f->p.dirty_background_bytes)
+	if ((dirty > 0 ? (u64)dirty : 0) + bytes <= f->p.dirty_background_bytes)
 		return;
 	wake_thread(f);
-	if (after <= f->p.dirty_bytes)
-		return;
-	atomic_fetch_add(&f->throttled, 1);
-	while (!is_dead(f) && !below_limit(f, bytes)) {
-		u64 seen = atomic_load(&f->slices);
+	throttle_wait(f->throttle, inode, bytes);
+}
 
-		wake_thread(f);
-		wait_event_deadline(&f->slices,
-				    atomic_load(&f->slices) != seen || is_dead(f),
-				    clock_mono_ns() + step_ms * MS);
-		step_ms = min_of(2 * step_ms, (unsigned)THROTTLE_MAX_MS);
+/* Has the queue a piece that this one continues? Then it grows, to a slice. */
+static bool behind_extend(struct flusher *f, const struct inode *inode,
+			  lblk_t start, lblk_t end)
+{
+	u32 slice = (u32)(SLICE_BYTES >> f->sb->s_blocksize_bits);
+	u32 nr = atomic_load(&f->behind_nr);
+
+	for (u32 i = 0; i < nr; i++) {
+		struct piece *p = &f->behind[(f->behind_first + i) % BEHIND_MAX];
+
+		if (p->inode == inode && p->end == start &&
+		    end - p->start <= slice) {
+			p->end = end;
+			return true;
+		}
 	}
-	atomic_fetch_sub(&f->throttled, 1);
+	return false;
+}
+
+void flusher_behind(struct flusher *f, struct inode *inode, lblk_t start, lblk_t end)
+{
+	bool lost = false;
+
+	assert(start < end);
+	spin_lock(&f->behind_lock);
+	if (!behind_extend(f, inode, start, end)) {
+		u32 nr = atomic_load(&f->behind_nr);
+
+		lost = nr == BEHIND_MAX;
+		if (!lost) {
+			inode_get(inode);
+			f->behind[(f->behind_first + nr) % BEHIND_MAX] =
+				(struct piece){ inode, start, end };
+			atomic_store(&f->behind_nr, nr + 1);
+		}
+	}
+	spin_unlock(&f->behind_lock);
+	if (lost)
+		atomic_fetch_add(&f->nr_behind_lost, 1);
+	else
+		wake_thread(f);
+}
+
+void flusher_get_stats(const struct flusher *f, struct flusher_stats *st)
+{
+	st->slices = atomic_load(&f->nr_slices);
+	st->behind = atomic_load(&f->nr_behind);
+	st->behind_lost = atomic_load(&f->nr_behind_lost);
+	throttle_get_stats(f->throttle, &st->throttle);
 }
 
 /* ---- sync ---- */

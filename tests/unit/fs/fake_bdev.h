@@ -48,6 +48,11 @@ struct fake_bdev {
 	void *priv;
 	_Atomic u64 nr_writes, nr_flushes;
 
+	/* Writes that touch this stay on the way until fake_let_go(). [lock] */
+	u64 hold_pos, hold_len;
+	struct bio *held[256];
+	unsigned nr_held;
+
 	bool async, stop; /* [lock] */
 	pthread_t thread;
 	pthread_cond_t more;
@@ -142,6 +147,31 @@ static void fake_end(struct fake_bdev *fd, struct bio *bio)
 	bio->bi_end_io(bio);
 }
 
+/* [lock held] */
+static bool fake_hold(struct fake_bdev *fd, struct bio *bio)
+{
+	if (bio->bi_op != BIO_WRITE || fd->nr_held == ARRAY_SIZE(fd->held) ||
+	    bio->bi_pos >= fd->hold_pos + fd->hold_len ||
+	    bio->bi_pos + bio->bi_bytes <= fd->hold_pos)
+		return false;
+	fd->held[fd->nr_held++] = bio;
+	return true;
+}
+
+/* What was held back is written, and nothing is held back any more. */
+static inline void fake_let_go(struct fake_bdev *fd)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&fd->lock);
+	fd->hold_len = 0;
+	n = fd->nr_held;
+	fd->nr_held = 0;
+	pthread_mutex_unlock(&fd->lock);
+	for (unsigned i = 0; i < n; i++)
+		fake_end(fd, fd->held[i]);
+}
+
 static void fake_submit(struct bdev *bd, struct bio **bios, unsigned n)
 {
 	struct fake_bdev *fd = fake_of(bd);
@@ -150,6 +180,10 @@ static void fake_submit(struct bdev *bd, struct bio **bios, unsigned n)
 		struct bio *bio = bios[i];
 
 		pthread_mutex_lock(&fd->lock);
+		if (fake_hold(fd, bio)) {
+			pthread_mutex_unlock(&fd->lock);
+			continue;
+		}
 		if (fd->async && fd->queued < ARRAY_SIZE(fd->queue)) {
 			fd->queue[fd->queued++] = bio;
 			pthread_cond_signal(&fd->more);

@@ -6,6 +6,7 @@
 #include "tests/unit/fs/memvol.h"
 
 #include "fs/ext4.h"
+#include "lib/wait.h"
 
 #include <linux/falloc.h>
 
@@ -93,6 +94,106 @@ static void test_errors_once(void **state)
 	sl_release(c);
 	sl_release(b);
 	sl_release(a);
+	end();
+}
+
+/* The blocks of a file, of which there is one extent, are held back from now on. */
+static void hold_file(struct sl_file *f, u64 bytes)
+{
+	struct ext4_map m = { .lblk = 0, .len = (u32)(bytes >> sb->s_blocksize_bits) };
+
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(f)), &m), 0);
+	assert_true(m.flags != 0);
+	assert_int_equal((u64)m.len << sb->s_blocksize_bits, bytes);
+	pthread_mutex_lock(&mv.fd->lock);
+	mv.fd->hold_pos = m.pblk << sb->s_blocksize_bits;
+	mv.fd->hold_len = bytes;
+	pthread_mutex_unlock(&mv.fd->lock);
+}
+
+/* The device has not written another file's data: no affair of this one's fsync. */
+static void test_fsync_waits_for_its_file_alone(void **state)
+{
+	struct wb_control wbc = { .start = 0, .end = EXT4_LBLK_END };
+	static char data[1 << 20];
+	struct sl_file *a, *b;
+
+	begin("-b 4096", "64M", &opts);
+	a = open_new("a");
+	b = open_new("b");
+	assert_int_equal(sl_fallocate(a, 0, 0, sizeof(data), &root_cred), 0);
+	assert_int_equal(sl_fsync(a, false), 0);
+	hold_file(a, sizeof(data));
+	memset(data, 'a', sizeof(data));
+	assert_int_equal(sl_write(a, data, sizeof(data), 0, 0, &root_cred), sizeof(data));
+	assert_int_equal(ext4_write_inode(sl_file_inode(a), &wbc), 0);
+	assert_true(mv.fd->nr_held > 0);
+	assert_int_equal(atomic_load(&sl_file_inode(a)->i_mapping.m_nr_writeback),
+			 sizeof(data) / 4096);
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(sl_write(b, data, 100000, 100000u * (u64)i, 0, &root_cred),
+				 100000);
+		assert_int_equal(sl_fsync(b, i % 2), 0);
+		assert_int_equal(atomic_load(&sl_file_inode(b)->i_mapping.m_nr_dirty), 0);
+		assert_int_equal(atomic_load(&sl_file_inode(b)->i_mapping.m_nr_writeback), 0);
+	}
+	assert_true(mv.fd->nr_held > 0);
+	assert_int_equal(atomic_load(&sl_file_inode(a)->i_mapping.m_nr_writeback),
+			 sizeof(data) / 4096);
+	fake_let_go(mv.fd);
+	assert_int_equal(sl_fsync(a, false), 0);
+	sl_release(a);
+	sl_release(b);
+	end();
+}
+
+static u64 stat_of(const char *name)
+{
+	static char text[16384];
+	size_t n = sl_stats(sb, text, sizeof(text) - 1);
+	char *p;
+
+	text[n] = 0;
+	p = strstr(text, name);
+	assert_non_null(p);
+	return strtoull(p + strlen(name), NULL, 10);
+}
+
+/* A stream is on the device before its writer is done, the marks being far
+ * away; the same amount in random order is not. */
+static void test_stream_is_written_behind(void **state)
+{
+	const struct sl_options big = { .cache_bytes = 256 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000 };
+	static char data[1 << 20];
+	struct sl_file *f, *g;
+	u64 end_ns;
+
+	begin("-b 4096", "128M", &big);
+	f = open_new("random");
+	for (u64 i = 0; i < 12; i++)
+		assert_int_equal(sl_write(f, data, sizeof(data), (i * 7 % 12) << 22, 0,
+					  &root_cred), sizeof(data));
+	assert_int_equal(stat_of("\nwritten_behind "), 0);
+	assert_int_equal(stat_of("\nflusher_slices "), 0);
+	g = open_new("stream");
+	for (u64 i = 0; i < 12; i++)
+		assert_int_equal(sl_write(g, data, sizeof(data), i << 20, 0, &root_cred),
+				 sizeof(data));
+	/* 2 times 4 MiB, perhaps in one piece */
+	end_ns = clock_mono_ns() + 20000000000ull;
+	while (atomic_load(&EXT4_I(sl_file_inode(g))->i_disksize) < 8u << 20 ||
+	       !stat_of("\nwritten_behind ")) {
+		assert_true(clock_mono_ns() < end_ns);
+		usleep(1000);
+	}
+	assert_true(atomic_load(&sl_file_inode(g)->i_mapping.m_nr_dirty) >= 2u << 8);
+	assert_int_equal(atomic_load(&sl_file_inode(f)->i_mapping.m_nr_dirty), 12u << 8);
+	sl_release(f);
+	sl_release(g);
+	assert_int_equal(sl_sync(sb), 0);
 	end();
 }
 
@@ -357,6 +458,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_errors_once),
+		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
+		cmocka_unit_test(test_stream_is_written_behind),
 		cmocka_unit_test(test_delayed_blocks_count),
 		cmocka_unit_test(test_fallocate_beyond),
 		cmocka_unit_test(test_full),

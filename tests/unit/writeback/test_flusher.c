@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tests/unit/writeback/test_flusher.c - background write-out, throttling, sync
+ * tests/unit/writeback/test_flusher.c - background write-out, write-behind, throttling, sync
  *
  * The inode cache is the real one. The file system is a number of dirty bytes
  * per inode, which write_inode takes away; it can fail, stall, wait at a
@@ -30,7 +30,10 @@ struct finode {
 	_Atomic bool stall;  /* nothing can be taken now */
 	_Atomic bool redirty; /* dirtied anew by each write */
 	_Atomic u32 writes, sync_writes, in_write;
+	_Atomic bool front_busy; /* its first slice is dirtied anew by each write */
 	_Atomic u64 done_at; /* value of `clock_` when it got clean */
+	_Atomic u64 last_at; /* value of `clock_` at its last write */
+	_Atomic u32 first, end; /* range of the last write */
 };
 
 static struct super_block sb;
@@ -84,10 +87,18 @@ static int fake_write(struct inode *inode, struct wb_control *wbc)
 	wait_event(&gate_closed, !atomic_load(&gate_closed));
 	atomic_fetch_add(wbc->sync ? &fi->sync_writes : &fi->writes, 1);
 	atomic_fetch_sub(&fi->in_write, 1);
+	atomic_store(&fi->last_at, atomic_fetch_add(&clock_, 1) + 1);
+	atomic_store(&fi->first, wbc->start);
+	atomic_store(&fi->end, wbc->end);
 	if (atomic_load(&fi->error))
 		return atomic_load(&fi->error);
 	if (atomic_load(&fi->stall))
 		return 0;
+	if (atomic_load(&fi->front_busy) && !wbc->start) {
+		wbc->next = (lblk_t)(wbc->nr_to_write / sb.s_blocksize);
+		wbc->nr_to_write = 0;
+		return 0;
+	}
 	take = atomic_load(&fi->bytes);
 	if ((u64)take > wbc->nr_to_write)
 		take = (s64)wbc->nr_to_write;
@@ -207,7 +218,7 @@ static void test_background_mark_starts_write_out(void **state)
 
 	for (u32 i = 0; i < NR_INODES; i++)
 		dirty(ino[i], 3 * MiB);
-	balance_dirty(f, 4096);
+	balance_dirty(f, &ino[0]->vfs, 4096);
 	wait_until(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
 	flusher_stop(f);
 	/* in the order they were dirtied */
@@ -275,7 +286,156 @@ static void test_stop_with_dirty_inodes(void **state)
 	counter_add(sb.s_dirty_bytes, -50 * MiB);
 }
 
+/* A file whose beginning is always dirty gets to its end all the same. */
+static void test_slices_go_round_in_a_file(void **state)
+{
+	struct flusher *f = start(100 * MiB, 1 * MiB, 3600000);
+
+	atomic_store(&ino[0]->front_busy, true);
+	dirty(ino[0], 4 * MiB);
+	flusher_kick(f);
+	wait_until(is_clean(ino[0]));
+	assert_int_equal(atomic_load(&ino[0]->bytes), 0);
+	atomic_store(&ino[0]->front_busy, false);
+	flusher_stop(f);
+}
+
+/* ---- write-behind ---- */
+
+/* Far below the mark, not expired, nobody kicks. */
+static void test_streams_are_written_behind(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+	struct flusher_stats st;
+
+	dirty(ino[2], 4 * MiB);
+	flusher_behind(f, &ino[2]->vfs, 512, 1024);
+	wait_until(is_clean(ino[2]));
+	assert_int_equal(ino[2]->first, 512);
+	assert_int_equal(ino[2]->end, 1024);
+	assert_int_equal(ino[1]->writes, 0);
+	wait_until((flusher_get_stats(f, &st), st.behind == 1));
+	assert_int_equal(st.slices, 0);
+	assert_int_equal(st.behind_lost, 0);
+	flusher_stop(f);
+}
+
+static void open_gate(void);
+
+/*
+ * A piece that continues another one joins it, up to a slice; of too many
+ * pieces some are left to the other rules. Those that were not written at the
+ * stop are let go.
+ */
+static void test_queue_of_streams(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+	struct flusher_stats st;
+
+	atomic_store(&gate_closed, true);
+	dirty(ino[0], MiB);
+	flusher_behind(f, &ino[0]->vfs, 0, 512);
+	wait_until(atomic_load(&ino[0]->in_write) == 1);
+	for (lblk_t b = 0; b < 3 * 2048; b += 512)
+		flusher_behind(f, &ino[1]->vfs, b, b + 512);
+	open_gate();
+	wait_until((flusher_get_stats(f, &st), st.behind == 4));
+	assert_int_equal(ino[1]->writes, 3);
+	assert_int_equal(ino[1]->first, 4096);
+	assert_int_equal(ino[1]->end, 3 * 2048);
+
+	atomic_store(&gate_closed, true);
+	flusher_behind(f, &ino[0]->vfs, 0, 512);
+	wait_until(atomic_load(&ino[0]->in_write) == 1);
+	for (lblk_t b = 0; b < 1000; b += 2)
+		flusher_behind(f, &ino[1]->vfs, b, b + 1);
+	flusher_get_stats(f, &st);
+	assert_true(st.behind_lost > 400);
+	open_gate();
+	flusher_stop(f);
+}
+
+/* Many pieces of one stream, and small files that are due: by turns. */
+static void test_streams_do_not_hold_up_others(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+
+	atomic_store(&gate_closed, true);
+	dirty(ino[0], 4096);
+	flusher_behind(f, &ino[0]->vfs, 0, 1);
+	wait_until(atomic_load(&ino[0]->in_write) == 1);
+	for (lblk_t b = 2; b < 62; b += 2)
+		flusher_behind(f, &ino[0]->vfs, b, b + 1);
+	for (u32 i = 1; i < 4; i++)
+		dirty(ino[i], 4096);
+	flusher_kick(f);
+	open_gate();
+	for (u32 i = 1; i < 4; i++)
+		wait_until(is_clean(ino[i]));
+	wait_until(atomic_load(&ino[0]->writes) == 31);
+	for (u32 i = 1; i < 4; i++)
+		assert_true(ino[i]->done_at < ino[0]->last_at);
+	flusher_stop(f);
+}
+
 /* ---- throttling ---- */
+
+static void never(void *priv)
+{
+	fail();
+}
+
+static void test_pauses_are_proportional(void **state)
+{
+	u64 limit = 20 * MiB, start_mark = 15 * MiB, last = 0;
+	struct throttle *t;
+
+	assert_int_equal(throttle_create(&sb, 20, 10, never, NULL, &t), -EINVAL);
+	assert_int_equal(throttle_create(&sb, 10 * MiB, limit, never, NULL, &t), 0);
+	assert_int_equal(throttle_pause_ns(t, 0, MiB), 0);
+	assert_int_equal(throttle_pause_ns(t, start_mark, 1000 * MiB), 0);
+	for (u64 d = start_mark + 4096; d <= limit; d += 4096) {
+		u64 ns = throttle_pause_ns(t, d, 65536);
+
+		assert_true(ns > 0 && ns >= last);
+		/* no steps: at most a twentieth more for 4 KiB */
+		assert_true(!last || ns <= last + last / 20 + 1);
+		/* twice as much for twice as much, but for rounding */
+		assert_in_range(throttle_pause_ns(t, d, 131072), 2 * ns, 2 * ns + 1);
+		last = ns;
+	}
+	assert_int_equal(throttle_pause_ns(t, limit, 100 * MiB), 200000000);
+	assert_int_equal(throttle_pause_ns(t, UINT64_MAX, UINT64_MAX), 200000000);
+	throttle_free(t);
+}
+
+/* Between start mark and limit a writer pauses, and goes on though nothing at
+ * all could be written meanwhile. */
+static void test_writer_is_slowed_not_stopped(void **state)
+{
+	struct flusher *f = start(20 * MiB, 10 * MiB, 3600000);
+	struct flusher_stats st;
+
+	for (u32 i = 0; i < NR_INODES; i++)
+		atomic_store(&ino[i]->stall, true);
+	dirty(ino[0], 19 * MiB);
+	for (u32 i = 0; i < 4; i++)
+		balance_dirty(f, &ino[1]->vfs, 256 << 10);
+	assert_int_equal(counter_sum(sb.s_dirty_bytes), 19 * MiB);
+	flusher_get_stats(f, &st);
+	assert_true(st.throttle.pauses > 0);
+	assert_true(st.throttle.pause_ns > 0);
+	assert_int_equal(st.throttle.at_limit, 0);
+	/* What is small adds up. */
+	for (u32 i = 0; i < 100; i++)
+		balance_dirty(f, &ino[2]->vfs, 4096);
+	u64 before = st.throttle.pauses;
+	flusher_get_stats(f, &st);
+	assert_in_range(st.throttle.pauses - before, 1, 99);
+	atomic_store(&ino[0]->stall, false);
+	flusher_stop(f);
+	counter_add(sb.s_dirty_bytes, -counter_sum(sb.s_dirty_bytes));
+}
 
 struct caller {
 	struct flusher *f;
@@ -288,7 +448,7 @@ static void call_balance(void *arg)
 {
 	struct caller *c = arg;
 
-	balance_dirty(c->f, 4096);
+	balance_dirty(c->f, &ino[0]->vfs, 4096);
 	atomic_store(&c->done, true);
 }
 
@@ -304,7 +464,7 @@ static void test_writer_waits_above_the_limit(void **state)
 {
 	struct caller c = { .f = start(20 * MiB, 10 * MiB, 3600000) };
 
-	balance_dirty(c.f, 4096); /* nothing dirty: at once */
+	balance_dirty(c.f, &ino[0]->vfs, 4096); /* nothing dirty: at once */
 	atomic_store(&ino[0]->stall, true);
 	dirty(ino[0], 30 * MiB);
 	assert_int_equal(thread_create(&c.t, "writer", call_balance, &c), 0);
@@ -317,14 +477,38 @@ static void test_writer_waits_above_the_limit(void **state)
 	flusher_stop(c.f);
 }
 
+static void test_all_writers_at_the_limit_get_through(void **state)
+{
+	struct caller c[4] = { 0 };
+	struct flusher *f = start(20 * MiB, 10 * MiB, 3600000);
+	struct flusher_stats st;
+
+	atomic_store(&ino[0]->stall, true);
+	dirty(ino[0], 30 * MiB);
+	for (u32 i = 0; i < ARRAY_SIZE(c); i++) {
+		c[i].f = f;
+		assert_int_equal(thread_create(&c[i].t, "writer", call_balance,
+					       &c[i]), 0);
+		wait_until((flusher_get_stats(f, &st),
+			    st.throttle.waiting == i + 1));
+	}
+	atomic_store(&ino[0]->stall, false);
+	for (u32 i = 0; i < ARRAY_SIZE(c); i++)
+		thread_join(c[i].t);
+	flusher_get_stats(f, &st);
+	assert_int_equal(st.throttle.waiting, 0);
+	assert_int_equal(st.throttle.at_limit, ARRAY_SIZE(c));
+	flusher_stop(f);
+}
+
 /* More than the limit in one call: passes when half of it is free. */
 static void test_huge_write_passes(void **state)
 {
 	struct flusher *f = start(20 * MiB, 10 * MiB, 3600000);
 
-	balance_dirty(f, 500 * MiB);
+	balance_dirty(f, &ino[0]->vfs, 500 * MiB);
 	dirty(ino[0], 19 * MiB);
-	balance_dirty(f, 500 * MiB);
+	balance_dirty(f, &ino[0]->vfs, 500 * MiB);
 	assert_true(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
 	flusher_stop(f);
 }
@@ -335,10 +519,10 @@ static void test_marks_close_together(void **state)
 	struct flusher *f = start(20 * MiB, 20 * MiB, 3600000);
 
 	dirty(ino[0], 19 * MiB);
-	balance_dirty(f, 2 * MiB);
+	balance_dirty(f, &ino[0]->vfs, 2 * MiB);
 	assert_true(counter_sum(sb.s_dirty_bytes) <= 18 * MiB);
 	dirty(ino[1], 12 * MiB);
-	balance_dirty(f, 500 * MiB);
+	balance_dirty(f, &ino[0]->vfs, 500 * MiB);
 	assert_true(counter_sum(sb.s_dirty_bytes) <= 10 * MiB);
 	flusher_stop(f);
 }
@@ -469,7 +653,14 @@ int main(void)
 		T(test_large_file_is_written_in_slices),
 		T(test_failing_inode_does_not_hold_up_others),
 		T(test_stop_with_dirty_inodes),
+		T(test_slices_go_round_in_a_file),
+		T(test_streams_are_written_behind),
+		T(test_queue_of_streams),
+		T(test_streams_do_not_hold_up_others),
+		T(test_pauses_are_proportional),
+		T(test_writer_is_slowed_not_stopped),
 		T(test_writer_waits_above_the_limit),
+		T(test_all_writers_at_the_limit_get_through),
 		T(test_huge_write_passes),
 		T(test_marks_close_together),
 		T(test_writer_does_not_wait_for_a_readonly_volume),
