@@ -23,8 +23,15 @@
  * DIRTY implies a folio and one of DELAYED, MAPPED.
  *
  * Whole-file operations and who excludes them (L5):
- *   truncate, punch, evict   hold i_rwsem exclusively; mapping_wait_writeback()
- *                            then mapping_invalidate()
+ *   truncate, evict          hold i_rwsem exclusively (evict: the last user);
+ *                            mapping_wait_writeback() then mapping_invalidate(),
+ *                            to the end; then the extents go
+ *   punch, zero range        the same for the whole blocks of the range; the parts
+ *                            of blocks at its ends are written as by a writer,
+ *                            mapping_zero(), before
+ *   preallocate              i_rwsem exclusively; what is dirty is written first;
+ *                            data that found no place meanwhile finds its block
+ *   copy_file_range          a reader, then a writer; no lock in between
  * Readers and writers hold i_rwsem (shared, or exclusive when extending);
  * write-out holds no i_rwsem: it sets WRITEBACK before it looks at extents.
  *

@@ -387,6 +387,14 @@ int __must_check ext4_map_create(struct handle *h, struct ext4_inode *ei,
 int __must_check ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei,
 					  lblk_t lblk, u32 len);
 /*
+ * Written -> unwritten for what is mapped in [start, end): it reads as zero and keeps
+ * its blocks; holes stay holes. As ext4_ext_convert_written() otherwise. Nothing of
+ * the range is in the page cache, and i_rwsem is held exclusively. -ENOSPC, -EAGAIN
+ * (as ext4_alloc_blocks: a split wants a node): a part may be converted.
+ */
+int __must_check ext4_ext_convert_unwritten(struct handle *h, struct ext4_inode *ei,
+					    lblk_t start, u64 end);
+/*
  * Frees all blocks mapped in [start, end) (end: LBLK_MAX+1 for all) from the end backwards, extents
  * or indirect. Restarts the handle as needed, having written the inode (i_blocks, i_block)
  * before each restart: the caller has put the inode on the orphan list if
@@ -507,12 +515,27 @@ extern const struct buffer_type ext4_symlink_type;
 /* -------------------------------- file.c, truncate.c, writepages.c (lead) */
 /* After a read, a listing, a readlink: the access time, by the mount's rules. No lock. */
 void ext4_touch_atime(struct inode *inode);
+u32 ext4_file_flags(const struct sl_file *f); /* enum sl_open_flags */
+/* What changes the file through f is to be durable when the call returns. */
+bool ext4_file_syncs(const struct sl_file *f);
+/* May [pos, pos+len) of the file be written, by flags, type and size? -EROFS,
+ * -EINVAL, -EPERM, -EFBIG (pos is beyond the largest size). */
+int __must_check ext4_write_allowed(struct ext4_inode *ei, u64 pos, u64 len);
+/* suid and sgid go when others write: at once, in the journal. foreign: by one
+ * who is not of the file's group, so that sgid goes in any case. No lock held. */
+int __must_check ext4_kill_suidgid(struct ext4_inode *ei, bool foreign);
 /* i_rwsem held exclusively. To any size. */
 int __must_check ext4_truncate(struct ext4_inode *ei, u64 size);
 /* Before i_size grows beyond an unaligned old end: the rest of its block reads as zero. i_rwsem exclusive. */
 int __must_check ext4_zero_tail(struct ext4_inode *ei, u64 old_size);
 /* Brings block lblk into the page cache. i_rwsem exclusive. */
 int __must_check ext4_fill_block(struct ext4_inode *ei, lblk_t lblk);
+/*
+ * [pos, pos+len), len > 0, inside one block, reads as zero. 1: the block is dirty
+ * now and has, or is promised, a place on disk; 0: it read as zero before, there is
+ * nothing to be written. i_rwsem exclusive.
+ */
+int __must_check ext4_zero_block(struct ext4_inode *ei, u64 pos, u32 len);
 /* super_ops->write_inode */
 int ext4_write_inode(struct inode *inode, struct wb_control *wbc);
 /* All dirty data of [start, end) written and converted. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * fs/extents_convert.c - extent tree: unwritten -> written after the data is
- * on the device
+ * on the device, and back for what is to read as zero
  *
- * One step handles the part [s, e) of one unwritten extent [x, y):
+ * One step handles the part [s, e) of one extent [x, y), here of an unwritten one:
  *
  *   s == x, e == y   set written; merge with both neighbours
  *   s == x, e <  y   move the border if the extent before it is written and
@@ -17,6 +17,12 @@
  * an error there; so what has been converted is covered by i_disksize before
  * the transaction can end without the caller's own update of it, that is, at a
  * restart and after an error. It is data that is on the device.
+ *
+ * The way back is the same with the states exchanged, but that holes are passed
+ * over, and that an unwritten extent may be one block shorter than a written one.
+ * Which blocks hold what is on the device does not matter there: once a block is
+ * unwritten nobody reads it before something new has been written to it. A crash
+ * before the commit leaves the old content, or what was written since.
  *
  * If there is no space for a node, a small extent is written whole: zeroes
  * are put on the device where it has no data, then all of it is marked
@@ -35,7 +41,7 @@
 
 #define ZEROOUT_BYTES (32u << 10)
 
-/* One conversion: the extent at the leaf's pos, of which [s, end) is to be written. */
+/* One conversion: the extent at the leaf's pos, of which [s, end) changes state. */
 struct conv {
 	struct handle *h;
 	struct ext_path *p;
@@ -44,6 +50,7 @@ struct conv {
 	struct ext e;
 	lblk_t s;
 	u64 end;
+	bool to; /* the state that [s, end) is to have: unwritten? */
 };
 
 static struct ext conv_part(const struct conv *c, u64 from, u64 to, bool unwritten)
@@ -56,10 +63,10 @@ static struct ext conv_part(const struct conv *c, u64 from, u64 to, bool unwritt
 	};
 }
 
-/* Marks the whole extent written, in place. The leaf is accessible. */
+/* Changes the state of the whole extent, in place. The leaf is accessible. */
 static void conv_all(struct conv *c)
 {
-	c->e.unwritten = false;
+	c->e.unwritten = c->to;
 	ext_set(c->leaf, c->i, &c->e);
 	ext_merge_pair(c->leaf, c->i);
 	if (c->i > 0)
@@ -67,11 +74,12 @@ static void conv_all(struct conv *c)
 	ext_dirty(c->h, c->p, c->p->depth);
 }
 
-/* [x, end) goes to the written extent before it, if that is contiguous. */
+/* [x, end) goes to the extent before it, if that is contiguous and in the state
+ * that is wanted. */
 static bool conv_into_left(struct conv *c)
 {
-	struct ext left, head = conv_part(c, c->e.lblk, c->end, false);
-	struct ext tail = conv_part(c, c->end, ext_end(&c->e), true);
+	struct ext left, head = conv_part(c, c->e.lblk, c->end, c->to);
+	struct ext tail = conv_part(c, c->end, ext_end(&c->e), !c->to);
 
 	if (c->i == 0)
 		return false;
@@ -85,11 +93,11 @@ static bool conv_into_left(struct conv *c)
 	return true;
 }
 
-/* [s, y) goes to the written extent after it. */
+/* [s, y) goes to the extent after it. */
 static bool conv_into_right(struct conv *c)
 {
-	struct ext right, tail = conv_part(c, c->s, ext_end(&c->e), false);
-	struct ext head = conv_part(c, c->e.lblk, c->s, true);
+	struct ext right, tail = conv_part(c, c->s, ext_end(&c->e), c->to);
+	struct ext head = conv_part(c, c->e.lblk, c->s, !c->to);
 
 	if (c->i + 1 >= eh_entries(c->leaf))
 		return false;
@@ -166,7 +174,7 @@ static int conv_zeroout(struct conv *c)
 	return err;
 }
 
-/* 0: all of [s, end) is written; 1: look again. */
+/* 0: all of [s, end) is in its new state; 1: look again. */
 static int conv_step(struct conv *c)
 {
 	u64 y = ext_end(&c->e);
@@ -178,16 +186,16 @@ static int conv_step(struct conv *c)
 		conv_all(c);
 	} else if (c->s == c->e.lblk) {
 		if (!conv_into_left(c))
-			err = conv_split(c, c->end, false, true);
+			err = conv_split(c, c->end, c->to, !c->to);
 	} else if (c->end == y) {
 		if (!conv_into_right(c))
-			err = conv_split(c, c->s, true, false);
+			err = conv_split(c, c->s, !c->to, c->to);
 	} else {
-		err = conv_split(c, c->end, true, true);
+		err = conv_split(c, c->end, !c->to, !c->to);
 		if (!err)
 			return 1; /* the next step finds [x, end) */
 	}
-	if (err == -ENOSPC || err == -EAGAIN) {
+	if (!c->to && (err == -ENOSPC || err == -EAGAIN)) {
 		int zerr = conv_zeroout(c);
 
 		if (zerr != -ENOSPC)
@@ -282,5 +290,79 @@ int ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei, lblk_t lbl
 	/* After an error the caller may not do it, but the root may be new. */
 	if (err)
 		werr = ext4_mark_inode_datasync(h, ei);
+	return err ? err : werr;
+}
+
+/* ---- written -> unwritten ---- */
+
+/* Steps between two chances for those who wait for i_data_sem. */
+#define STEPS_PER_HOLD 64u
+
+/* Of the leaf where the path ends: the first block after its pos that may be mapped. */
+static u64 next_mapped(struct ext_path *p)
+{
+	const struct ext_node *leaf = ext_path_leaf(p);
+	u32 next = (u32)(leaf->pos + 1);
+
+	return next < eh_entries(leaf->eh) ? ext_key(leaf->eh, next) : leaf->bound;
+}
+
+/* A step at *cur, which it moves on; not moved: once more. */
+static int zero_at(struct handle *h, struct ext4_inode *ei, u64 *cur, u64 end)
+	REQUIRES(&ei->i_data_sem)
+{
+	struct ext_path p;
+	struct conv c = { .h = h, .p = &p, .to = true };
+	int err = ext_find(ei, (lblk_t)*cur, &p);
+
+	if (err)
+		return err;
+	c.leaf = ext_path_leaf(&p)->eh;
+	if (ext_path_leaf(&p)->pos >= 0) {
+		c.i = (u32)ext_path_leaf(&p)->pos;
+		c.e = ext_get(c.leaf, c.i);
+	}
+	if (*cur >= ext_end(&c.e)) { /* a hole */
+		*cur = next_mapped(&p);
+		goto out_path;
+	}
+	c.s = (lblk_t)*cur;
+	c.end = min_of(end, ext_end(&c.e));
+	if (c.e.unwritten) {
+		*cur = c.end;
+		goto out_path;
+	}
+	c.end = min_of(c.end, (u64)c.s + EXT4_EXT_UNWRITTEN_MAX_LEN);
+	err = ext_ensure(h, ei, ext_insert_step_credits(p.depth), 0);
+	if (err == 0)
+		err = conv_step(&c);
+	if (err == 0)
+		*cur = c.end;
+out_path:
+	ext_path_put(&p);
+	return err < 0 ? err : 0;
+}
+
+int ext4_ext_convert_unwritten(struct handle *h, struct ext4_inode *ei, lblk_t start,
+			       u64 end)
+{
+	u64 cur = start;
+	int err = 0, werr;
+
+	end = min_of(end, EXT_LBLK_END);
+	assert(ext_inode_has_extents(ei));
+	rwsem_down_write(&ei->i_data_sem);
+	for (u32 steps = 1; !err && cur < end; steps++) {
+		err = zero_at(h, ei, &cur, end);
+		if (steps % STEPS_PER_HOLD == 0) {
+			rwsem_up_write(&ei->i_data_sem);
+			rwsem_down_write(&ei->i_data_sem);
+		}
+	}
+	if (!err)
+		err = ext_fold(h, ei, 2);
+	rwsem_up_write(&ei->i_data_sem);
+	/* The root belongs into this transaction, after an error too. */
+	werr = ext4_mark_inode_datasync(h, ei);
 	return err ? err : werr;
 }

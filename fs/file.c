@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fs/file.c - open files: read, write, fsync, fallocate, seek
+ * fs/file.c - open files: read, write, fsync, seek
  *
  * A write copies into the page cache and reserves space for blocks that have
  * none; allocation and I/O come later (writepages.c). It holds i_rwsem shared
@@ -19,7 +19,6 @@
 #include "lib/log.h"
 #include "lib/wait.h"
 
-#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +138,18 @@ void sl_release(struct sl_file *f)
 struct inode *sl_file_inode(struct sl_file *f)
 {
 	return f->inode;
+}
+
+u32 ext4_file_flags(const struct sl_file *f)
+{
+	return f->flags;
+}
+
+bool ext4_file_syncs(const struct sl_file *f)
+{
+	return EXT4_SB(f->inode->i_sb)->opts.sync ||
+	       f->inode->i_flags & EXT4_SYNC_FL ||
+	       f->flags & (SL_OPEN_SYNC | SL_OPEN_DSYNC);
 }
 
 static int check_errors(struct sl_file *f)
@@ -615,9 +626,7 @@ static NO_THREAD_SAFETY void unlock_after(struct write_ctx *w)
 		rwsem_up_read(&w->ei->vfs.i_rwsem);
 }
 
-/* suid and sgid go when others write: at once, in the journal. foreign: by one
- * who is not of the file's group, so that sgid goes in any case. */
-static int kill_suidgid(struct ext4_inode *ei, bool foreign)
+int ext4_kill_suidgid(struct ext4_inode *ei, bool foreign)
 {
 	struct stat st = { 0 };
 	u32 mode = ei->vfs.i_mode;
@@ -630,7 +639,7 @@ static int kill_suidgid(struct ext4_inode *ei, bool foreign)
 			  NULL);
 }
 
-static int write_allowed(struct ext4_inode *ei, u64 pos, size_t len)
+int ext4_write_allowed(struct ext4_inode *ei, u64 pos, u64 len)
 {
 	int err = ext4_may_write(ext4_sb_of(ei));
 
@@ -657,13 +666,13 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 			       .root = ext4_is_privileged(sbi, cred) };
 	size_t done = 0;
 	int tries = 0;
-	int err = write_allowed(ei, pos, len);
+	int err = ext4_write_allowed(ei, pos, len);
 
 	if (err || !len)
 		return err;
 	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);
 	if (flags & SL_WRITE_KILL_SUIDGID) {
-		err = kill_suidgid(ei, false);
+		err = ext4_kill_suidgid(ei, false);
 		if (err)
 			return err;
 	}
@@ -684,8 +693,7 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 		    !journal_force_commit(sbi->journal))
 			err = -ENOLCK;
 	} while (err == -ENOLCK);
-	if (done && (sbi->opts.sync || inode->i_flags & EXT4_SYNC_FL ||
-		     f->flags & (SL_OPEN_SYNC | SL_OPEN_DSYNC))) {
+	if (done && ext4_file_syncs(f)) {
 		int err2 = sl_fsync(f, !(f->flags & SL_OPEN_SYNC));
 
 		if (err2)
@@ -725,118 +733,6 @@ int sl_fsync(struct sl_file *f, bool datasync)
 	}
 	err2 = check_errors(f);
 	return err2 ? err2 : err;
-}
-
-/* ------------------------------------------------------------- fallocate */
-
-/* Allocates the first hole at or after *lblk; advances it. */
-static int preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
-{
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-	int tries = 0, err, err2;
-	struct ext4_map m;
-	struct handle *h;
-
-	do {
-		m = (struct ext4_map){ .lblk = *lblk, .len = end - *lblk };
-		err = ext4_map_blocks(ei, &m);
-		if (err)
-			return err;
-		if (m.flags)
-			break;
-		/* Promised first, so that delayed data keeps its blocks. */
-		m.len = min_of(m.len, 32767u);
-		err = ext4_reserve_blocks(sbi, m.len, root);
-		if (err == -ENOSPC && m.len > 1) {
-			m.len = 1;
-			err = ext4_reserve_blocks(sbi, 1, root);
-		}
-		if (err)
-			return err;
-		u32 reserved = m.len, taken = 0;
-
-		err = journal_start(sbi->journal,
-				    ext4_ext_insert_credits(ei, 1) +
-					    EXT4_INODE_CREDITS,
-				    0, &h);
-		if (err) {
-			ext4_release_reserved(sbi, reserved);
-			return err;
-		}
-		err = ext4_map_create(h, ei, &m,
-				      EXT4_CREATE_UNWRITTEN |
-					      EXT4_CREATE_DELAYED |
-					      (root ? EXT4_CREATE_ROOT : 0));
-		/* A new extent took its share of what was promised, whatever
-		 * happens next. */
-		if (!err && m.flags & EXT4_MAP_NEW)
-			taken = m.len;
-		if (reserved > taken)
-			ext4_release_reserved(sbi, reserved - taken);
-		if (!err)
-			err = ext4_mark_inode_datasync(h, ei);
-		err2 = handle_stop(h);
-		err = err ? err : err2;
-	} while (ext4_should_retry(sbi, err, &tries));
-	if (!err)
-		*lblk += m.len;
-	return err == -EAGAIN ? -ENOSPC : err;
-}
-
-int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
-		 const struct sl_cred *cred)
-{
-	struct inode *inode = f->inode;
-	struct ext4_inode *ei = EXT4_I(inode);
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-	u32 bs = sbi->s.s_blocksize;
-	bool root = ext4_is_privileged(sbi, cred);
-	lblk_t lblk, end;
-	int err;
-
-	if (mode & ~FALLOC_FL_KEEP_SIZE)
-		return -EOPNOTSUPP;
-	if (!len)
-		return -EINVAL;
-	err = write_allowed(ei, off, (size_t)len);
-	if (err)
-		return err;
-	if (off + len > ext4_max_size(ei))
-		return -EFBIG;
-	if (!(inode->i_flags & EXT4_EXTENTS_FL))
-		return -EOPNOTSUPP;
-	/* FUSE has no word for it here, as it has for write. Supplementary
-	 * groups are not known: their members lose sgid too. */
-	if (cred && cred->uid) {
-		err = kill_suidgid(ei, cred->gid != inode->i_gid);
-		if (err)
-			return err;
-	}
-	budget_throttle(sbi->s.s_budget);
-	lblk = (lblk_t)(off / bs);
-	end = (lblk_t)DIV_ROUND_UP(off + len, (u64)bs);
-	rwsem_down_write(&inode->i_rwsem);
-	/* Delayed blocks of the range get their place the usual way. */
-	err = ext4_write_range(ei, lblk, end);
-	while (!err && lblk < end)
-		err = preallocate(ei, &lblk, end, root);
-	/* What was allocated counts, as far as it went. */
-	if (!(mode & FALLOC_FL_KEEP_SIZE)) {
-		u64 reached = err ? min_of((u64)lblk * bs, off + len) : off + len;
-
-		if (reached > inode->i_size && reached > off) {
-			int err2 = ext4_truncate(ei, reached);
-
-			err = err ? err : err2;
-		}
-	}
-	ext4_touch(ei, EXT4_T_CTIME | EXT4_T_MTIME);
-	inode_mark_dirty(inode, I_DIRTY_INODE);
-	rwsem_up_write(&inode->i_rwsem);
-	if (!err && (sbi->opts.sync || inode->i_flags & EXT4_SYNC_FL ||
-		     f->flags & (SL_OPEN_SYNC | SL_OPEN_DSYNC)))
-		err = sl_fsync(f, false);
-	return err;
 }
 
 /* ------------------------------------------------------------------ seek */

@@ -168,9 +168,26 @@ enum sl_write_flags { SL_WRITE_KILL_SUIDGID = 1u << 0 };
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,
 			      u32 flags, const struct sl_cred *cred);
 int __must_check sl_fsync(struct sl_file *f, bool datasync); /* also directories */
-/* mode: 0 or FALLOC_FL_KEEP_SIZE; others -EOPNOTSUPP. */
+/*
+ * mode: 0, or FALLOC_FL_ZERO_RANGE, each alone or with FALLOC_FL_KEEP_SIZE; or
+ * FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. Others: -EOPNOTSUPP; so is all but
+ * punching on files with block maps. -EINVAL (len 0), -EFBIG, -EPERM (immutable;
+ * append-only, if content would change), -ENOSPC: allocated, and grown, as far
+ * as it went; a range to be zeroed then reads as zero, or part of it does.
+ */
 int __must_check sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 			      const struct sl_cred *cred);
+/*
+ * Copies up to len bytes within a volume. Returns how many: fewer at the end of `in`,
+ * at SL_COPY_MAX, or when an error came after some; 0 at or past the end of `in`. out
+ * is open for writing and not for appending, else -EBADF. -EINVAL: the ranges overlap
+ * in one file; -EXDEV: two volumes; -EOVERFLOW: an offset beyond 2^63. Others may
+ * write to both files meanwhile, as between read and write.
+ */
+#define SL_COPY_MAX (64u << 20)
+ssize_t __must_check sl_copy_file_range(struct sl_file *in, u64 off_in,
+					struct sl_file *out, u64 off_out, size_t len,
+					const struct sl_cred *cred);
 /* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
 s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
 

@@ -65,44 +65,51 @@ int ext4_fill_block(struct ext4_inode *ei, lblk_t lblk)
 }
 
 /*
- * Zeroes [pos, end of its block) if the block has anything there. 1: the block
- * is now dirty and has a place on disk; 0: nothing to be written.
+ * Another try if the folio goes in between: the shrinker may take a clean one
+ * at any time, and write-out drops what found no place.
  */
-static int zero_rest(struct ext4_inode *ei, u64 pos)
+int ext4_zero_block(struct ext4_inode *ei, u64 pos, u32 len)
 {
 	struct mapping *map = &ei->vfs.i_mapping;
-	u32 bs = ext4_sb_of(ei)->s.s_blocksize;
-	u32 off = (u32)(pos & (bs - 1));
-	lblk_t lblk = (lblk_t)(pos / bs);
-	struct ext4_map m = { .lblk = lblk, .len = 1 };
-	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	lblk_t lblk = (lblk_t)(pos / ext4_sb_of(ei)->s.s_blocksize);
 	int err;
 
-	if (!off)
-		return 0;
-	mapping_query(map, lblk, 1, unknown, absent);
-	if (unknown[0] & 1) {
-		err = ext4_map_blocks(ei, &m);
-		if (err)
-			return err;
-		if (!(m.flags & EXT4_MAP_MAPPED) && absent[0] & 1)
-			return 0; /* reads as zero already */
-		if (!m.flags) {
-			/* A clean folio of zeroes over a hole. */
-			mapping_drop_clean(map, lblk, lblk + 1);
-			return 0;
+	do {
+		struct ext4_map m = { .lblk = lblk, .len = 1 };
+		u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+
+		mapping_query(map, lblk, 1, unknown, absent);
+		if (unknown[0] & 1) {
+			err = ext4_map_blocks(ei, &m);
+			if (err)
+				return err;
+			if (!(m.flags & EXT4_MAP_MAPPED) && absent[0] & 1)
+				return 0; /* reads as zero already */
+			if (!m.flags) {
+				/* A clean folio of zeroes over a hole. */
+				mapping_drop_clean(map, lblk, lblk + 1);
+				return 0;
+			}
 		}
-	}
-	if (absent[0] & 1) {
-		err = ext4_fill_block(ei, lblk);
-		if (err)
-			return err;
-	}
-	err = mapping_zero(map, pos, bs - off, true);
+		if (absent[0] & 1) {
+			err = ext4_fill_block(ei, lblk);
+			if (err)
+				return err;
+		}
+		err = mapping_zero(map, pos, len, true);
+	} while (err == -ENODATA);
 	if (err)
 		return err;
 	inode_mark_dirty(&ei->vfs, I_DIRTY_PAGES);
 	return 1;
+}
+
+/* [pos, end of its block), as ext4_zero_block(). */
+static int zero_rest(struct ext4_inode *ei, u64 pos)
+{
+	u32 bs = ext4_sb_of(ei)->s.s_blocksize, off = (u32)(pos & (bs - 1));
+
+	return off ? ext4_zero_block(ei, pos, bs - off) : 0;
 }
 
 int ext4_zero_tail(struct ext4_inode *ei, u64 old_size)

@@ -157,6 +157,28 @@ void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
 	reply_status(req, err);
 }
 
+/*
+ * Within this mount only: between two the kernel copies by itself. It has written
+ * back what it has dirty of both ranges, keeps RLIMIT_FSIZE, and drops what it
+ * cached of the target.
+ */
+void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
+			struct fuse_file_info *fi_in, fuse_ino_t node_out,
+			off_t off_out, struct fuse_file_info *fi_out, size_t len,
+			int flags)
+{
+	struct sl_cred cred = req_cred(req);
+	ssize_t n = -EINVAL;
+
+	if (!flags && off_in >= 0 && off_out >= 0)
+		n = sl_copy_file_range(fi_file(fi_in), (u64)off_in,
+				       fi_file(fi_out), (u64)off_out, len, &cred);
+	if (n < 0)
+		reply_status(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
 void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
 	      struct fuse_file_info *fi)
 {

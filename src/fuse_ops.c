@@ -243,5 +243,6 @@ const struct fuse_lowlevel_ops sluice_fuse_ops = {
 	.fsyncdir = op_fsync,
 	.statfs = op_statfs,
 	.fallocate = op_fallocate,
+	.copy_file_range = op_copy_file_range,
 	.lseek = op_lseek,
 };

@@ -99,6 +99,10 @@ void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync,
 	      struct fuse_file_info *fi);
 void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
 		  off_t len, struct fuse_file_info *fi);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
+			struct fuse_file_info *fi_in, fuse_ino_t node_out,
+			off_t off_out, struct fuse_file_info *fi_out, size_t len,
+			int flags);
 void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
 	      struct fuse_file_info *fi);
 

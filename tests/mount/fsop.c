@@ -177,10 +177,34 @@ static int cmd_fallocate(char **a)
 		mode |= FALLOC_FL_KEEP_SIZE;
 	if (strchr(a[0], 'p'))
 		mode |= FALLOC_FL_PUNCH_HOLE;
+	if (strchr(a[0], 'z'))
+		mode |= FALLOC_FL_ZERO_RANGE;
 	if (strchr(a[0], 'c'))
 		mode |= FALLOC_FL_COLLAPSE_RANGE;
 	report("fallocate", fallocate(fd, mode, number(a[1]), number(a[2])));
 	close(fd);
+	return 0;
+}
+
+/* copy-range FROM OFFSET TO OFFSET LENGTH: until there is no more, or an error */
+static int cmd_copy_range(char **a)
+{
+	int in = open_or_die(a[0], O_RDONLY), out = open_or_die(a[2], O_RDWR | O_CREAT);
+	loff_t from = number(a[1]), to = number(a[3]), begin = to;
+	size_t left = (size_t)number(a[4]);
+	ssize_t n = 1;
+
+	while (left && n > 0) {
+		n = copy_file_range(in, &from, out, &to, left, 0);
+		if (n > 0)
+			left -= (size_t)n;
+	}
+	if (n < 0)
+		printf("copied %jd: %s\n", (intmax_t)(to - begin), strerrorname_np(errno));
+	else
+		printf("copied %jd\n", (intmax_t)(to - begin));
+	close(in);
+	close(out);
 	return 0;
 }
 
@@ -633,6 +657,7 @@ static const struct {
 	{ "links", 2, cmd_links },
 	{ "seek", 3, cmd_seek },
 	{ "fallocate", 4, cmd_fallocate },
+	{ "copy-range", 5, cmd_copy_range },
 	{ "truncate", 2, cmd_truncate },
 	{ "write", 4, cmd_write },
 	{ "fill", 2, cmd_fill },

@@ -200,6 +200,18 @@ static int convert(lblk_t lblk, u32 len)
 	return err;
 }
 
+/* Written -> unwritten. */
+static int unconvert(lblk_t start, u64 end)
+{
+	struct handle *h = fake_start(min_of(40u, fake.max_credits), 1);
+	int err = ext4_ext_convert_unwritten(h, &fake.ei, start, end);
+
+	for (u64 i = start; !err && i < min_of(end, (u64)m.top); i++)
+		m.unwritten[i] = m.pblk[i] != 0;
+	fake_stop(h);
+	return err;
+}
+
 static int remove_range(lblk_t start, u64 end, bool forget)
 {
 	struct handle *h = fake_start(ext4_remove_credits(&fake.ei), 0);
@@ -257,6 +269,13 @@ static void random_convert(u32 range)
 		assert_int_equal(convert(at, len), 0);
 }
 
+static void random_unconvert(u32 range)
+{
+	lblk_t at = fake_rand(range);
+
+	assert_int_equal(unconvert(at, at + 1 + fake_rand(fake_rand(8) ? 10 : 400)), 0);
+}
+
 static void random_remove(u32 range)
 {
 	lblk_t at = fake_rand(range);
@@ -280,8 +299,10 @@ static void random_run(u32 blocksize, bool csum, bool scatter, u32 max_run, u32 
 			assert_int_equal(create(fake_rand(range), 1 + fake_rand(30),
 						fake_rand(2) ? EXT4_CREATE_UNWRITTEN : 0,
 						NULL), 0);
-		else if (what < 85)
+		else if (what < 78)
 			random_convert(range);
+		else if (what < 85)
+			random_unconvert(range);
 		else if (what < 96)
 			random_remove(range);
 		else if (what < 98)
@@ -369,6 +390,10 @@ static void test_lengths_stop_at_the_limits(void **state)
 	assert_int_equal(check_tree().extents, 3);
 	check_lookup(132767, 1);
 	check_lookup(32767, 10);
+	/* And back: the last block of each does not fit. */
+	assert_int_equal(unconvert(0, (u64)LBLK_MAX + 1), 0);
+	assert_int_equal(check_tree().extents, 4);
+	check_lookup(32766, 2);
 	end();
 }
 
@@ -732,6 +757,29 @@ static void test_convert_of_a_hole_is_corruption(void **state)
 	end();
 }
 
+static void test_unconvert_passes_holes_and_merges(void **state)
+{
+	begin(4096, 10000, true);
+	assert_int_equal(unconvert(0, (u64)LBLK_MAX + 1), 0); /* nothing there */
+	assert_int_equal(create(10, 100, 0, NULL), 0);
+	assert_int_equal(create(500, 10, 0, NULL), 0);
+	assert_int_equal(unconvert(0, 10), 0);
+	assert_int_equal(unconvert(110, 500), 0);
+	assert_int_equal(check_tree().extents, 2);
+	assert_int_equal(unconvert(50, 60), 0);
+	assert_int_equal(check_tree().extents, 4);
+	assert_int_equal(unconvert(60, 65), 0); /* border to the right */
+	assert_int_equal(unconvert(45, 50), 0); /* border to the left */
+	assert_int_equal(unconvert(46, 64), 0); /* is unwritten already */
+	assert_int_equal(check_tree().extents, 4);
+	assert_int_equal(unconvert(30, 505), 0);
+	assert_int_equal(check_tree().extents, 4);
+	assert_int_equal(unconvert(0, (u64)LBLK_MAX + 1), 0);
+	assert_int_equal(check_tree().extents, 2);
+	assert_int_equal(fake.nr_allocs, 2);
+	end();
+}
+
 static void check_restart(struct fake_fs *f)
 {
 	struct tree_stats st;
@@ -819,6 +867,10 @@ static void test_convert_many_with_restarts(void **state)
 	assert_int_equal(ext4_ext_convert_written(h, &fake.ei, 1, 1900), 0);
 	fake_stop(h);
 	memset(&m.unwritten[1], 0, 1900);
+	assert_true(fake.nr_restarts > 10);
+	check_tree();
+	fake.nr_restarts = 0;
+	assert_int_equal(unconvert(5, 1899), 0);
 	assert_true(fake.nr_restarts > 10);
 	check_tree();
 	end();
@@ -957,6 +1009,25 @@ static void test_punch_needs_a_node_and_there_is_none(void **state)
 	assert_unchanged(&s);
 	assert_int_equal(remove_range(1003, 1005, false), 0);
 	assert_int_equal(check_tree().extents, 85);
+	end();
+}
+
+static void test_unconvert_needs_a_node_and_there_is_none(void **state)
+{
+	struct snapshot s;
+
+	begin(1024, 16384, true);
+	fake.scatter = true;
+	fragments(0, 83);
+	assert_int_equal(create(1000, 10, 0, NULL), 0);
+	s = snap();
+	fake.fail_alloc = 0;
+	fake.fail_alloc_with = -ENOSPC;
+	assert_int_equal(unconvert(1003, 1005), -ENOSPC);
+	assert_unchanged(&s);
+	assert_int_equal(fake.nr_zero_writes, 0);
+	assert_int_equal(unconvert(1003, 1005), 0);
+	assert_int_equal(check_tree().extents, 86);
 	end();
 }
 
@@ -1198,6 +1269,8 @@ int main(void)
 		cmocka_unit_test(test_too_few_credits_give_eagain),
 		cmocka_unit_test(test_convert_in_the_middle_and_back_together),
 		cmocka_unit_test(test_convert_of_a_hole_is_corruption),
+		cmocka_unit_test(test_unconvert_passes_holes_and_merges),
+		cmocka_unit_test(test_unconvert_needs_a_node_and_there_is_none),
 		cmocka_unit_test(test_convert_many_with_restarts),
 		cmocka_unit_test(test_size_on_disk_covers_what_is_converted),
 		cmocka_unit_test(test_convert_without_space_writes_zeroes),
