@@ -536,6 +536,13 @@ int __must_check ext4_fill_block(struct ext4_inode *ei, lblk_t lblk);
  * nothing to be written. i_rwsem exclusive.
  */
 int __must_check ext4_zero_block(struct ext4_inode *ei, u64 pos, u32 len);
+/*
+ * Gives the first hole at or after *lblk, if it is before end, blocks: as
+ * unwritten extents, in a handle of its own; *lblk goes to what follows it.
+ * i_rwsem held, shared at least. root: may use what is reserved. -ENOSPC, ...
+ */
+int __must_check ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end,
+				  bool root);
 /* super_ops->write_inode */
 int ext4_write_inode(struct inode *inode, struct wb_control *wbc);
 /* All dirty data of [start, end) written and converted. */

@@ -62,8 +62,7 @@ static struct range range_of(const struct ext4_inode *ei, u64 pos, u64 end)
 
 /* ------------------------------------------------------------ allocation */
 
-/* Allocates the first hole at or after *lblk; advances it. */
-static int preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
+int ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	int tries = 0, err, err2;
@@ -128,7 +127,7 @@ static int allocate_range(struct ext4_inode *ei, const struct range *r, bool kee
 	int err = ext4_write_range(ei, lblk, end);
 
 	while (!err && lblk < end)
-		err = preallocate(ei, &lblk, end, root);
+		err = ext4_preallocate(ei, &lblk, end, root);
 	reached = err ? min_of((u64)lblk * bs, r->end) : r->end;
 	if (!keep_size && reached > ei->vfs.i_size && reached > r->pos) {
 		int err2 = ext4_truncate(ei, reached);

@@ -387,6 +387,7 @@ struct write_ctx {
 	size_t left;
 	bool exclusive;
 	bool root;
+	bool keep_times;
 };
 
 /* Blocks of [lblk, lblk+nr) that have a place on disk; returns how many of the
@@ -431,6 +432,24 @@ static int reserve(struct ext4_inode *ei, u32 n, bool root)
 	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
 		return -EOPNOTSUPP; /* indirect maps don't grow here */
 	return ext4_reserve_blocks(sbi, n, root);
+}
+
+/*
+ * -o nodelalloc: places for all holes of [lblk, lblk+nr) now, as unwritten
+ * extents, so all that follows is as for a file that was preallocated: the data is
+ * ordered before what makes it visible. What was allocated before an
+ * error stays with the file, like any preallocation.
+ */
+static int allocate_now(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool root)
+{
+	lblk_t end = lblk + nr;
+	int err = 0;
+
+	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
+		return -EOPNOTSUPP; /* indirect maps don't grow here */
+	while (!err && lblk < end)
+		err = ext4_preallocate(ei, &lblk, end, root);
+	return err;
 }
 
 /* Must [pos, pos+len) be written with i_rwsem exclusive to fill block edges? */
@@ -492,7 +511,15 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 		memset(mapped, 0, sizeof(mapped));
 	if (holes < 0)
 		return holes;
-	err = reserve(ei, (u32)holes, w->root);
+	if (holes && sbi->opts.nodelalloc) {
+		err = allocate_now(ei, first, nr, w->root);
+		if (!err) { /* found by the next look, or by another's */
+			memset(mapped, 0xff, sizeof(mapped));
+			holes = 0;
+		}
+	} else {
+		err = reserve(ei, (u32)holes, w->root);
+	}
 	if (err == -ENOSPC && holes > 1 && len > bs) {
 		/* As much as there is room for: a block at a time near the end. */
 		return write_piece(w, min_of(len, bs - (u32)(w->pos % bs)));
@@ -533,7 +560,7 @@ static bool stream_advance(struct ext4_inode *ei, u64 pos, u64 len, lblk_t *star
 }
 
 /* Times and state after [pos, pos+len) came in; the size grew with it. */
-static void wrote(struct ext4_inode *ei, u64 pos, u64 len)
+static void wrote(struct ext4_inode *ei, u64 pos, u64 len, bool keep_times)
 {
 	struct inode *inode = &ei->vfs;
 	lblk_t start, end;
@@ -544,7 +571,8 @@ static void wrote(struct ext4_inode *ei, u64 pos, u64 len)
 	if (!ext4_sb_of(ei)->nsec_times)
 		now.tv_nsec = 0;
 	spin_lock(&inode->i_lock);
-	inode->i_mtime = inode->i_ctime = now;
+	if (!keep_times)
+		inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
 	behind = stream_advance(ei, pos, len, &start, &end);
 	spin_unlock(&inode->i_lock);
@@ -586,7 +614,7 @@ static size_t write_locked(struct write_ctx *w, int *err)
 			(void)wait_event_deadline(&idle, false,
 						  clock_mono_ns() + IDLE_NAP_NS);
 		if (n)
-			wrote(ei, w->pos, (u64)n);
+			wrote(ei, w->pos, (u64)n, w->keep_times);
 		w->pos += (u64)n;
 		w->src += n;
 		w->left -= (size_t)n;
@@ -663,7 +691,8 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 	struct write_ctx w = { .ei = ei,
 			       .src = buf,
 			       .pos = pos,
-			       .root = ext4_is_privileged(sbi, cred) };
+			       .root = ext4_is_privileged(sbi, cred),
+			       .keep_times = flags & SL_WRITE_KEEP_TIMES };
 	size_t done = 0;
 	int tries = 0;
 	int err = ext4_write_allowed(ei, pos, len);

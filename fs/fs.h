@@ -43,6 +43,7 @@ struct sl_options {
 	u64 sb_block;         /* sb=: backup superblock, in 1 KiB units; 0: primary */
 	u64 dirty_bytes, dirty_background_bytes; /* 0: from cache_bytes */
 	u32 dirty_expire_ms;  /* 0: 5000 */
+	bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out */
 	bool sync;            /* every change durable when the call returns */
 	bool dirsync;
 	const char *mountpoint; /* for s_last_mounted; may be NULL */
@@ -163,7 +164,10 @@ int __must_check sl_flush(struct sl_file *f);
 
 /* Bytes read (0 at or past the end) into buf, which should be 4096-aligned for speed. */
 ssize_t __must_check sl_read(struct sl_file *f, void *buf, size_t len, u64 pos);
-enum sl_write_flags { SL_WRITE_KILL_SUIDGID = 1u << 0 };
+enum sl_write_flags {
+	SL_WRITE_KILL_SUIDGID = 1u << 0,
+	SL_WRITE_KEEP_TIMES = 1u << 1, /* the caller tells mtime and ctime by sl_setattr() */
+};
 /* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,
 			      u32 flags, const struct sl_cred *cred);

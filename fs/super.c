@@ -319,6 +319,25 @@ static int read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
 	return err;
 }
 
+/*
+ * Blocks of 1 or 2 KiB where direct I/O works by 4 KiB: not with direct I/O, then.
+ * Before the size of the device is believed: it was rounded down to sectors.
+ */
+static int fit_sectors(struct bdev *bd, const struct ext4_super_block *es)
+{
+	u32 log = le32_to_cpu(es->s_log_block_size);
+	int err;
+
+	if (le16_to_cpu(es->s_magic) != EXT4_SUPER_MAGIC || log > 6 ||
+	    1024u << log >= bd->bd_sector)
+		return 0;
+	err = bdev_go_buffered(bd);
+	if (err)
+		log_err("%s: block size %u is below the device's sector size %u",
+			bd->bd_name, 1024u << log, bd->bd_sector);
+	return err;
+}
+
 /* ------------------------------------------------------------ the journal */
 
 static void pre_commit(void *priv, struct handle *h)
@@ -750,11 +769,6 @@ static int check_writable(struct ext4_sb *sbi)
 
 	if (err)
 		return err;
-	if (sbi->s.s_blocksize < sbi->bdev->bd_sector) {
-		log_err("%s: block size %u is below the device's sector size %u",
-			sbi->s.s_id, sbi->s.s_blocksize, sbi->bdev->bd_sector);
-		return -EOPNOTSUPP;
-	}
 	if (sbi->opts.readonly)
 		return 0;
 	if (ro) {
@@ -1051,6 +1065,8 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 		return err;
 	}
 	err = read_super_at(bd, pos, &es);
+	if (!err)
+		err = fit_sectors(bd, &es);
 	if (!err)
 		err = ext4_super_decode(sbi, &es, bd->bd_size);
 	if (!err)

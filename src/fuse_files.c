@@ -3,7 +3,9 @@
  * src/fuse_files.c - FUSE operations on open files
  *
  * The kernel has checked access modes and keeps O_APPEND: a WRITE has its
- * place, and mmap's write-back may come through any handle of the file.
+ * place. The write-back of mmap, and of all writes with -o writeback, may come
+ * through any handle of the file; and with that, before a part of a page is
+ * written, a READ through one that is open for writing only.
  *
  * Locks: none. Threads: those of the request loop. See fuse_ops.h.
  */
@@ -119,7 +121,13 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 {
 	struct sl_cred cred = req_cred(req);
 	u32 flags = session_kills_suidgid() ? SL_WRITE_KILL_SUIDGID : 0;
-	ssize_t n = sl_write(fi_file(fi), buf, size, (u64)off, flags, &cred);
+	ssize_t n;
+
+	/* What was written when is the kernel's to know, then; it tells by
+	 * SETATTR. This may come much later, and may come after that. */
+	if (session_writeback(fuse_req_userdata(req)))
+		flags |= SL_WRITE_KEEP_TIMES;
+	n = sl_write(fi_file(fi), buf, size, (u64)off, flags, &cred);
 
 	if (n < 0)
 		reply_status(req, (int)n);

@@ -20,6 +20,7 @@
 
 /* Longest commit= and dirty_expire=, in seconds: a day. */
 #define SECONDS_MAX 86400u
+#define READ_AHEAD_MAX_KB 1048576u
 
 struct parse {
 	struct options *o;
@@ -117,6 +118,20 @@ static int take_seconds(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+/* 0 is a wish, too: so a flag says that it was given. */
+static int take_read_ahead(struct parse *p, const char *name, const char *value,
+			   size_t field)
+{
+	u64 kb;
+
+	if (!parse_number(value, false, &kb) || kb > READ_AHEAD_MAX_KB)
+		return refuse(p, "Bad value for '%s': '%s' is not a number of "
+			      "KiB up to %u", name, value, READ_AHEAD_MAX_KB);
+	*(u64 *)((char *)p->o + field) = kb;
+	p->o->read_ahead_given = true;
+	return 0;
+}
+
 static int take_text(struct parse *p, const char *name, const char *value,
 		     size_t field)
 {
@@ -196,6 +211,10 @@ static const struct option_row rows[] = {
 	VALUE("dirty_bytes", sl.dirty_bytes, take_amount),
 	VALUE("dirty_background_bytes", sl.dirty_background_bytes, take_amount),
 	VALUE("dirty_expire", sl.dirty_expire_ms, take_seconds),
+	BOOL("delalloc", sl.nodelalloc, false),
+	BOOL("nodelalloc", sl.nodelalloc, true),
+	BOOL("writeback", writeback, true),
+	VALUE("read_ahead_kb", read_ahead_kb, take_read_ahead),
 	VALUE("offset", offset, take_bytes),
 	VALUE("sb", sl.sb_block, take_u64),
 	VALUE("fsname", fsname, take_text),
@@ -533,7 +552,8 @@ void options_usage(void)
 	      "  ro rw noatime relatime strictatime nodiratime sync dirsync\n"
 	      "  errors=continue|remount-ro|panic  commit=SECONDS  offset=BYTES\n"
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
-	      "  dirty_expire=SECONDS  norecovery noload  sb=BLOCK  debug\n"
+	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
+	      "  norecovery noload  sb=BLOCK  debug\n"
 	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME\n",
 	      stdout);
 }

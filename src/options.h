@@ -30,6 +30,9 @@ struct options {
 	char *fsname;	      /* fsname=, or NULL; owned */
 	u64 offset;	      /* bytes */
 	enum tristate suid, dev, exec, allow_other;
+	bool writeback;	      /* the kernel delays writes, too */
+	bool read_ahead_given;
+	u64 read_ahead_kb;    /* KiB, if given */
 	bool foreground;
 	bool debug;	  /* -d or -o debug: log debugging messages */
 	bool trace;	  /* -d: libfuse shows each request */

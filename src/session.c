@@ -54,7 +54,7 @@
 
 #define MAX_WRITE (1u << 20)
 #define MAX_BACKGROUND 64
-#define READ_AHEAD_KB "1024"
+#define READ_AHEAD_KB 1024
 #define MAX_THREADS 512
 #define SPARE_IDLE_MS 10000
 /* A lazily detached mount that is still in use is cut off after this. */
@@ -82,8 +82,12 @@ struct session {
 	char *source;		/* [const] shown as the mount's source */
 	char *mountpoint;	/* [const] */
 	struct bdev *bd;	/* [main thread] the device, until the mount */
+	u32 sector;		/* [const after session_create] the device's own */
 	bool blkdev;		/* [const after session_create] type fuseblk */
 	bool readonly;		/* [const after session_create] */
+	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
+	bool read_ahead_given;	/* [const after session_create] */
+	u64 read_ahead_kb;	/* [const after session_create] */
 	struct loopdev anchor;	/* [main thread; DESTROY] */
 	bool unclaimed;		/* [main thread] the kernel's mount has the claim */
 	int claim;		/* [main thread] ours again, after that; -1 */
@@ -117,6 +121,11 @@ struct super_block *session_sb(struct session *s)
 struct handle_table *session_handles(struct session *s)
 {
 	return &s->handles;
+}
+
+bool session_writeback(const struct session *s)
+{
+	return atomic_load_explicit(&s->writeback, memory_order_relaxed);
 }
 
 bool session_kills_suidgid(void)
@@ -341,6 +350,17 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 
 	/* All else the library would turn on is off: see fuse_common.h. */
 	conn->want = conn->capable & wanted;
+	if (s->writeback && !(conn->capable & FUSE_CAP_WRITEBACK_CACHE)) {
+		log_warn("%s: the kernel has no writeback cache for FUSE",
+			 s->device);
+		s->writeback = false;
+	}
+	if (s->writeback)
+		conn->want |= FUSE_CAP_WRITEBACK_CACHE;
+	/* Less than the kernel's own takes no privilege. */
+	if (s->read_ahead_given)
+		conn->max_readahead = (unsigned)min_of(
+			(u64)conn->max_readahead, s->read_ahead_kb * 1024);
 	conn->max_write = min_of(conn->max_write, MAX_WRITE);
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
@@ -454,7 +474,7 @@ static u32 source_sector(const struct session *s)
 	int sector = 512;
 
 	if (s->anchor.fd < 0)
-		return s->bd->bd_sector;
+		return s->sector;
 	if (ioctl(s->anchor.fd, BLKSSZGET, &sector) < 0)
 		return 512;
 	return (u32)sector;
@@ -555,6 +575,8 @@ static int open_volume(struct session *s, const struct options *o)
 		log_err("%s: %s", s->device, why);
 		return err;
 	}
+	/* What the volume makes of it (bdev_go_buffered()) is another matter. */
+	s->sector = s->bd->bd_sector;
 	/* Ours is the image's first user, then the loop device may follow. */
 	s->readonly = sl.readonly;
 	choose_type(s, o);
@@ -622,6 +644,9 @@ int session_create(const struct options *o, const char *device,
 	s->anchor.fd = -1;
 	s->fd = -1;
 	s->claim = -1;
+	s->writeback = o->writeback;
+	s->read_ahead_given = o->read_ahead_given;
+	s->read_ahead_kb = o->read_ahead_given ? o->read_ahead_kb : READ_AHEAD_KB;
 	handles_init(&s->handles);
 	mutex_init(&s->volume_lock, RANK_NONE);
 	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -715,19 +740,22 @@ static int wait_for_event(struct session *s, u64 deadline_ns)
 }
 
 /* Root only: the kernel's own limit of 128 KiB makes eight requests of one. */
-static void set_read_ahead(struct session *s)
+static int set_read_ahead(struct session *s)
 {
-	char path[80];
-	int fd;
+	char path[80], text[24];
+	int fd, len, err = 0;
 
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u%s/read_ahead_kb",
 		 major(s->dev), minor(s->dev), s->blkdev ? "-fuseblk" : "");
+	len = snprintf(text, sizeof(text), "%llu",
+		       (unsigned long long)s->read_ahead_kb);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
-		return;
-	if (write(fd, READ_AHEAD_KB, strlen(READ_AHEAD_KB)) < 0)
-		log_debug("%s: %s", path, strerror(errno));
+		return -errno;
+	if (write(fd, text, (size_t)len) < 0)
+		err = -errno;
 	close(fd);
+	return err;
 }
 
 /*
@@ -736,9 +764,15 @@ static void set_read_ahead(struct session *s)
  */
 static void learn_dev(struct session *s)
 {
+	int err = -ENOENT;
+
 	s->have_dev = mount_find(s->mountpoint, s->source, &s->dev);
-	if (s->have_dev && is_root())
-		set_read_ahead(s);
+	if (s->have_dev)
+		err = set_read_ahead(s);
+	if (err && s->read_ahead_given)
+		log_warn("%s: read_ahead_kb=%llu: %s: no more than the kernel's own read-ahead",
+			 s->device, (unsigned long long)s->read_ahead_kb,
+			 strerror(-err));
 }
 
 static bool ends_us(int sig)

@@ -48,6 +48,8 @@ struct handle_table *session_handles(struct session *s);
 /* Does the present request ask to clear suid and sgid? libfuse 3.14 does not
  * hand on these bits of OPEN, CREATE and WRITE. */
 bool session_kills_suidgid(void);
+/* Has the kernel agreed to -o writeback? */
+bool session_writeback(const struct session *s);
 /* INIT: says what we can do. */
 void session_init(struct session *s, struct fuse_conn_info *conn);
 /* DESTROY: the kernel waits with umount(2) until this returns. */

@@ -47,12 +47,14 @@
 #define AIO_DEPTH 256
 #define AIO_DEPTH_MIN 16
 #define AIO_BATCH 64
+#define SECTOR_BUFFERED 512u /* alignment that transfers keep without O_DIRECT */
 #define AIO_REFUSALS 8 /* of one request, before the helper does it */
 
 struct aio_dev {
 	struct bdev bd;  /* first */
 	int fd;          /* [const; replaced in place by release_claim] */
 	u64 offset;      /* of the volume in the file, bytes [const] */
+	u64 file_size;   /* bytes of the file or device [const] */
 	io_context_t ctx; /* [const] */
 	u32 depth;       /* [const] */
 	_Atomic u32 free_slots;  /* [atomic] key of those who wait for one */
@@ -508,6 +510,28 @@ static void aio_release_claim(struct bdev *bd)
 			strerror(-err));
 }
 
+static void set_sector(struct aio_dev *d, u32 sector)
+{
+	d->bd.bd_sector = sector;
+	d->bd.bd_size = ALIGN_DOWN(d->file_size - d->offset, (u64)sector);
+}
+
+/* What was read directly before is not in the page cache, which is no harm. */
+static int aio_go_buffered(struct bdev *bd)
+{
+	struct aio_dev *d = to_aio(bd);
+	int flags;
+
+	wait_event(&d->free_slots, atomic_load(&d->free_slots) == d->depth);
+	flags = fcntl(d->fd, F_GETFL);
+	if (flags < 0 || fcntl(d->fd, F_SETFL, flags & ~O_DIRECT) < 0)
+		return -errno;
+	log_warn("%s: its blocks are smaller than the %u bytes that direct I/O needs here; using buffered I/O",
+		 bd->bd_name, bd->bd_sector);
+	set_sector(d, SECTOR_BUFFERED);
+	return 0;
+}
+
 static const struct bdev_ops aio_ops = {
 	.submit = aio_submit,
 	.flush = aio_flush,
@@ -515,6 +539,7 @@ static const struct bdev_ops aio_ops = {
 	.close = aio_close,
 	.rw_now = aio_rw_now,
 	.release_claim = aio_release_claim,
+	.go_buffered = aio_go_buffered,
 };
 
 /* ---- open ---- */
@@ -574,12 +599,12 @@ int bdev_open_aio(const char *path, bool readonly, u64 offset, struct bdev **out
 	if (!d)
 		goto out_close;
 	d->bd.bd_ops = &aio_ops;
-	d->bd.bd_size = ALIGN_DOWN(c.size - offset, (u64)c.sector);
-	d->bd.bd_sector = c.sector;
 	d->bd.bd_readonly = readonly;
 	d->bd.bd_is_block = c.is_block;
 	d->fd = c.fd;
 	d->offset = offset;
+	d->file_size = c.size;
+	set_sector(d, c.sector);
 	spin_init(&d->work_lock, RANK_BIO);
 	CDS_INIT_LIST_HEAD(&d->work);
 	*why = "the path is too long";

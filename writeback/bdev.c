@@ -174,6 +174,14 @@ void bdev_release_claim(struct bdev *bd)
 		bd->bd_ops->release_claim(bd);
 }
 
+int bdev_go_buffered(struct bdev *bd)
+{
+	if (!bd->bd_ops->go_buffered)
+		return -EOPNOTSUPP;
+	thread_might_block();
+	return bd->bd_ops->go_buffered(bd);
+}
+
 void bdev_close(struct bdev *bd)
 {
 	if (bd)

@@ -31,6 +31,8 @@ struct bdev_ops {
 		      const struct iovec *iov, int nr_iov, u32 bytes, u32 flags);
 	/* Optional: see bdev_release_claim(). */
 	void (*release_claim)(struct bdev *bd);
+	/* Optional: see bdev_go_buffered(). */
+	int (*go_buffered)(struct bdev *bd);
 };
 
 struct bdev_stats { /* [atomic each] */
@@ -44,8 +46,8 @@ struct bdev_stats { /* [atomic each] */
 
 struct bdev {
 	const struct bdev_ops *bd_ops; /* [const] */
-	u64 bd_size;      /* bytes of the volume's range [const] */
-	u32 bd_sector;    /* bytes: alignment of position, length and memory [const] */
+	u64 bd_size;      /* bytes of the volume's range [const but for go_buffered] */
+	u32 bd_sector;    /* bytes: alignment of position, length and memory [as bd_size] */
 	bool bd_readonly; /* [const] */
 	bool bd_is_block; /* a block device, not an image [const] */
 	char bd_name[256];   /* path for messages and as the mount's source [const] */
@@ -73,6 +75,14 @@ int __must_check bdev_open_aio(const char *path, bool readonly, u64 offset,
  * over, the claim is kept (and logged), and mount(2) will say EBUSY.
  */
 void bdev_release_claim(struct bdev *bd);
+/*
+ * For volumes with blocks smaller than bd_sector: transfers go through the page cache of
+ * the kernel from here on, and need be aligned to 512 bytes only. What is
+ * durable when stays the same (fdatasync, RWF_DSYNC). At mount time, before anybody
+ * relies on bd_sector or bd_size (which may grow by a part of a sector), no I/O
+ * under way. 0, -EOPNOTSUPP if the back end cannot, or a negative errno.
+ */
+int __must_check bdev_go_buffered(struct bdev *bd);
 /* Every bio must have ended. Waits for the threads. NULL is allowed. */
 void bdev_close(struct bdev *bd);
 

@@ -234,6 +234,7 @@ static struct sl_options options_of(const struct sim_stream *s)
 		.dirty_expire_ms = s && s->expire_ms ? s->expire_ms : NEVER_MS,
 		.cache_bytes = CACHE_BYTES,
 		.sync = s && s->sync,
+		.nodelalloc = s && s->nodelalloc,
 		.errors = SL_ERRORS_RO,
 	};
 	return o;

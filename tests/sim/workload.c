@@ -183,6 +183,7 @@ static const struct setting settings[] = {
 	FLAG(dev_threaded), U32(delay_us), U32(fault.op),   U32(fault.nth),
 	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
 	U32(points),	 FLAG(lying),	 U32(enospc),	    U32(stall_ms),
+	FLAG(nodelalloc),
 };
 
 void sim_stream_write(const struct sim_stream *s, FILE *f)
@@ -603,6 +604,14 @@ static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile 
 	s->stall_ms = s->dev_threaded && rng_chance(r, 10) ? 1 + rng_below(r, 8) : 0;
 }
 
+/* From a sequence of its own, so that old seeds are still the same operations. */
+static bool draw_nodelalloc(u64 seed)
+{
+	struct rng r = rng_derive(seed, 0x0DE1A110C);
+
+	return rng_chance(&r, 25);
+}
+
 static void draw_fault(struct sim_stream *s, struct rng *r)
 {
 	static const u32 span[] = { 0, 25, 90, 15, 110 };
@@ -630,6 +639,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	s->seed = seed;
 	if (profile == SIM_PROFILE_ANY)
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, SIM_PROFILE_NR - 1);
+	s->nodelalloc = draw_nodelalloc(seed);
 	draw_settings(s, &g.rng, profile);
 	if (profile == SIM_PROFILE_FAULTS) {
 		faults = true;

@@ -66,6 +66,7 @@ struct sim_stream {
 	u32 commit_ms;     /* 0: never by time */
 	u32 expire_ms;     /* of dirty data; 0: never by time */
 	bool sync;         /* mounted with -o sync */
+	bool nodelalloc;   /* mounted with -o nodelalloc */
 	bool dev_threaded; /* device ends bios on its thread */
 	u32 delay_us;
 	struct sim_fault fault;

@@ -197,6 +197,58 @@ static void test_stream_is_written_behind(void **state)
 	end();
 }
 
+/* -o nodelalloc: nothing is promised, the place is there when write returns; what
+ * is in it is not visible before it is written. */
+static void test_nodelalloc(void **state)
+{
+	const struct sl_options now = { .cache_bytes = 16 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000,
+					.nodelalloc = true };
+	struct ext4_map m = { .lblk = 0, .len = 1000 };
+	static char data[300000], back[300000];
+	struct statvfs st;
+	struct sl_file *f;
+	u64 pos = 0;
+	ssize_t n;
+
+	begin("-b 1024 -m 0", "16M", &now);
+	f = open_new("file");
+	memset(data, 'd', sizeof(data));
+	assert_int_equal(sl_write(f, data, sizeof(data), 100, 0, &root_cred), sizeof(data));
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	assert_int_equal(atomic_load(&sl_file_inode(f)->i_mapping.m_nr_delayed), 0);
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(f)), &m), 0);
+	assert_int_equal(m.flags, EXT4_MAP_UNWRITTEN);
+	assert_int_equal(m.len, 294);
+	assert_int_equal(EXT4_I(sl_file_inode(f))->i_disksize, 0);
+	assert_int_equal(sl_read(f, back, sizeof(back), 100), sizeof(back));
+	assert_memory_equal(back, data, sizeof(data));
+	assert_int_equal(sl_fsync(f, false), 0);
+	m = (struct ext4_map){ .lblk = 0, .len = 1000 };
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(f)), &m), 0);
+	assert_int_equal(m.flags, EXT4_MAP_MAPPED);
+	sl_drop_caches(sb);
+	assert_int_equal(sl_read(f, back, sizeof(back), 100), sizeof(back));
+	assert_memory_equal(back, data, sizeof(data));
+	/* An overwrite allocates nothing; a hole between is filled alone. */
+	assert_int_equal(sl_write(f, data, 5000, 300000, 0, &root_cred), 5000);
+	assert_int_equal(sl_write(f, data, 1024, 1 << 20, 0, &root_cred), 1024);
+	m = (struct ext4_map){ .lblk = 298, .len = 1000 };
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(f)), &m), 0);
+	assert_int_equal(m.flags, 0);
+	/* To the end, but for what is kept for the tree (a fiftieth). */
+	pos = 2 << 20;
+	while ((n = sl_write(f, data, sizeof(data), pos, 0, &root_cred)) > 0)
+		pos += (u64)n;
+	assert_int_equal(n, -ENOSPC);
+	assert_int_equal(sl_statfs(sb, &st), 0);
+	assert_in_range(st.f_bfree, 0, st.f_blocks / 40);
+	assert_int_equal(sl_fsync(f, false), 0);
+	sl_release(f);
+	end();
+}
+
 static u64 blocks_of(struct sl_file *f)
 {
 	struct stat st;
@@ -460,6 +512,7 @@ int main(void)
 		cmocka_unit_test(test_errors_once),
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
 		cmocka_unit_test(test_stream_is_written_behind),
+		cmocka_unit_test(test_nodelalloc),
 		cmocka_unit_test(test_delayed_blocks_count),
 		cmocka_unit_test(test_fallocate_beyond),
 		cmocka_unit_test(test_full),

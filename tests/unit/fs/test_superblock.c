@@ -318,6 +318,24 @@ static void test_super_outside(void **state)
 }
 
 /* The log holds the superblock of an online resize: more inodes than before. */
+/* Small blocks on large sectors: only if the device can do without direct I/O. */
+static void test_blocks_below_sectors(void **state)
+{
+	struct super_block *sb;
+	struct memvol mv;
+	struct bdev *bd;
+
+	memvol_make(&mv, "-b 1024", "16M");
+	bd = memvol_open(&mv);
+	bd->bd_sector = 4096;
+	assert_int_equal(sl_mount(bd, &opts, &sb), -EOPNOTSUPP);
+	bd = memvol_open(&mv);
+	bd->bd_sector = 1024;
+	assert_int_equal(sl_mount(bd, &opts, &sb), 0);
+	assert_int_equal(sl_unmount(sb), 0);
+	memvol_free(&mv);
+}
+
 static void test_log_changes_geometry(void **state)
 {
 	struct memvol mv;
@@ -361,6 +379,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_statfs),
 		cmocka_unit_test(test_super_outside),
+		cmocka_unit_test(test_blocks_below_sectors),
 		cmocka_unit_test(test_recorded_errno),
 		cmocka_unit_test(test_log_changes_geometry),
 		cmocka_unit_test(test_unmount_after_abort),

@@ -118,12 +118,23 @@ static void test_values(void **state)
 	assert_int_equal(o.sl.dirty_bytes, 1 << 30);
 	assert_int_equal(o.sl.dirty_background_bytes, 512 << 10);
 	assert_int_equal(o.sl.dirty_expire_ms, 3000);
+	assert_false(o.sl.nodelalloc);
+	assert_false(o.writeback);
+	assert_false(o.read_ahead_given);
 	assert_int_equal(o.sl.atime, SL_ATIME_NOATIME);
 	assert_true(o.sl.nodiratime);
 	assert_true(o.sl.sync);
 	assert_true(o.sl.dirsync);
 	assert_true(o.sl.noload);
 	assert_true(o.debug);
+	accept("sluice dev mnt -o nodelalloc,writeback,read_ahead_kb=0");
+	assert_true(o.sl.nodelalloc);
+	assert_true(o.writeback);
+	assert_true(o.read_ahead_given);
+	assert_int_equal(o.read_ahead_kb, 0);
+	accept("sluice dev mnt -o nodelalloc,delalloc,read_ahead_kb=1048576");
+	assert_false(o.sl.nodelalloc);
+	assert_int_equal(o.read_ahead_kb, 1048576);
 	accept("sluice dev mnt -o errors=continue");
 	assert_int_equal(o.sl.errors, SL_ERRORS_CONTINUE);
 	accept("sluice dev mnt -o errors=remount-ro");
@@ -145,6 +156,9 @@ static void test_bad_values_are_named(void **state)
 	refuse("sluice dev mnt -o offset=0x10", "offset");
 	refuse("sluice dev mnt -o sb=1K", "sb");
 	refuse("sluice dev mnt -o errors=ignore", "errors");
+	refuse("sluice dev mnt -o read_ahead_kb=1048577", "read_ahead_kb");
+	refuse("sluice dev mnt -o read_ahead_kb=1M", "read_ahead_kb");
+	refuse("sluice dev mnt -o writeback=1", "'writeback' takes no value");
 	refuse("sluice dev mnt -o ro=1", "'ro' takes no value");
 	refuse("sluice dev mnt -o fsname=", "fsname");
 }

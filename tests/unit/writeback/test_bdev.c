@@ -713,6 +713,35 @@ static void test_buffered_fallback(void **state)
 	bdev_close(bd);
 }
 
+/* Direct I/O given up for a volume with small blocks: 512 bytes will do. */
+static void test_go_buffered(void **state)
+{
+	char *buf = io_alloc(1u << 20);
+	struct bdev *bd;
+
+	assert_int_equal(truncate(image, IMAGE_BYTES + 1536), 0);
+	bd = open_ok(image, false, 0);
+	fill(buf, 1u << 20, 0, 9);
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), 0);
+	assert_int_equal(bdev_go_buffered(bd), 0);
+	assert_int_equal(bd->bd_sector, 512);
+	assert_int_equal(bd->bd_size, IMAGE_BYTES + 1536);
+	memset(buf, 0, 1u << 20);
+	assert_int_equal(bdev_read(bd, 512, buf, 512), 0);
+	check(buf, 512, 512, 9);
+	fill(buf, 1024, 0, 10);
+	assert_int_equal(bdev_write(bd, IMAGE_BYTES + 512, buf, 1024, BIO_FUA), 0);
+	assert_int_equal(fault.dsync_writes, 1);
+	assert_int_equal(one_bio(bd, BIO_WRITE, 1536, buf, 1024, 0), 0);
+	assert_int_equal(bdev_flush(bd), 0);
+	assert_int_equal(fault.syncs, 1);
+	memset(buf, 0, 1024);
+	assert_int_equal(one_bio(bd, BIO_READ, IMAGE_BYTES + 512, buf, 1024, 0), 0);
+	check(buf, 1024, 0, 10);
+	bdev_close(bd);
+	io_free(buf);
+}
+
 /* ---- backing_ops ---- */
 
 static void async_done(void *priv, int error)
@@ -965,6 +994,7 @@ int main(int argc, char **argv)
 		T(test_failed_flush_is_never_forgotten),
 		T(test_discard_of_an_image_punches),
 		T(test_buffered_fallback),
+		T(test_go_buffered),
 		T(test_backing_ops_read_blocks),
 		T(test_image_has_one_writer),
 		T(test_readers_share_an_image),
