@@ -31,6 +31,7 @@
 #include "cache/budget.h"
 #include "cache/pool.h"
 #include "lib/log.h"
+#include "lib/mem.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
 
@@ -106,15 +107,18 @@ static void buffer_free_rcu(struct rcu_head *head)
 	free(b);
 }
 
-/* With one reference, not in the cache. */
+/* With one reference, not in the cache. Patient: half of a change may be made. */
 static struct buffer *buffer_alloc(struct super_block *sb, pblk_t blk, u32 state)
 {
-	struct buffer *b = calloc(1, sizeof(*b));
+	struct buffer *b = calloc_patient(1, sizeof(*b));
+	int tries = 0;
 
 	if (!b)
 		return NULL;
-	b->b_data = mem_unit_alloc(sb->s_bcache->pool, sb->s_blocksize,
-				   &b->b_chunk);
+	do {
+		b->b_data = mem_unit_alloc(sb->s_bcache->pool, sb->s_blocksize,
+					   &b->b_chunk);
+	} while (!b->b_data && mem_pause(&tries));
 	if (!b->b_data) {
 		free(b);
 		return NULL;

@@ -45,6 +45,7 @@
 #include <string.h>
 
 #include "lib/bitmap.h"
+#include "lib/mem.h"
 
 #define NO_GOAL UINT32_MAX
 #define RUN_WANTED 2048u  /* a run this long is long enough for any pass */
@@ -776,8 +777,9 @@ static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	case BB_NORMAL:
 		break;
 	}
-	fb = malloc(sizeof(*fb));
-	spare = calloc(1, pending_bytes(sbi));
+	/* Patient: nothing refers to the blocks any more. */
+	fb = malloc_patient(sizeof(*fb));
+	spare = calloc_patient(1, pending_bytes(sbi));
 	error = -ENOMEM;
 	if (!fb || !spare)
 		goto out_free;

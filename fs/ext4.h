@@ -503,6 +503,9 @@ extern const struct super_ops ext4_super_ops;
 /* Free space did not suffice because frees await a commit: commits, once per
  * *tries. False: give up with -ENOSPC. No handle, no no-sleep lock held. */
 bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries);
+/* A step that must not be left undone got err: if that is -ENOMEM, waits as
+ * mem_pause() does and is true: try again. *tries: 0 at first. No handle held. */
+bool ext4_retry_nomem(int err, int *tries);
 /* May the caller use the blocks reserved for the superuser? NULL: yes. */
 bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred);
 /* -EROFS when nothing may be changed. */

@@ -36,6 +36,7 @@
 #include <sys/stat.h>
 
 #include "lib/bitmap.h"
+#include "lib/mem.h"
 
 #define ITABLE_READAHEAD (32u * 1024) /* bytes of inode table read together */
 #define DIR_CANDIDATES 64u /* flex groups compared for a top-level directory */
@@ -728,8 +729,9 @@ int ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino, bool is_dir
 	case IB_NORMAL:
 		break;
 	}
-	ib = malloc(sizeof(*ib));
-	spare = calloc(1, DIV_ROUND_UP(sbi->inodes_per_group, 64) * 8);
+	/* Patient: the inode is off the orphan list. */
+	ib = malloc_patient(sizeof(*ib));
+	spare = calloc_patient(1, DIV_ROUND_UP(sbi->inodes_per_group, 64) * 8);
 	error = -ENOMEM;
 	if (!ib || !spare)
 		goto out_free;

@@ -17,6 +17,7 @@
  */
 #include "fs/ext4.h"
 #include "lib/crc.h"
+#include "lib/mem.h"
 
 #include <malloc.h>
 #include <stdatomic.h>
@@ -701,26 +702,34 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 	return err ? stay_orphan(h, ei, err) : 0;
 }
 
-static void delete_inode(struct ext4_inode *ei)
+static int try_delete(struct ext4_inode *ei)
 {
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-	struct inode *inode = &ei->vfs;
 	struct handle *h;
 	int err, err2;
 
-	err = journal_start(sbi->journal,
+	err = journal_start(ext4_sb_of(ei)->journal,
 			    ext4_remove_credits(ei) + EXT4_ORPHAN_CREDITS +
 				    EXT4_INODE_CREDITS,
 			    0, &h);
 	if (err)
-		goto out;
+		return err;
 	/* Already there unless it never had a name. */
 	err = ext4_orphan_add(h, ei);
 	if (!err)
 		err = free_on_disk(ei, h);
 	err2 = handle_stop(h);
-	err = err ? err : err2;
-out:
+	return err ? err : err2;
+}
+
+static void delete_inode(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct inode *inode = &ei->vfs;
+	int err, tries = 0;
+
+	do {
+		err = try_delete(ei);
+	} while (ext4_retry_nomem(err, &tries));
 	if (err && !atomic_load(&sbi->aborted))
 		log_err("%s: inode %u could not be deleted (%s); it stays an orphan",
 			sbi->s.s_id, inode->i_ino, strerror(-err));
@@ -766,6 +775,11 @@ bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)
 	if (err != -EAGAIN || (*tries)++ >= 3)
 		return false;
 	return journal_force_commit(sbi->journal) == 0;
+}
+
+bool ext4_retry_nomem(int err, int *tries)
+{
+	return err == -ENOMEM && mem_pause(tries);
 }
 
 static bool wants_sync(const struct ext4_inode *ei)

@@ -140,7 +140,7 @@ static int grow(struct ext4_inode *ei, u64 size)
 	return err ? err : err2;
 }
 
-static int remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
+static int try_remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
 {
 	const u32 last = EXT4_ORPHAN_CREDITS + EXT4_INODE_CREDITS;
 	struct ext4_sb *sbi = ext4_sb_of(ei);
@@ -172,6 +172,17 @@ static int remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
 stop:
 	err2 = handle_stop(h);
 	return err ? err : err2;
+}
+
+/* The file is shorter in memory already: what is cut off is to go. */
+static int remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
+{
+	int err, tries = 0;
+
+	do {
+		err = try_remove_tail(ei, size, keep);
+	} while (ext4_retry_nomem(err, &tries));
+	return err;
 }
 
 static int shrink(struct ext4_inode *ei, u64 size)

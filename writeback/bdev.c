@@ -214,15 +214,38 @@ static void xfer_drop(struct xfer *x)
 	free(x);
 }
 
+static void xfer_note_error(struct xfer *x, int error)
+{
+	int none = 0;
+
+	if (error)
+		atomic_compare_exchange_strong(&x->error, &none, error);
+}
+
 static void xfer_bio_end(struct bio *bio)
 {
 	struct xfer *x = bio->bi_private;
-	int none = 0;
 
-	if (bio->bi_error)
-		atomic_compare_exchange_strong(&x->error, &none, bio->bi_error);
+	xfer_note_error(x, bio->bi_error);
 	bio_free(bio);
 	xfer_drop(x);
+}
+
+/*
+ * In the frame of a caller who waits: a transfer of few pieces needs no
+ * memory. (A commit must not fail for want of a few bytes.)
+ */
+struct spare_bio {
+	struct bio bio;
+	struct iovec iov[4];
+};
+
+static void xfer_spare_end(struct bio *bio)
+{
+	struct xfer *x = bio->bi_private;
+
+	xfer_note_error(x, bio->bi_error);
+	xfer_drop(x); /* the bio may be gone */
 }
 
 /* iov[0] is the bounce buffer, iov[1...] the caller's memory. */
@@ -251,7 +274,8 @@ static void xfer_bio_discard(struct bio *bio)
 {
 	if (bio->bi_end_io == xfer_bounced_end)
 		io_free(bio->bi_iov[0].iov_base);
-	bio_free(bio);
+	if (bio->bi_end_io != xfer_spare_end)
+		bio_free(bio);
 }
 
 struct vec_iter {
@@ -306,17 +330,24 @@ static u32 measure(const struct bdev *bd, struct vec_iter it, u64 left, int *nr,
 
 /*
  * The next bio of a transfer: takes its part from the iterator. NULL: no
- * memory, the iterator is undefined then.
+ * memory (nothing was taken). spare: used then, if it will do; may be NULL.
  */
 static struct bio *xfer_next_bio(struct bdev *bd, struct xfer *x, enum bio_op op,
-				 u64 pos, struct vec_iter *it, u64 left, u32 flags)
+				 u64 pos, struct vec_iter *it, u64 left, u32 flags,
+				 struct spare_bio *spare)
 {
-	bool bounce;
+	bool bounce, spared = false;
 	int nr;
 	u32 bytes = measure(bd, *it, left, &nr, &bounce), at = 0;
 	struct bio *bio = bio_alloc(bounce ? nr + 1 : nr);
 	struct iovec *piece;
 
+	if (!bio && spare && !bounce && nr <= (int)ARRAY_SIZE(spare->iov)) {
+		memset(&spare->bio, 0, sizeof(spare->bio));
+		spare->bio.bi_iov = spare->iov;
+		bio = &spare->bio;
+		spared = true;
+	}
 	if (!bio)
 		return NULL;
 	bio->bi_op = op;
@@ -325,7 +356,7 @@ static struct bio *xfer_next_bio(struct bdev *bd, struct xfer *x, enum bio_op op
 	bio->bi_bytes = bytes;
 	bio->bi_nr_iov = nr;
 	bio->bi_private = x;
-	bio->bi_end_io = xfer_bio_end;
+	bio->bi_end_io = spared ? xfer_spare_end : xfer_bio_end;
 	piece = bio->bi_iov;
 	if (bounce) {
 		piece->iov_base = io_alloc(bytes);
@@ -390,24 +421,20 @@ int bdev_rwv(struct bdev *bd, enum bio_op op, u64 pos, const struct iovec *iov,
 	err = check_range(bd, op, pos, left);
 	while (left && !err) {
 		struct xfer x = { 0 };
+		struct spare_bio spare;
 		unsigned n = 0;
 
 		while (left && n < XFER_BATCH) {
-			struct bio *bio = xfer_next_bio(bd, &x, op, pos, &it,
-							left, flags);
-			if (!bio) {
-				err = -ENOMEM;
+			struct bio *bio = xfer_next_bio(bd, &x, op, pos, &it, left,
+							flags, n ? NULL : &spare);
+			if (!bio)
 				break;
-			}
 			pos += bio->bi_bytes;
 			left -= bio->bi_bytes;
 			bios[n++] = bio;
 		}
-		if (err) {
-			while (n)
-				xfer_bio_discard(bios[--n]);
-			break;
-		}
+		if (!n)
+			return -ENOMEM;
 		if (n == 1 && bd->bd_ops->rw_now) {
 			err = rw_inline(bd, bios[0]);
 			continue;
@@ -492,7 +519,7 @@ static int backing_read_async(void *backing, pblk_t pblk, u32 nr,
 			bios = more;
 			room *= 2;
 		}
-		bios[n] = xfer_next_bio(b->bd, x, BIO_READ, pos, &it, left, 0);
+		bios[n] = xfer_next_bio(b->bd, x, BIO_READ, pos, &it, left, 0, NULL);
 		if (!bios[n])
 			goto out_free;
 		pos += bios[n]->bi_bytes;

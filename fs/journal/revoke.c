@@ -18,6 +18,7 @@
  *         install).
  */
 #include "fs/journal/journal_internal.h"
+#include "lib/mem.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -41,7 +42,7 @@ u32 revoke_map_next(const struct revoke_map *m)
 
 struct revoke_entry *revoke_map_alloc(u32 slots)
 {
-	return calloc(slots, sizeof(struct revoke_entry));
+	return calloc_patient(slots, sizeof(struct revoke_entry));
 }
 
 /* The slot of blk, or the free one where it would go. */

@@ -32,6 +32,7 @@
 #include "fs/journal/journal_internal.h"
 #include "fs/sim_mutation.h"
 #include "lib/log.h"
+#include "lib/mem.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -91,7 +92,7 @@ static bool fits_ever(const struct journal *j, u32 blocks, u32 revokes)
 
 static struct transaction *transaction_alloc(void)
 {
-	struct transaction *t = calloc(1, sizeof(*t));
+	struct transaction *t = calloc_patient(1, sizeof(*t));
 
 	if (!t)
 		return NULL;
@@ -256,7 +257,7 @@ int journal_start(struct journal *j, u32 blocks, u32 revokes, struct handle **ou
 				j->sb->s_id, blocks, revokes, journal_max_credits(j));
 		return -ENOSPC;
 	}
-	h = calloc(1, sizeof(*h));
+	h = calloc_patient(1, sizeof(*h));
 	if (!h)
 		return -ENOMEM;
 	h->j = j;
@@ -343,7 +344,7 @@ int journal_reserve(struct journal *j, u32 blocks, struct handle **out)
 	thread_might_block();
 	if (blocks > journal_max_credits(j) || space > j->max_trans / 2)
 		return -ENOSPC;
-	h = calloc(1, sizeof(*h));
+	h = calloc_patient(1, sizeof(*h));
 	if (!h)
 		return -ENOMEM;
 	h->j = j;
@@ -566,12 +567,12 @@ int handle_get_write_access(struct handle *h, struct buffer *b)
 			break;
 		if (!b->b_jh && !jh_new) {
 			spin_unlock(&b->b_jlock);
-			jh_new = calloc(1, sizeof(*jh_new));
+			jh_new = calloc_patient(1, sizeof(*jh_new));
 			if (!jh_new)
 				goto out_nomem;
 		} else {
 			spin_unlock(&b->b_jlock);
-			image = malloc(j->blocksize);
+			image = malloc_patient(j->blocksize);
 			if (!image)
 				goto out_nomem;
 		}

@@ -9,6 +9,7 @@
 #include "fs/ext4.h"
 
 #include <errno.h>
+#include <execinfo.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ static struct {
 	_Atomic bool hit;
 } state[RES_NR];
 static _Thread_local int exempt;
+bool resource_trace;
 
 void resource_arm(enum resource res, u32 n)
 {
@@ -59,6 +61,13 @@ static bool fail_now(enum resource res)
 	    atomic_fetch_add_explicit(&state[res].count, 1, memory_order_relaxed) + 1 != fail)
 		return false;
 	atomic_store(&state[res].hit, true);
+	if (resource_trace) {
+		void *frames[24];
+
+		exempt++;
+		backtrace_symbols_fd(frames, backtrace(frames, ARRAY_SIZE(frames)), 2);
+		exempt--;
+	}
 	return true;
 }
 

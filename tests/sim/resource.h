@@ -19,6 +19,9 @@ enum resource { RES_MEMORY, RES_SPACE, RES_NR };
 
 #define RES_COUNT_ONLY UINT32_MAX
 
+/* Where the call was that fails, on stderr. [const while armed] */
+extern bool resource_trace;
+
 /* The nth call from now on fails, counted from 1; 0 disarms and keeps count and hit. */
 void resource_arm(enum resource res, u32 n);
 /* Calls while armed. */

@@ -29,6 +29,7 @@
 #include <execinfo.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -124,6 +125,17 @@ static void on_death(int sig)
 	raise(sig);
 }
 
+/* Pools are per CPU: so the nth request is the same one, most of the time. */
+static void stay_on_one_cpu(void)
+{
+	int cpu = sched_getcpu();
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu < 0 ? 0 : cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set); /* as good as it gets */
+}
+
 /* LeakSanitizer's, if that is built in: _exit() looks for no leaks. */
 extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
@@ -137,6 +149,8 @@ static void child_main(const struct sim_stream *s)
 	signal(SIGSEGV, on_death);
 	signal(SIGALRM, on_death);
 	alarm(CHILD_SECONDS);
+	if (s->oom || s->enospc)
+		stay_on_one_cpu();
 	ok = run_stream(s, &cfg);
 	if (ok && __lsan_do_recoverable_leak_check) {
 		rcu_barrier();
@@ -547,7 +561,7 @@ static bool parse(int argc, char **argv)
 		case 'k': opt.keep = optarg; break;
 		case 'a': cfg.all_points = true; break;
 		case 'K': cfg.kernel = true; break;
-		case 'v': cfg.verbose = true; break;
+		case 'v': cfg.verbose = resource_trace = true; break;
 		case 'q': opt.quiet = true; break;
 		case 'P':
 			for (opt.profile = 0; opt.profile < SIM_PROFILE_NR; opt.profile++)

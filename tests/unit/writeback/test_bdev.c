@@ -43,6 +43,8 @@ static struct {
 	_Atomic int syncs;          /* fdatasync calls */
 	_Atomic int dsync_writes;   /* RWF_DSYNC writes, both ways */
 	_Atomic bool no_direct;     /* EINVAL for open with O_DIRECT */
+	_Atomic int no_bio;         /* bio_alloc calls that find no memory */
+	int bios_left;              /* not 0: that many calls less one, then one such */
 	_Atomic int looked;         /* tells TSan: iocbs looked at, then reaped */
 } fault;
 
@@ -58,6 +60,8 @@ int __real_open64(const char *path, int flags, mode_t mode);
 int __wrap_open64(const char *path, int flags, mode_t mode);
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
+struct bio *__real_bio_alloc(int nr_iov);
+struct bio *__wrap_bio_alloc(int nr_iov);
 
 static bool take_one(_Atomic int *n)
 {
@@ -73,6 +77,15 @@ static bool is_dsync(const struct iocb *io)
 {
 	return io->aio_lio_opcode == IO_CMD_PWRITEV &&
 	       (io->aio_rw_flags & RWF_DSYNC);
+}
+
+struct bio *__wrap_bio_alloc(int nr_iov)
+{
+	bool none = take_one(&fault.no_bio);
+
+	if (fault.bios_left && !--fault.bios_left)
+		none = true;
+	return none ? NULL : __real_bio_alloc(nr_iov);
 }
 
 int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
@@ -545,6 +558,44 @@ static void test_submission_refused_for_long(void **state)
 	bdev_close(bd);
 }
 
+/* A transfer that is waited for needs no memory if its pieces are few. */
+static void test_few_pieces_need_no_memory(void **state)
+{
+	const size_t len = 3 * BIO_MAX_BYTES + BLK;
+	struct bdev *bd = open_ok(image, false, 0);
+	struct iovec iov[8];
+	char *buf = io_alloc(len);
+
+	fill(buf, len, 0, 11);
+	atomic_store(&fault.no_bio, 1000);
+	assert_int_equal(bdev_write(bd, 0, buf, len, 0), 0);
+	memset(buf, 0, len);
+	assert_int_equal(bdev_read(bd, 0, buf, len), 0);
+	check(buf, len, 0, 11);
+	/* one by one, and each time a try for a second one but at the end */
+	assert_int_equal(fault.no_bio, 1000 - 2 * (4 + 3));
+
+	/* Some memory: what was got goes, then the rest. */
+	atomic_store(&fault.no_bio, 0);
+	fill(buf, len, 0, 12);
+	fault.bios_left = 2;
+	assert_int_equal(bdev_write(bd, 0, buf, len, 0), 0);
+	fault.bios_left = 0;
+	memset(buf, 0, len);
+	assert_int_equal(bdev_read(bd, 0, buf, len), 0);
+	check(buf, len, 0, 12);
+
+	for (u32 i = 0; i < ARRAY_SIZE(iov); i++)
+		iov[i] = (struct iovec){ buf + 2 * i * BLK, BLK };
+	atomic_store(&fault.no_bio, 1);
+	assert_int_equal(bdev_rwv(bd, BIO_WRITE, 0, iov, ARRAY_SIZE(iov), 0), -ENOMEM);
+	atomic_store(&fault.no_bio, 1);
+	assert_int_equal(bdev_write(bd, 0, buf + 8, BLK, 0), -ENOMEM);
+	assert_int_equal(fault.no_bio, 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
 static void test_more_bios_than_slots(void **state)
 {
 	enum { NR = 700 };
@@ -985,6 +1036,7 @@ int main(int argc, char **argv)
 		T(test_concurrent_submitters),
 		T(test_partial_and_refused_submissions),
 		T(test_submission_refused_for_long),
+		T(test_few_pieces_need_no_memory),
 		T(test_more_bios_than_slots),
 		T(test_failed_event_reaches_the_bio),
 		T(test_fua_uses_dsync),
