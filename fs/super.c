@@ -685,10 +685,18 @@ static int write_super_mounted(struct ext4_sb *sbi)
 	return err;
 }
 
+static u64 bytes_written(struct bdev *bd)
+{
+	struct bdev_stats st;
+
+	bdev_get_stats(bd, &st);
+	return st.dir[BIO_WRITE].bytes;
+}
+
 static int write_super_clean(struct ext4_sb *sbi)
 {
 	struct ext4_super_block *es = sbi->es;
-	u64 written = atomic_load(&sbi->bdev->bd_stats.bytes[BIO_WRITE]);
+	u64 written = bytes_written(sbi->bdev);
 	s64 blocks = counter_sum(sbi->free_blocks);
 	s64 inodes = counter_sum(sbi->free_inodes);
 
@@ -906,7 +914,7 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 		return err;
 	sbi->journal = j;
 	sbi->mount_kbytes = le64_to_cpu(sbi->es->s_kbytes_written);
-	sbi->mount_bytes = atomic_load(&sbi->bdev->bd_stats.bytes[BIO_WRITE]);
+	sbi->mount_bytes = bytes_written(sbi->bdev);
 	err = write_super_mounted(sbi);
 	if (err)
 		return err;
@@ -1211,8 +1219,8 @@ static int flusher_text(const struct flusher *f, char *buf, size_t len)
 size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
-	const struct bdev_stats *bs = &sbi->bdev->bd_stats;
 	struct icache_stats ic;
+	size_t used;
 	int n;
 
 	icache_get_stats(sb, &ic);
@@ -1220,8 +1228,7 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     "cache_limit %llu\ncache_used %llu\ncache_inode_bytes %llu\n"
 		     "cache_buffer_bytes %llu\ncache_folio_bytes %llu\n"
 		     "inodes %llu\nshadows %llu\ninode_hits %llu\ninode_misses %llu\n"
-		     "inodes_evicted %llu\ndirty_bytes %lld\nread_bios %llu\n"
-		     "write_bios %llu\nread_bytes %llu\nwrite_bytes %llu\nflushes %llu\n",
+		     "inodes_evicted %llu\ndirty_bytes %lld\n",
 		     (unsigned long long)budget_limit(sb->s_budget),
 		     (unsigned long long)budget_used_total(sb->s_budget),
 		     (unsigned long long)budget_used(sb->s_budget, BUDGET_INODE),
@@ -1230,18 +1237,17 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)ic.inodes, (unsigned long long)ic.shadows,
 		     (unsigned long long)ic.hits, (unsigned long long)ic.misses,
 		     (unsigned long long)ic.evicted,
-		     (long long)counter_sum(sb->s_dirty_bytes),
-		     (unsigned long long)bs->bios[BIO_READ],
-		     (unsigned long long)bs->bios[BIO_WRITE],
-		     (unsigned long long)bs->bytes[BIO_READ],
-		     (unsigned long long)bs->bytes[BIO_WRITE],
-		     (unsigned long long)bs->flushes);
-	if (sbi->flusher && n > 0 && (size_t)n < len)
-		n += flusher_text(sbi->flusher, buf + n, len - (size_t)n);
-	if (sbi->journal && n > 0 && (size_t)n < len) {
+		     (long long)counter_sum(sb->s_dirty_bytes));
+	used = n < 0 ? 0 : min_of((size_t)n, len);
+	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
+	if (sbi->flusher && used < len) {
+		n = flusher_text(sbi->flusher, buf + used, len - used);
+		used = n < 0 ? used : min_of(used + (size_t)n, len);
+	}
+	if (sbi->journal && used < len) {
 		const struct journal_stats *js = journal_stats(sbi->journal);
 
-		n += snprintf(buf + n, len - (size_t)n,
+		n = snprintf(buf + used, len - used,
 			      "commits %llu\nhandles %llu\nlogged_blocks %llu\n"
 			      "checkpoints %llu\nhandle_waits %llu\n",
 			      (unsigned long long)js->commits,
@@ -1249,6 +1255,7 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 			      (unsigned long long)js->blocks_logged,
 			      (unsigned long long)js->checkpoints,
 			      (unsigned long long)js->handle_waits);
+		used = n < 0 ? used : min_of(used + (size_t)n, len);
 	}
-	return n < 0 ? 0 : min_of((size_t)n, len);
+	return used;
 }

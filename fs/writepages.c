@@ -44,7 +44,8 @@ struct data_io {
 	lblk_t lblk;
 	u32 nr;
 	bool unwritten;
-	u64 size; /* i_size when submitted */
+	bool plain; /* see is_plain() */
+	u64 size;   /* i_size when submitted */
 };
 
 static int convert_once(struct data_io *d, u64 disksize)
@@ -102,7 +103,23 @@ static void data_lost(struct ext4_inode *ei, int err)
 	atomic_compare_exchange_strong(&ext4_sb_of(ei)->wb_err, &none, err);
 }
 
-/* End-io worker: may sleep. */
+/* The size to be put on disk, as it looks now: cut at the end of the blocks. */
+static u64 size_reached(const struct data_io *d)
+{
+	u64 end = (u64)(d->lblk + (u64)d->nr)
+		  << ext4_sb_of(d->ei)->s.s_blocksize_bits;
+
+	return min_of(d->size, end);
+}
+
+/* An overwrite of what is allocated, written and below the size on disk: its
+ * end changes no metadata. */
+static bool is_plain(const struct data_io *d)
+{
+	return !d->unwritten && size_reached(d) <= d->ei->i_disksize;
+}
+
+/* End-io worker, and may sleep; plain ones end on the thread that reaps them. */
 static void data_io_end(struct io_end *ioe)
 {
 	struct data_io *d = container_of_type(ioe, struct data_io, ioe);
@@ -116,14 +133,12 @@ static void data_io_end(struct io_end *ioe)
 				"%s: inode #%u: writing blocks %u-%u failed: %s; data may be lost",
 				sbi->s.s_id, inode->i_ino, d->lblk,
 				d->lblk + d->nr - 1, strerror(-err));
-	} else {
-		u64 end = (u64)(d->lblk + (u64)d->nr) << sbi->s.s_blocksize_bits;
+	} else if (!d->plain) {
 		u64 size, on_disk;
 
 		spin_lock(&inode->i_lock);
-		size = min_of(d->size, inode->i_size);
+		size = min_of(size_reached(d), inode->i_size);
 		spin_unlock(&inode->i_lock);
-		size = min_of(size, end);
 		on_disk = ei->i_disksize;
 		if (d->unwritten || size > on_disk)
 			err = convert(d, size);
@@ -248,13 +263,15 @@ static int submit_extent(struct ext4_inode *ei, struct page_io *io,
 	*nr = 0;
 	if (!d)
 		return -ENOMEM;
-	io_end_init(&d->ioe, data_io_end, false);
 	d->ei = ei;
 	d->lblk = run->lblk + done;
 	d->unwritten = unwritten;
 	spin_lock(&ei->vfs.i_lock);
 	d->size = ei->vfs.i_size;
 	spin_unlock(&ei->vfs.i_lock);
+	d->nr = want;
+	d->plain = is_plain(d);
+	io_end_init(&d->ioe, data_io_end, d->plain);
 	/* Our reference keeps the end away until nr is known. */
 	*nr = add_segments(io, run, done, want, pblk << sbi->s.s_blocksize_bits,
 			   sbi->s.s_blocksize_bits, &d->ioe);
@@ -312,32 +329,60 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 	return first;
 }
 
-static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
+/* One pass over the dirty runs of the range. sync: also over those which are
+ * still being written as they were before. *next: where it ended. */
+static int write_runs(struct ext4_inode *ei, struct page_io *io, bool sync,
+		      const struct wb_control *wbc, u64 *budget,
+		      struct wb_run *run, lblk_t *next)
 {
-	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct mapping *m = &ei->vfs.i_mapping;
-	u64 budget = wbc->nr_to_write ? wbc->nr_to_write : UINT64_MAX;
+	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
 	lblk_t at = wbc->start;
-	struct page_io io;
 	int err = 0, err2;
 
-	struct wb_run *run = malloc(sizeof(*run));
-
-	if (!run)
-		return -ENOMEM;
-	page_io_init(&io, sbi->bdev, BIO_WRITE, 0);
-	while (at < wbc->end && budget) {
+	while (at < wbc->end && *budget) {
 		/* What waits for I/O below must not wait for what is still here. */
-		if (wbc->sync)
-			page_io_submit(&io);
-		mapping_take_dirty(m, at, wbc->end, LEAF_BLOCKS, wbc->sync, run);
+		if (sync)
+			page_io_submit(io);
+		mapping_take_dirty(m, at, wbc->end, LEAF_BLOCKS, sync, run);
 		if (!run->nr)
 			break;
-		err2 = write_run(ei, &io, run);
+		if (run->lblk != at)
+			page_io_hole(io);
+		err2 = write_run(ei, io, run);
 		err = err ? err : err2;
 		at = run->lblk + run->nr;
-		budget -= min_of(budget,
-				 (u64)run->nr << sbi->s.s_blocksize_bits);
+		*budget -= min_of(*budget, (u64)run->nr << bits);
+	}
+	*next = at;
+	return err;
+}
+
+/*
+ * What is only dirty goes out first, gathered; a block that was under WRITEBACK
+ * and is dirty again has its turn, for sync, when that has ended.
+ */
+static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
+{
+	struct mapping *m = &ei->vfs.i_mapping;
+	u64 budget = wbc->nr_to_write ? wbc->nr_to_write : UINT64_MAX;
+	struct wb_run *run;
+	struct page_io io;
+	lblk_t at;
+	int err, err2;
+
+	if (!atomic_load(&m->m_nr_dirty))
+		return 0;
+	run = malloc(sizeof(*run));
+	if (!run)
+		return -ENOMEM;
+	page_io_init(&io, ext4_sb_of(ei)->bdev, BIO_WRITE, 0);
+	err = write_runs(ei, &io, false, wbc, &budget, run, &at);
+	if (wbc->sync)
+		page_io_submit_wait(&io);
+	if (wbc->sync && atomic_load(&m->m_nr_dirty)) {
+		err2 = write_runs(ei, &io, true, wbc, &budget, run, &at);
+		err = err ? err : err2;
 	}
 	page_io_submit(&io);
 	if (wbc->nr_to_write) {

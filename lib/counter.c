@@ -26,6 +26,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/thread.h"
 
@@ -165,4 +166,56 @@ bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)
 		pthread_mutex_unlock(&c->share[i].lock);
 	}
 	return ok;
+}
+
+/* ---- sets ---- */
+
+struct counter_set {
+	unsigned nr;	 /* [const] counters */
+	unsigned stride; /* [const] of one CPU's, with what fills its last line */
+	_Atomic u64 value[] __cacheline_aligned; /* [atomic] */
+};
+
+struct counter_set *counter_set_new(unsigned nr)
+{
+	const unsigned line = _Alignof(struct counter_set) / sizeof(u64);
+	unsigned stride = ALIGN_UP(max_of(nr, 1u), line);
+	size_t size = sizeof(struct counter_set) +
+		      (size_t)thread_nr_cpus() * stride * sizeof(u64);
+	struct counter_set *set;
+
+	size = ALIGN_UP(size, _Alignof(struct counter_set));
+	set = aligned_alloc(_Alignof(struct counter_set), size);
+	if (!set)
+		return NULL;
+	memset(set, 0, size);
+	set->nr = nr;
+	set->stride = stride;
+	return set;
+}
+
+void counter_set_free(struct counter_set *set)
+{
+	free(set);
+}
+
+void counter_set_add(struct counter_set *set, unsigned i, u64 n)
+{
+	assert(i < set->nr);
+	/* relaxed: statistics. Atomic, for the thread may be moved meanwhile. */
+	atomic_fetch_add_explicit(&set->value[thread_cpu() * set->stride + i], n,
+				  memory_order_relaxed);
+}
+
+void counter_set_read(const struct counter_set *set, u64 *sums)
+{
+	unsigned cpus = thread_nr_cpus();
+
+	for (unsigned i = 0; i < set->nr; i++) {
+		sums[i] = 0;
+		for (unsigned cpu = 0; cpu < cpus; cpu++)
+			sums[i] += atomic_load_explicit(
+				&set->value[cpu * set->stride + i],
+				memory_order_relaxed);
+	}
 }

@@ -4,6 +4,8 @@
  *
  * Each CPU adds to its own cache line; when its share passes the batch it is
  * folded into the shared total. counter_sum() is exact while nobody adds.
+ * A counter_set is many counters for statistics, which only grow: an addition
+ * takes no lock and the counters of one CPU lie side by side.
  */
 #ifndef SLUICE_LIB_COUNTER_H
 #define SLUICE_LIB_COUNTER_H
@@ -23,5 +25,14 @@ s64 counter_sum(const struct counter *c);
  * and returns true, else false. Exact near the floor: folds all shares first.
  */
 bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor);
+
+struct counter_set;
+
+/* nr counters, all 0. NULL: no memory. */
+struct counter_set *counter_set_new(unsigned nr);
+void counter_set_free(struct counter_set *set);
+void counter_set_add(struct counter_set *set, unsigned i, u64 n);
+/* All of them, into nr numbers. What is added meanwhile may be in it or not. */
+void counter_set_read(const struct counter_set *set, u64 *sums);
 
 #endif

@@ -15,12 +15,22 @@
  *
  * A RECEIVER is in read(2), or in a request that has not waited for anything:
  * cached operations run without a switch of threads. Never more than N
- * (CPUs) threads are receivers. They are fewer only while none can be started.
+ * (CPUs) threads are receivers.
  *
- * The one that hands over wakes the spare that parked last (its stack and
- * buffers are warm) and starts a thread only if there is no spare. A spare
- * that is called up starts its replacement itself, so that a thread that may
- * hold locks of the file system seldom has to.
+ * A receiver that begins to wait is replaced at once only if nobody else is in
+ * read(2): to wake a thread costs more than a short wait, and a client that
+ * waits for its answer sends nothing meanwhile. Else whoever takes the next
+ * request sees that he was the last reader and that receivers are missing, and
+ * calls one up before he carries it out. So while a request waits to be read,
+ * a thread is in read(2), or on its way there, or N are at work, or none can be
+ * started. The two decide by two counters: the first lowers `nr_receivers`, then
+ * looks at `readers`; the other lowers `readers`, then looks at
+ * `nr_receivers` (all seq_cst), so at least one of them sees the other.
+ *
+ * Called up is the spare that parked last (its stack and buffers are warm); a
+ * thread is started only if there is none. A spare that is called up starts
+ * its replacement itself, so that a thread that may hold locks of the file
+ * system seldom has to.
  *
  * Locks:   loop->lock, a plain pthread mutex inside every ranked lock (the
  *          hook runs under any of them): nothing is called with it held but
@@ -78,7 +88,8 @@ struct loop {
 	struct cds_list_head spares;	/* [lock] the last parked first */
 	struct cds_list_head dead;	/* [lock] to be joined */
 	unsigned nr_threads;		/* [lock] on workers */
-	unsigned nr_receivers;		/* [lock] */
+	_Atomic unsigned nr_receivers;	/* [atomic, write lock] */
+	_Atomic unsigned readers;	/* [atomic] in read(2), or about to be */
 	unsigned nr_spares;		/* [lock] on spares */
 	_Atomic bool stopping;		/* [atomic, write lock] */
 	_Atomic bool quiescing;		/* [atomic] */
@@ -169,7 +180,7 @@ static int spawn_locked(struct loop *loop, enum role role)
 	cds_list_add(&w->all, &loop->workers);
 	loop->nr_threads++;
 	if (role == ROLE_RECEIVER)
-		loop->nr_receivers++;
+		atomic_fetch_add(&loop->nr_receivers, 1);
 	loop->stats.threads_started++;
 	loop->stats.threads_max =
 		max_of(loop->stats.threads_max, loop->nr_threads);
@@ -218,7 +229,7 @@ static void leave(struct worker *w)
 	join_dead(loop);
 	pthread_mutex_lock(&loop->lock);
 	if (w->role == ROLE_RECEIVER)
-		loop->nr_receivers--;
+		atomic_fetch_sub(&loop->nr_receivers, 1);
 	cds_list_del(&w->all);
 	cds_list_add(&w->all, &loop->dead);
 	loop->nr_threads--;
@@ -232,19 +243,23 @@ static void leave(struct worker *w)
 
 /* ---- roles ---- */
 
+static bool receivers_missing(struct loop *loop)
+{
+	return atomic_load(&loop->nr_receivers) < loop->cfg.receivers;
+}
+
 /* [lock held] Somebody has ceased to be a receiver: finds another one. */
 static void call_up_locked(struct loop *loop)
 {
 	struct worker *w;
 
-	if (loop->nr_receivers >= loop->cfg.receivers ||
-	    atomic_load(&loop->stopping))
+	if (!receivers_missing(loop) || atomic_load(&loop->stopping))
 		return;
 	if (!cds_list_empty(&loop->spares)) {
 		w = cds_list_first_entry(&loop->spares, struct worker, spare);
 		cds_list_del_init(&w->spare);
 		loop->nr_spares--;
-		loop->nr_receivers++;
+		atomic_fetch_add(&loop->nr_receivers, 1);
 		w->role = ROLE_RECEIVER;
 		pthread_cond_signal(&w->called);
 		return;
@@ -267,9 +282,10 @@ static void hand_over(void *priv)
 		return;
 	pthread_mutex_lock(&loop->lock);
 	w->role = ROLE_WORKER;
-	loop->nr_receivers--;
+	atomic_fetch_sub(&loop->nr_receivers, 1);
 	loop->stats.handovers++;
-	call_up_locked(loop);
+	if (!atomic_load(&loop->readers))
+		call_up_locked(loop);
 	pthread_mutex_unlock(&loop->lock);
 	errno = saved_errno;
 }
@@ -281,9 +297,9 @@ static void finish_request(struct worker *w)
 	if (w->role == ROLE_RECEIVER)
 		return;
 	pthread_mutex_lock(&loop->lock);
-	if (loop->nr_receivers < loop->cfg.receivers) {
+	if (receivers_missing(loop)) {
 		w->role = ROLE_RECEIVER;
-		loop->nr_receivers++;
+		atomic_fetch_add(&loop->nr_receivers, 1);
 	} else {
 		w->role = ROLE_SPARE;
 	}
@@ -313,9 +329,9 @@ static bool park(struct worker *w)
 
 	pthread_mutex_lock(&loop->lock);
 	/* A receiver may have gone missing since finish_request(). */
-	if (loop->nr_receivers < loop->cfg.receivers) {
+	if (receivers_missing(loop)) {
 		w->role = ROLE_RECEIVER;
-		loop->nr_receivers++;
+		atomic_fetch_add(&loop->nr_receivers, 1);
 		pthread_mutex_unlock(&loop->lock);
 		return true;
 	}
@@ -350,6 +366,16 @@ static void replenish(struct loop *loop)
 
 /* ---- requests ---- */
 
+/* The last reader has a request: somebody else should read the next. */
+static void last_reader_left(struct loop *loop)
+{
+	if (!receivers_missing(loop))
+		return;
+	pthread_mutex_lock(&loop->lock);
+	call_up_locked(loop);
+	pthread_mutex_unlock(&loop->lock);
+}
+
 /*
  * Length of a request, or 0 at the end. `reading` is up before `stopping` is
  * looked at: loop_stop() sets that first, then looks for readers, so either
@@ -361,6 +387,7 @@ static size_t receive(struct worker *w)
 	ssize_t n = -1;
 	int err = EINTR;
 
+	atomic_fetch_add(&loop->readers, 1);
 	atomic_store(&w->reading, true);
 	while (n < 0 && !atomic_load(&loop->stopping)) {
 		n = read(loop->cfg.fd, w->request, loop->cfg.request_max);
@@ -370,6 +397,8 @@ static size_t receive(struct worker *w)
 			break;
 	}
 	atomic_store(&w->reading, false);
+	if (atomic_fetch_sub(&loop->readers, 1) == 1)
+		last_reader_left(loop);
 	if (n > 0)
 		return (size_t)n;
 	if (n < 0 && err != ENODEV && !atomic_load(&loop->stopping))
@@ -538,7 +567,7 @@ void loop_get_stats(struct loop *loop, struct loop_stats *st)
 	pthread_mutex_lock(&loop->lock);
 	*st = loop->stats;
 	st->threads = loop->nr_threads;
-	st->receivers = loop->nr_receivers;
+	st->receivers = atomic_load(&loop->nr_receivers);
 	st->spares = loop->nr_spares;
 	pthread_mutex_unlock(&loop->lock);
 }

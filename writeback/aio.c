@@ -91,9 +91,7 @@ static struct aio_dev *to_aio(struct bdev *bd)
 
 static void count_retry(struct aio_dev *d)
 {
-	/* relaxed: statistics */
-	atomic_fetch_add_explicit(&d->bd.bd_stats.retries, 1,
-				  memory_order_relaxed);
+	bdev_count(&d->bd, retries, 1);
 }
 
 /* ---- synchronous transfers ---- */
@@ -225,6 +223,7 @@ static unsigned slots_take(struct aio_dev *d, unsigned want)
 							 free - take))
 				return take;
 		}
+		bdev_count(&d->bd, slot_waits, 1);
 		wait_event(&d->free_slots, atomic_load(&d->free_slots) > 0);
 	}
 }
@@ -407,6 +406,7 @@ static void aio_submit_batch(struct aio_dev *d, struct bio **bios, unsigned n)
 	while (done < nr) {
 		int rc = io_submit(d->ctx, (long)(nr - done), io + done);
 
+		bdev_count(&d->bd, io_submits, 1);
 		if (rc > 0) {
 			done += (unsigned)rc;
 			refused = 0;

@@ -15,10 +15,13 @@
  */
 #include "writeback/bdev.h"
 
+#include "lib/counter.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
 #include <assert.h>
+#include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,24 +55,132 @@ static bool is_aligned(const struct bdev *bd, u64 x)
 	return !(x & (bd->bd_sector - 1));
 }
 
-static void count(_Atomic u64 *c, u64 n)
+/*
+ * Made by the first who counts, so that a device needs no constructor. Without
+ * memory for it nothing is counted, until there is some.
+ */
+static struct counter_set *stats_of(struct bdev *bd)
 {
-	/* relaxed: statistics, nothing is ordered by them */
-	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+	struct counter_set *set = atomic_load_explicit(&bd->bd_stats,
+						       memory_order_acquire);
+	struct counter_set *none = NULL, *made;
+
+	if (likely(set))
+		return set;
+	made = counter_set_new(sizeof(struct bdev_stats) / sizeof(u64));
+	if (!made || atomic_compare_exchange_strong(&bd->bd_stats, &none, made))
+		return made;
+	counter_set_free(made);
+	return none;
+}
+
+void bdev_count_field(struct bdev *bd, size_t offset, u64 n)
+{
+	struct counter_set *set = stats_of(bd);
+
+	if (set)
+		counter_set_add(set, (unsigned)(offset / sizeof(u64)), n);
+}
+
+void bdev_get_stats(struct bdev *bd, struct bdev_stats *st)
+{
+	struct counter_set *set = stats_of(bd);
+
+	if (set)
+		counter_set_read(set, (u64 *)st);
+	else
+		memset(st, 0, sizeof(*st));
+}
+
+/* Appends at *used; what does not fit is left out. */
+static void __attribute__((format(printf, 4, 5)))
+text_add(char *buf, size_t len, size_t *used, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	if (*used + 1 >= len)
+		return;
+	va_start(ap, fmt);
+	n = vsnprintf(buf + *used, len - *used, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		*used = min_of(*used + (size_t)n, len - 1);
+}
+
+static void text_hist(char *buf, size_t len, size_t *used, const char *dir,
+		      const char *what, const u64 *hist)
+{
+	text_add(buf, len, used, "%s_%s_sizes", dir, what);
+	for (unsigned i = 0; i < BDEV_HIST_NR; i++)
+		if (hist[i])
+			text_add(buf, len, used, " %u %llu", 512u << i,
+				 (unsigned long long)hist[i]);
+	text_add(buf, len, used, "\n");
+}
+
+static void text_dir(char *buf, size_t len, size_t *used, const char *dir,
+		     const struct bdev_dir_stats *d)
+{
+	static const char *const why[SPLIT_NR] = {
+		[SPLIT_FULL] = "full", [SPLIT_DISCONTIG] = "discontiguous",
+		[SPLIT_HOLE] = "hole", [SPLIT_LIMIT] = "limit",
+		[SPLIT_LAST] = "last",
+	};
+
+	text_add(buf, len, used,
+		 "%s_bios %llu\n%s_bytes %llu\n%s_meta_bios %llu\n"
+		 "%s_meta_bytes %llu\n%s_inline %llu\n",
+		 dir, (unsigned long long)d->bios, dir,
+		 (unsigned long long)d->bytes, dir,
+		 (unsigned long long)d->meta_bios, dir,
+		 (unsigned long long)d->meta_bytes, dir,
+		 (unsigned long long)d->inline_calls);
+	text_hist(buf, len, used, dir, "data", d->hist);
+	text_hist(buf, len, used, dir, "meta", d->meta_hist);
+	text_add(buf, len, used, "%s_splits", dir);
+	for (unsigned i = 0; i < SPLIT_NR; i++)
+		text_add(buf, len, used, " %s %llu", why[i],
+			 (unsigned long long)d->split[i]);
+	text_add(buf, len, used, "\n");
+}
+
+size_t bdev_stats_text(struct bdev *bd, char *buf, size_t len)
+{
+	struct bdev_stats st;
+	size_t used = 0;
+
+	if (len)
+		buf[0] = '\0';
+	bdev_get_stats(bd, &st);
+	text_dir(buf, len, &used, "read", &st.dir[BIO_READ]);
+	text_dir(buf, len, &used, "write", &st.dir[BIO_WRITE]);
+	text_add(buf, len, &used,
+		 "batches %llu\nio_submits %llu\nslot_waits %llu\nflushes %llu\n"
+		 "io_retries %llu\nio_errors %llu\n",
+		 (unsigned long long)st.batches,
+		 (unsigned long long)st.io_submits,
+		 (unsigned long long)st.slot_waits,
+		 (unsigned long long)st.flushes,
+		 (unsigned long long)st.retries, (unsigned long long)st.errors);
+	return used;
 }
 
 static void account(struct bdev *bd, enum bio_op op, u32 bytes, u32 flags)
 {
-	struct bdev_stats *st = &bd->bd_stats;
 	unsigned i = 0;
 
-	while (i < ARRAY_SIZE(st->size_hist) - 1 && bytes > 4096u << i)
+	while (i < BDEV_HIST_NR - 1 && bytes > 512u << i)
 		i++;
-	count(&st->bios[op], 1);
-	count(&st->bytes[op], bytes);
-	count(&st->size_hist[i], 1);
-	if (flags & BIO_META)
-		count(&st->meta_bios, 1);
+	bdev_count(bd, dir[op].bios, 1);
+	bdev_count(bd, dir[op].bytes, bytes);
+	if (flags & BIO_META) {
+		bdev_count(bd, dir[op].meta_bios, 1);
+		bdev_count(bd, dir[op].meta_bytes, bytes);
+		bdev_count(bd, dir[op].meta_hist[i], 1);
+	} else {
+		bdev_count(bd, dir[op].hist[i], 1);
+	}
 }
 
 /* What a disk or an image can cause: an error, not an assertion. */
@@ -103,10 +214,19 @@ static void assert_bio(const struct bdev *bd, const struct bio *bio)
 
 /* ---- the operations ---- */
 
+/* The errors are counted where they end up. */
+static int rw_now(struct bdev *bd, enum bio_op op, u64 pos,
+		  const struct iovec *iov, int nr_iov, u32 bytes, u32 flags)
+{
+	account(bd, op, bytes, flags);
+	bdev_count(bd, dir[op].inline_calls, 1);
+	return bd->bd_ops->rw_now(bd, op, pos, iov, nr_iov, bytes, flags);
+}
+
 void bdev_end_bio(struct bdev *bd, struct bio *bio, int error)
 {
 	if (error)
-		count(&bd->bd_stats.errors, 1);
+		bdev_count(bd, errors, 1);
 	bio->bi_error = error;
 	bio->bi_end_io(bio);
 }
@@ -123,7 +243,7 @@ void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 	if (!n)
 		return;
 	thread_might_block();
-	count(&bd->bd_stats.submissions, 1);
+	bdev_count(bd, batches, 1);
 	for (unsigned i = 0; i < n; i++) {
 		struct bio *bio = bios[i];
 
@@ -142,15 +262,32 @@ void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 		bd->bd_ops->submit(bd, bios + first, n - first);
 }
 
+void bdev_submit_wait(struct bdev *bd, struct bio *bio)
+{
+	int err;
+
+	if (!bd->bd_ops->rw_now) {
+		bdev_submit(bd, &bio, 1);
+		return;
+	}
+	thread_might_block();
+	assert_bio(bd, bio);
+	err = check_range(bd, bio->bi_op, bio->bi_pos, bio->bi_bytes);
+	if (!err)
+		err = rw_now(bd, bio->bi_op, bio->bi_pos, bio->bi_iov,
+			     bio->bi_nr_iov, bio->bi_bytes, bio->bi_flags);
+	bdev_end_bio(bd, bio, err);
+}
+
 int bdev_flush(struct bdev *bd)
 {
 	int err;
 
 	thread_might_block();
-	count(&bd->bd_stats.flushes, 1);
+	bdev_count(bd, flushes, 1);
 	err = bd->bd_ops->flush(bd);
 	if (err)
-		count(&bd->bd_stats.errors, 1);
+		bdev_count(bd, errors, 1);
 	return err;
 }
 
@@ -184,8 +321,14 @@ int bdev_go_buffered(struct bdev *bd)
 
 void bdev_close(struct bdev *bd)
 {
-	if (bd)
-		bd->bd_ops->close(bd);
+	struct counter_set *set;
+
+	if (!bd)
+		return;
+	/* close() frees the device, and counts nothing. */
+	set = atomic_exchange(&bd->bd_stats, NULL);
+	bd->bd_ops->close(bd);
+	counter_set_free(set);
 }
 
 /* ---- transfers ---- */
@@ -385,16 +528,31 @@ static int rw_inline(struct bdev *bd, struct bio *bio)
 	int err;
 
 	thread_might_block();
-	count(&bd->bd_stats.submissions, 1);
-	account(bd, bio->bi_op, bio->bi_bytes, bio->bi_flags);
-	err = bd->bd_ops->rw_now(bd, bio->bi_op, bio->bi_pos, bio->bi_iov,
-				 bio->bi_nr_iov, bio->bi_bytes, bio->bi_flags);
+	err = rw_now(bd, bio->bi_op, bio->bi_pos, bio->bi_iov, bio->bi_nr_iov,
+		     bio->bi_bytes, bio->bi_flags);
 	if (err)
-		count(&bd->bd_stats.errors, 1);
+		bdev_count(bd, errors, 1);
 	if (!err && bio->bi_op == BIO_READ && bio->bi_end_io == xfer_bounced_end)
 		copy_from_bounce(bio);
 	xfer_bio_discard(bio);
 	return err;
+}
+
+/*
+ * Can the whole transfer be one call of this thread, from the caller's vector?
+ * It is not cut into bios then: the kernel does that, and has them all under way
+ * at once.
+ */
+static bool fits_inline(const struct bdev *bd, const struct iovec *iov, int nr,
+			u64 bytes)
+{
+	if (!bd->bd_ops->rw_now || bytes > BDEV_INLINE_MAX || nr > BIO_MAX_VECS)
+		return false;
+	for (int i = 0; i < nr; i++)
+		if (!iov[i].iov_len || !is_aligned(bd, iov[i].iov_len) ||
+		    !is_aligned(bd, (uintptr_t)iov[i].iov_base))
+			return false;
+	return true;
 }
 
 /* Total of a vector; false if it does not fit what can be transferred. */
@@ -419,6 +577,13 @@ int bdev_rwv(struct bdev *bd, enum bio_op op, u64 pos, const struct iovec *iov,
 	    !is_aligned(bd, left))
 		return -EINVAL;
 	err = check_range(bd, op, pos, left);
+	if (!err && left && fits_inline(bd, iov, nr_iov, left)) {
+		thread_might_block();
+		err = rw_now(bd, op, pos, iov, nr_iov, (u32)left, flags);
+		if (err)
+			bdev_count(bd, errors, 1);
+		return err;
+	}
 	while (left && !err) {
 		struct xfer x = { 0 };
 		struct spare_bio spare;

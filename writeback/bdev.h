@@ -15,6 +15,9 @@
 
 #include "cache/super.h"
 #include "writeback/bio.h"
+#include <stddef.h>
+
+struct counter_set;
 
 struct bdev_ops {
 	/* Starts all n bios; each ends through bi_end_io, errors included. Does
@@ -24,7 +27,7 @@ struct bdev_ops {
 	/* Discards [pos, pos+len); -EOPNOTSUPP if it can't. */
 	int (*discard)(struct bdev *bd, u64 pos, u64 len);
 	void (*close)(struct bdev *bd);
-	/* Optional (may be NULL): one transfer of at most BIO_MAX_BYTES and
+	/* Optional (may be NULL): one transfer of at most BDEV_INLINE_MAX and
 	 * BIO_MAX_VECS, all aligned, done by the calling thread, which sleeps:
 	 * spares a waiting thread two switches. 0 or negative errno. */
 	int (*rw_now)(struct bdev *bd, enum bio_op op, u64 pos,
@@ -35,13 +38,36 @@ struct bdev_ops {
 	int (*go_buffered)(struct bdev *bd);
 };
 
-struct bdev_stats { /* [atomic each] */
-	_Atomic u64 bios[2], bytes[2]; /* by enum bio_op */
-	_Atomic u64 submissions;  /* batches of bios, and transfers made inline */
-	_Atomic u64 flushes, meta_bios;
-	_Atomic u64 retries;      /* requests refused or cut short, tried again */
-	_Atomic u64 errors;       /* bios and flushes that failed */
-	_Atomic u64 size_hist[8]; /* bios of <=4K, 8K, 16K, ... 512K */
+/* A transfer that is waited for may be one system call of so much. */
+#define BDEV_INLINE_MAX (1u << 20)
+
+/* Why page_io.c closed a bio: 512 KiB reached; the next block is elsewhere on
+ * the device; elsewhere in the file, too; vector full or other io_end; nothing more
+ * came. */
+enum page_io_split {
+	SPLIT_FULL, SPLIT_DISCONTIG, SPLIT_HOLE, SPLIT_LIMIT, SPLIT_LAST, SPLIT_NR
+};
+
+/* Of sizes up to 512 bytes, 1 KiB, 2 KiB, ... 512 KiB, 1 MiB. */
+#define BDEV_HIST_NR 12
+
+/* Numbers only, each a u64: they are kept for each CPU and added up. */
+struct bdev_stats {
+	struct bdev_dir_stats {
+		u64 bios, bytes;    /* an inline transfer counts as a bio */
+		u64 meta_bios;      /* of them metadata and journal */
+		u64 meta_bytes;
+		u64 inline_calls;   /* of bios: done by the thread that waits */
+		u64 hist[BDEV_HIST_NR];      /* bios by size: data */
+		u64 meta_hist[BDEV_HIST_NR]; /* ... and metadata */
+		u64 split[SPLIT_NR];
+	} dir[2];                   /* by enum bio_op */
+	u64 batches;                /* arrays of bios handed to the back end */
+	u64 io_submits;             /* calls of io_submit(2) */
+	u64 slot_waits;             /* submitters that waited for a free slot */
+	u64 flushes;
+	u64 retries;                /* requests refused or cut short, tried again */
+	u64 errors;                 /* bios and flushes that failed */
 };
 
 struct bdev {
@@ -51,7 +77,7 @@ struct bdev {
 	bool bd_readonly; /* [const] */
 	bool bd_is_block; /* a block device, not an image [const] */
 	char bd_name[256];   /* path for messages and as the mount's source [const] */
-	struct bdev_stats bd_stats;
+	struct counter_set *_Atomic bd_stats; /* NULL until something is counted [atomic] */
 };
 
 /*
@@ -93,6 +119,9 @@ void bdev_close(struct bdev *bd);
  * return, the bios are not. May sleep for a free slot; not from a bi_end_io.
  */
 void bdev_submit(struct bdev *bd, struct bio **bios, unsigned n);
+/* The same for one bio which the caller will wait for anyway: if the device can,
+ * this thread does the transfer, and the bio has ended on return. Sleeps. */
+void bdev_submit_wait(struct bdev *bd, struct bio *bio);
 /* For back ends: counts a failure, sets bi_error and calls bi_end_io. */
 void bdev_end_bio(struct bdev *bd, struct bio *bio, int error);
 /* 0 or negative errno. Sleeps. After one failure every later flush of the aio
@@ -111,6 +140,19 @@ int __must_check bdev_write(struct bdev *bd, u64 pos, const void *buf, size_t le
 			    u32 flags);
 int __must_check bdev_rwv(struct bdev *bd, enum bio_op op, u64 pos,
 			  const struct iovec *iov, int nr_iov, u32 flags);
+
+/* What was counted since the device was opened. */
+void bdev_get_stats(struct bdev *bd, struct bdev_stats *st);
+/*
+ * The same as lines "name value" (histograms: "name size count size count ...",
+ * sizes that occurred only), at most len bytes with the final '\0'. Bytes
+ * without it.
+ */
+size_t bdev_stats_text(struct bdev *bd, char *buf, size_t len);
+/* Adds to one field of the statistics; no lock, no shared cache line. */
+void bdev_count_field(struct bdev *bd, size_t offset, u64 n);
+#define bdev_count(bd, field, n) \
+	bdev_count_field(bd, offsetof(struct bdev_stats, field), n)
 
 /* Aligned memory for I/O (page aligned, multiple of the page size). */
 void *io_alloc(size_t bytes);

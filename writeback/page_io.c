@@ -25,8 +25,6 @@
 
 #define ROOM_MIN 16 /* segments of a new bio; grows by doubling */
 
-struct page_io_stats page_io_stats;
-
 void page_io_init(struct page_io *io, struct bdev *bd, enum bio_op op, u32 flags)
 {
 	memset(io, 0, sizeof(*io));
@@ -56,9 +54,9 @@ static void close_bio(struct page_io *io, enum page_io_split why)
 {
 	if (!io->bio)
 		return;
-	/* relaxed: statistics */
-	atomic_fetch_add_explicit(&page_io_stats.split[why], 1,
-				  memory_order_relaxed);
+	if (why == SPLIT_DISCONTIG && io->hole)
+		why = SPLIT_HOLE;
+	bdev_count(io->bd, dir[io->op].split[why], 1);
 	io->closed[io->nr_closed++] = io->bio;
 	io->bio = NULL;
 	io->ioe = NULL;
@@ -198,6 +196,7 @@ int page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 	/* From here on nothing fails. */
 	if (!extend)
 		close_bio(io, why);
+	io->hole = false;
 	while (bytes) {
 		u32 part;
 
@@ -217,6 +216,34 @@ int page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 	}
 	assert(!fresh);
 	return 0;
+}
+
+void page_io_hole(struct page_io *io)
+{
+	io->hole = true;
+}
+
+/*
+ * An io_end whose only reference is that of the bio is ours alone: nobody can
+ * get another. So it may be told to end here.
+ */
+void page_io_submit_wait(struct page_io *io)
+{
+	struct io_end *ioe;
+	struct bio *bio;
+
+	close_bio(io, SPLIT_LAST);
+	if (io->nr_closed != 1) {
+		send_closed(io);
+		return;
+	}
+	bio = io->closed[0];
+	ioe = bio->bi_private;
+	io->nr_closed = 0;
+	/* acquire: as whoever drops the last reference */
+	if (atomic_load_explicit(&ioe->refs, memory_order_acquire) == 1)
+		ioe->inline_end = true;
+	bdev_submit_wait(io->bd, bio);
 }
 
 void page_io_submit(struct page_io *io)

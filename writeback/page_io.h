@@ -31,12 +31,6 @@ void io_end_get(struct io_end *ioe);
 void io_end_set_error(struct io_end *ioe, int error); /* 0: nothing */
 void io_end_put(struct io_end *ioe);
 
-/*
- * Why a bio was closed: 512 KiB reached; next block elsewhere on the device;
- * vector full or other io_end; nothing more came.
- */
-enum page_io_split { SPLIT_FULL, SPLIT_DISCONTIG, SPLIT_LIMIT, SPLIT_LAST, SPLIT_NR };
-
 struct page_io {
 	struct bdev *bd;
 	enum bio_op op;
@@ -44,6 +38,7 @@ struct page_io {
 	struct io_end *ioe;   /* of the bio being built */
 	struct bio *bio;      /* being built, or NULL */
 	int room;             /* segments that bio has room for */
+	bool hole;            /* what comes next does not follow in the file */
 	u64 next_pos;
 	unsigned nr_closed;
 	struct bio *closed[64];
@@ -59,11 +54,18 @@ void page_io_init(struct page_io *io, struct bdev *bd, enum bio_op op, u32 flags
  */
 int __must_check page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 			     struct io_end *ioe);
+/* What is added next does not follow in the file: only for the statistics,
+ * which tell a hole (or clean blocks) from a file that lies scattered. */
+void page_io_hole(struct page_io *io);
 /* Sends everything. Errors come through the io_ends. */
 void page_io_submit(struct page_io *io);
-
-struct page_io_stats { _Atomic u64 split[SPLIT_NR]; };
-extern struct page_io_stats page_io_stats;
+/*
+ * The same for a caller who will wait for it next: if it is one bio only, this
+ * thread does the transfer, and then also runs end() if that was the last
+ * reference but for an io_end shared with others. Spares three switches of threads.
+ * So the caller must be in a state in which end() may run. Sleeps.
+ */
+void page_io_submit_wait(struct page_io *io);
 
 /*
  * End-io workers: started once per process with the first user, one start per

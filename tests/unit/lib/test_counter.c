@@ -123,9 +123,47 @@ static void test_batch_zero_and_negative_values(void **state)
 	counter_free(NULL);
 }
 
+#define SET_THREADS 4
+#define SET_ROUNDS 20000u
+
+static struct counter_set *set;
+
+static void add_to_set(void *arg)
+{
+	for (u32 i = 0; i < SET_ROUNDS; i++) {
+		counter_set_add(set, 0, 1);
+		counter_set_add(set, 12, 3);
+	}
+}
+
+static void test_set_loses_nothing(void **state)
+{
+	struct thread *t[SET_THREADS];
+	u64 sums[13];
+
+	set = counter_set_new(13);
+	assert_non_null(set);
+	counter_set_read(set, sums);
+	for (u32 i = 0; i < 13; i++)
+		assert_int_equal(sums[i], 0);
+	for (u32 i = 0; i < SET_THREADS; i++)
+		assert_int_equal(thread_create(&t[i], "add", add_to_set, NULL), 0);
+	for (u32 i = 0; i < SET_THREADS; i++)
+		thread_join(t[i]);
+	counter_set_add(set, 5, UINT32_MAX + 1ull);
+	counter_set_read(set, sums);
+	for (u32 i = 0; i < 13; i++)
+		assert_int_equal(sums[i], i == 0 ? SET_THREADS * SET_ROUNDS :
+					  i == 12 ? 3 * SET_THREADS * SET_ROUNDS :
+					  i == 5 ? UINT32_MAX + 1ull : 0);
+	counter_set_free(set);
+	counter_set_free(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_set_loses_nothing),
 		cmocka_unit_test(test_sum_is_exact_and_fast_read_is_near),
 		cmocka_unit_test(test_takers_empty_it_to_the_floor_exactly),
 		cmocka_unit_test(test_mixed_amounts_never_pass_the_floor),

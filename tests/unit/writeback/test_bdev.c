@@ -312,27 +312,102 @@ static void test_write_then_read_of_many_sizes(void **state)
 	bdev_close(bd);
 }
 
+static struct bdev_stats stats_of(struct bdev *bd)
+{
+	struct bdev_stats st;
+
+	bdev_get_stats(bd, &st);
+	return st;
+}
+
 static void test_statistics_count_bios_by_size(void **state)
 {
 	struct bdev *bd = open_ok(image, false, 0);
-	char *buf = io_alloc(1u << 20);
+	char *buf = io_alloc(2u << 20), text[4096], few[40];
+	struct bdev_stats st = stats_of(bd);
+	size_t len;
 
-	memset(buf, 0, 1u << 20);
-	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, BIO_META), 0);
+	assert_int_equal(st.dir[BIO_WRITE].bios, 0);
+	memset(buf, 0, 2u << 20);
+	/* Too much for one call: four bios of 512 KiB, in one batch. */
+	assert_int_equal(bdev_write(bd, 0, buf, 2u << 20, BIO_META), 0);
+	/* One call, without bios. */
+	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), 0);
 	assert_int_equal(bdev_read(bd, 0, buf, 4096), 0);
 	assert_int_equal(bdev_read(bd, 0, buf, 8192), 0);
+	assert_int_equal(bdev_read(bd, 0, buf, 12288), 0);
 	assert_int_equal(bdev_flush(bd), 0);
-	assert_int_equal(bd->bd_stats.bios[BIO_WRITE], 2);
-	assert_int_equal(bd->bd_stats.bytes[BIO_WRITE], 1u << 20);
-	assert_int_equal(bd->bd_stats.bios[BIO_READ], 2);
-	assert_int_equal(bd->bd_stats.bytes[BIO_READ], 12288);
-	assert_int_equal(bd->bd_stats.meta_bios, 2);
-	assert_int_equal(bd->bd_stats.size_hist[7], 2);
-	assert_int_equal(bd->bd_stats.size_hist[0], 1);
-	assert_int_equal(bd->bd_stats.size_hist[1], 1);
-	assert_int_equal(bd->bd_stats.submissions, 3);
-	assert_int_equal(bd->bd_stats.flushes, 1);
-	assert_int_equal(bd->bd_stats.errors, 0);
+	st = stats_of(bd);
+	assert_int_equal(st.dir[BIO_WRITE].bios, 5);
+	assert_int_equal(st.dir[BIO_WRITE].bytes, 3u << 20);
+	assert_int_equal(st.dir[BIO_WRITE].meta_bios, 4);
+	assert_int_equal(st.dir[BIO_WRITE].meta_bytes, 2u << 20);
+	assert_int_equal(st.dir[BIO_WRITE].meta_hist[10], 4);
+	assert_int_equal(st.dir[BIO_WRITE].hist[11], 1);
+	assert_int_equal(st.dir[BIO_WRITE].inline_calls, 1);
+	assert_int_equal(st.dir[BIO_READ].bios, 3);
+	assert_int_equal(st.dir[BIO_READ].bytes, 24576);
+	assert_int_equal(st.dir[BIO_READ].hist[3], 1);
+	assert_int_equal(st.dir[BIO_READ].hist[4], 1);
+	assert_int_equal(st.dir[BIO_READ].hist[5], 1);
+	assert_int_equal(st.dir[BIO_READ].inline_calls, 3);
+	assert_int_equal(st.batches, 1);
+	assert_int_equal(st.io_submits, 1);
+	assert_int_equal(st.flushes, 1);
+	assert_int_equal(st.errors, 0);
+
+	len = bdev_stats_text(bd, text, sizeof(text));
+	assert_int_equal(len, strlen(text));
+	assert_non_null(strstr(text, "write_bios 5\n"));
+	assert_non_null(strstr(text, "write_meta_sizes 524288 4\n"));
+	assert_non_null(strstr(text, "read_data_sizes 4096 1 8192 1 16384 1\n"));
+	assert_non_null(strstr(text, "io_submits 1\n"));
+	/* What does not fit is cut off. */
+	assert_int_equal(bdev_stats_text(bd, few, sizeof(few)), sizeof(few) - 1);
+	assert_memory_equal(few, text, sizeof(few) - 1);
+	assert_int_equal(few[sizeof(few) - 1], 0);
+	assert_int_equal(bdev_stats_text(bd, few, 0), 0);
+	io_free(buf);
+	bdev_close(bd);
+}
+
+static void ended_here(struct bio *bio)
+{
+	*(pthread_t *)bio->bi_private = pthread_self();
+}
+
+static void test_submit_wait_ends_on_the_callers_thread(void **state)
+{
+	struct bdev *bd = open_ok(image, false, 0);
+	char *buf = io_alloc(BLK), *back = io_alloc(BLK);
+	struct bio *bio = bio_alloc(1);
+	pthread_t who = 0;
+
+	fill(buf, BLK, 2 * BLK, 5);
+	bio->bi_op = BIO_WRITE;
+	bio->bi_pos = 2 * BLK;
+	bio->bi_bytes = BLK;
+	bio->bi_nr_iov = 1;
+	bio->bi_iov[0] = (struct iovec){ buf, BLK };
+	bio->bi_end_io = ended_here;
+	bio->bi_private = &who;
+	bio->bi_error = -1;
+	bdev_submit_wait(bd, bio);
+	assert_true(pthread_equal(who, pthread_self()));
+	assert_int_equal(bio->bi_error, 0);
+	assert_int_equal(bdev_read(bd, 2 * BLK, back, BLK), 0);
+	assert_memory_equal(back, buf, BLK);
+	/* What is wrong with it is told in the same way. */
+	who = 0;
+	bio->bi_pos = IMAGE_BYTES;
+	bdev_submit_wait(bd, bio);
+	assert_true(pthread_equal(who, pthread_self()));
+	assert_int_equal(bio->bi_error, -ENXIO);
+	assert_int_equal(stats_of(bd).errors, 1);
+	assert_int_equal(stats_of(bd).dir[BIO_WRITE].inline_calls, 1);
+	assert_int_equal(stats_of(bd).io_submits, 0);
+	bio_free(bio);
+	io_free(back);
 	io_free(buf);
 	bdev_close(bd);
 }
@@ -426,7 +501,7 @@ static void test_range_and_alignment_are_checked(void **state)
 	assert_int_equal(bdev_read(bd, 0, buf, BLK - 1), -EINVAL);
 	assert_int_equal(one_bio(bd, BIO_WRITE, IMAGE_BYTES, buf, BLK, 0), -ENXIO);
 	assert_int_equal(bdev_discard(bd, IMAGE_BYTES, BLK), -ENXIO);
-	assert_int_equal(bd->bd_stats.errors, 1);
+	assert_int_equal(stats_of(bd).errors, 1);
 	io_free(buf);
 	bdev_close(bd);
 }
@@ -550,7 +625,7 @@ static void test_submission_refused_for_long(void **state)
 	atomic_store(&fault.submit_eagain, 8);
 	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), 0);
 	assert_int_equal(fault.submit_eagain, 0);
-	assert_int_equal(bd->bd_stats.retries, 8);
+	assert_int_equal(stats_of(bd).retries, 8);
 	memset(buf, 0, BLK);
 	assert_int_equal(bdev_read(bd, 0, buf, BLK), 0);
 	check(buf, BLK, 0, 1);
@@ -620,15 +695,15 @@ static void test_more_bios_than_slots(void **state)
 static void test_failed_event_reaches_the_bio(void **state)
 {
 	struct bdev *bd = open_ok(image, false, 0);
-	char *buf = io_alloc(1u << 20);
+	char *buf = io_alloc(2u << 20);
 
-	memset(buf, 0, 1u << 20);
+	memset(buf, 0, 2u << 20);
 	atomic_store(&fault.error_events, 1);
 	assert_int_equal(one_bio(bd, BIO_WRITE, 0, buf, BLK, 0), -EIO);
 	atomic_store(&fault.error_events, 1);
-	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), -EIO);
-	assert_int_equal(bd->bd_stats.errors, 2);
-	assert_int_equal(bdev_write(bd, 0, buf, 1u << 20, 0), 0);
+	assert_int_equal(bdev_write(bd, 0, buf, 2u << 20, 0), -EIO);
+	assert_int_equal(stats_of(bd).errors, 2);
+	assert_int_equal(bdev_write(bd, 0, buf, 2u << 20, 0), 0);
 	io_free(buf);
 	bdev_close(bd);
 }
@@ -714,7 +789,7 @@ static void test_failed_flush_is_never_forgotten(void **state)
 	atomic_store(&fault.flush_error, EIO);
 	assert_int_equal(bdev_flush(bd), -EIO);
 	assert_int_equal(bdev_flush(bd), -EIO);
-	assert_int_equal(bd->bd_stats.errors, 2);
+	assert_int_equal(stats_of(bd).errors, 2);
 	bdev_close(bd);
 }
 
@@ -1027,6 +1102,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(test_write_then_read_of_many_sizes),
 		T(test_statistics_count_bios_by_size),
+		T(test_submit_wait_ends_on_the_callers_thread),
 		T(test_long_vector_is_split),
 		T(test_unaligned_memory_is_bounced),
 		T(test_offset_shifts_the_volume),

@@ -7,6 +7,7 @@
  */
 #include "../unit.h"
 
+#include "lib/counter.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
 #include "writeback/page_io.h"
@@ -54,6 +55,22 @@ static void list_submit(struct bdev *bd, struct bio **bios, unsigned n)
 
 static const struct bdev_ops list_ops = { .submit = list_submit };
 
+/* The same with a way to wait: what comes by it is counted, and ends. */
+static u32 waited_for;
+static int wait_result;
+
+static int list_rw_now(struct bdev *bd, enum bio_op op, u64 pos,
+		       const struct iovec *iov, int nr_iov, u32 bytes, u32 flags)
+{
+	waited_for++;
+	return wait_result;
+}
+
+static const struct bdev_ops list_ops_now = {
+	.submit = list_submit,
+	.rw_now = list_rw_now,
+};
+
 static void finish(u32 i, int error)
 {
 	struct bio *bio = dev.bios[i];
@@ -94,8 +111,6 @@ static void unit_wait(struct unit *u)
 }
 
 static char *mem; /* 4 MiB */
-static u64 splits[SPLIT_NR];
-
 static int setup(void **state)
 {
 	memset(&dev, 0, sizeof(dev));
@@ -103,8 +118,6 @@ static int setup(void **state)
 	dev.bd.bd_size = 1ull << 40;
 	dev.bd.bd_sector = 512;
 	allocs_left = -1;
-	for (int i = 0; i < SPLIT_NR; i++)
-		splits[i] = page_io_stats.split[i];
 	mem = io_alloc(4u << 20);
 	return end_io_start();
 }
@@ -113,6 +126,7 @@ static int teardown(void **state)
 {
 	end_io_stop();
 	io_free(mem);
+	counter_set_free(atomic_load(&dev.bd.bd_stats));
 	for (u32 i = 0; i < dev.nr; i++)
 		if (dev.bios[i])
 			return -1;
@@ -121,7 +135,10 @@ static int teardown(void **state)
 
 static u64 split_by(enum page_io_split why)
 {
-	return page_io_stats.split[why] - splits[why];
+	struct bdev_stats st;
+
+	bdev_get_stats(&dev.bd, &st);
+	return st.dir[BIO_READ].split[why] + st.dir[BIO_WRITE].split[why];
 }
 
 static void check_bio(u32 i, u64 pos, u32 bytes, int nr_iov)
@@ -180,6 +197,101 @@ static void test_gap_splits(void **state)
 	assert_int_equal(split_by(SPLIT_LAST), 1);
 	for (u32 i = 0; i < 3; i++)
 		finish(2 - i, 0);
+	io_end_put(&u.ioe);
+	unit_wait(&u);
+}
+
+static void test_gap_in_the_file_is_a_hole(void **state)
+{
+	struct page_io io;
+	struct unit u;
+
+	unit_init(&u, true);
+	page_io_init(&io, &dev.bd, BIO_WRITE, 0);
+	page_io_hole(&io);
+	assert_int_equal(page_io_add(&io, 0, mem, BLK, &u.ioe), 0);
+	page_io_hole(&io); /* not on the device: nothing is split */
+	assert_int_equal(page_io_add(&io, BLK, mem + BLK, BLK, &u.ioe), 0);
+	page_io_hole(&io);
+	assert_int_equal(page_io_add(&io, 3 * BLK, mem, BLK, &u.ioe), 0);
+	assert_int_equal(page_io_add(&io, 5 * BLK, mem, BLK, &u.ioe), 0);
+	page_io_submit(&io);
+	assert_int_equal(dev.nr, 3);
+	assert_int_equal(split_by(SPLIT_HOLE), 1);
+	assert_int_equal(split_by(SPLIT_DISCONTIG), 1);
+	assert_int_equal(split_by(SPLIT_LAST), 1);
+	for (u32 i = 0; i < 3; i++)
+		finish(i, 0);
+	io_end_put(&u.ioe);
+	unit_wait(&u);
+}
+
+/* end() runs in the caller's thread, though it is one for the workers. */
+static void test_one_bio_that_is_waited_for(void **state)
+{
+	struct page_io io;
+	struct unit u;
+
+	dev.bd.bd_ops = &list_ops_now;
+	for (int err = 0; err >= -EIO; err -= EIO) {
+		waited_for = 0;
+		wait_result = err;
+		unit_init(&u, false);
+		page_io_init(&io, &dev.bd, BIO_WRITE, 0);
+		assert_int_equal(page_io_add(&io, 0, mem, 2 * BLK, &u.ioe), 0);
+		io_end_put(&u.ioe);
+		assert_int_equal(u.ended, 0);
+		page_io_submit_wait(&io);
+		assert_int_equal(u.ended, 1);
+		assert_int_equal(u.error, err);
+		assert_int_equal(waited_for, 1);
+		assert_int_equal(dev.nr, 0);
+		page_io_submit_wait(&io); /* nothing */
+		assert_int_equal(waited_for, 1);
+	}
+}
+
+/* A full one is as good; two go the usual way. */
+static void test_full_bio_that_is_waited_for(void **state)
+{
+	struct page_io io;
+	struct unit u;
+
+	dev.bd.bd_ops = &list_ops_now;
+	waited_for = 0;
+	wait_result = 0;
+	unit_init(&u, true);
+	page_io_init(&io, &dev.bd, BIO_WRITE, 0);
+	assert_int_equal(page_io_add(&io, 0, mem, BIO_MAX_BYTES, &u.ioe), 0);
+	page_io_submit_wait(&io);
+	assert_int_equal(waited_for, 1);
+	assert_int_equal(page_io_add(&io, 0, mem, BIO_MAX_BYTES + BLK, &u.ioe), 0);
+	page_io_submit_wait(&io);
+	assert_int_equal(waited_for, 1);
+	assert_int_equal(dev.nr, 2);
+	finish(0, 0);
+	finish(1, 0);
+	assert_int_equal(u.ended, 0);
+	io_end_put(&u.ioe);
+	assert_int_equal(u.ended, 1);
+}
+
+/* Somebody else still has a reference: the end is his, or the workers'. */
+static void test_shared_io_end_stays_with_the_workers(void **state)
+{
+	struct page_io io;
+	struct unit u;
+
+	dev.bd.bd_ops = &list_ops_now;
+	waited_for = 0;
+	wait_result = 0;
+	unit_init(&u, false);
+	page_io_init(&io, &dev.bd, BIO_WRITE, 0);
+	assert_int_equal(page_io_add(&io, 0, mem, BLK, &u.ioe), 0);
+	page_io_submit_wait(&io);
+	assert_int_equal(waited_for, 1);
+	assert_int_equal(u.ended, 0);
+	assert_false(u.ioe.inline_end);
 	io_end_put(&u.ioe);
 	unit_wait(&u);
 }
@@ -464,6 +576,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_contiguous_blocks_share_a_bio),
 		T(test_gap_splits),
+		T(test_gap_in_the_file_is_a_hole),
+		T(test_one_bio_that_is_waited_for),
+		T(test_full_bio_that_is_waited_for),
+		T(test_shared_io_end_stays_with_the_workers),
 		T(test_large_run_is_cut_at_512k),
 		T(test_full_vector_splits),
 		T(test_other_io_end_splits),
