@@ -31,6 +31,7 @@ void page_io_init(struct page_io *io, struct bdev *bd, enum bio_op op, u32 flags
 	io->bd = bd;
 	io->op = op;
 	io->flags = flags;
+	io->max_bytes = BIO_MAX_BYTES;
 }
 
 static void page_io_bio_end(struct bio *bio)
@@ -126,9 +127,9 @@ static void free_chain(struct bio *bio)
 	}
 }
 
-static u32 nr_bios(u32 bytes)
+static u32 nr_bios(const struct page_io *io, u32 bytes)
 {
-	return (u32)DIV_ROUND_UP((u64)bytes, BIO_MAX_BYTES);
+	return (u32)DIV_ROUND_UP((u64)bytes, io->max_bytes);
 }
 
 /* n new bios, chained through bi_private; *out NULL if n is 0. */
@@ -181,8 +182,8 @@ int page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 	assert(!(bytes & (io->bd->bd_sector - 1)));
 	assert(!((uintptr_t)data & (io->bd->bd_sector - 1)));
 	if (extend)
-		first = min_of(bytes, BIO_MAX_BYTES - io->bio->bi_bytes);
-	err = alloc_chain(nr_bios(bytes - first), &fresh);
+		first = min_of(bytes, io->max_bytes - io->bio->bi_bytes);
+	err = alloc_chain(nr_bios(io, bytes - first), &fresh);
 	if (err)
 		return err;
 	if (extend && io->bio->bi_nr_iov == io->room && !joins(io->bio, data)) {
@@ -205,13 +206,13 @@ int page_io_add(struct page_io *io, u64 pos, void *data, u32 bytes,
 			start_bio(io, fresh, pos, ioe);
 			fresh = next;
 		}
-		part = min_of(bytes, BIO_MAX_BYTES - io->bio->bi_bytes);
+		part = min_of(bytes, io->max_bytes - io->bio->bi_bytes);
 		append(io->bio, p, part);
 		p += part;
 		pos += part;
 		bytes -= part;
 		io->next_pos = pos;
-		if (io->bio->bi_bytes == BIO_MAX_BYTES)
+		if (io->bio->bi_bytes == io->max_bytes)
 			close_bio(io, SPLIT_FULL);
 	}
 	assert(!fresh);

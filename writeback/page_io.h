@@ -35,6 +35,7 @@ struct page_io {
 	struct bdev *bd;
 	enum bio_op op;
 	u32 flags;            /* enum bio_flags */
+	u32 max_bytes;        /* of a bio: BIO_MAX_BYTES, unless changed after init */
 	struct io_end *ioe;   /* of the bio being built */
 	struct bio *bio;      /* being built, or NULL */
 	int room;             /* segments that bio has room for */
@@ -46,7 +47,7 @@ struct page_io {
 
 void page_io_init(struct page_io *io, struct bdev *bd, enum bio_op op, u32 flags);
 /*
- * Appends bytes (multiple of the sector; may exceed 512 KiB, then split) at
+ * Appends bytes (multiple of the sector; may exceed the limit, then split) at
  * device position pos. ioe: its io_end (one io_end per bio: a change of ioe
  * closes the bio). data is aligned to the sector and stays until end().
  * On -ENOMEM nothing of this call was added. When 64 bios are closed they are
