@@ -37,6 +37,7 @@
  * Source:  ext4-format brief 6, 12.3; fallocate(2)
  */
 #include "fs/ext4.h"
+#include "fs/sim_mutation.h"
 
 #include <linux/falloc.h>
 #include <stdatomic.h>
@@ -161,7 +162,7 @@ static int settle_size(struct ext4_inode *ei, u64 end)
 	struct handle *h;
 	int err, err2;
 
-	if (end < size || ei->i_disksize >= size)
+	if (end < size || ei->i_disksize >= size || SIM_MUTATION(SIM_NO_SIZE_AT_PUNCH))
 		return 0;
 	err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
 	if (err)

@@ -20,6 +20,7 @@ enum sim_mutation {
 	SIM_NO_FLUSH_AT_TAIL,       /* log space is reused before in-place writes are durable */
 	SIM_NO_FLUSH_IN_FSYNC,      /* fsync without a commit leaves the data in the cache */
 	SIM_NO_COMMIT_FUA,          /* the commit block may still be in the device's cache */
+	SIM_NO_SIZE_AT_PUNCH,       /* the size on disk waits for data that is dropped */
 	SIM_MUTATION_NR,
 };
 

@@ -13,6 +13,7 @@
 
 #include "fs/fs.h"
 
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@
 #define NAME_MAX_LEN 255
 #define LINK_LIMIT 65000
 
-enum change_kind { CH_WRITE, CH_SIZE, CH_GROW };
+enum change_kind { CH_WRITE, CH_ZERO, CH_SIZE, CH_GROW };
 
 struct change {
 	enum change_kind kind;
@@ -28,6 +29,7 @@ struct change {
 	u64 off; /* CH_SIZE, CH_GROW: the new size */
 	u32 len;
 	u64 seed;
+	u8 *copied; /* CH_WRITE: the bytes, if they are not the seed's */
 	u64 size; /* after it */
 };
 
@@ -364,6 +366,8 @@ void model_free(struct model *m)
 			free(n);
 		}
 		free(in->target);
+		for (u32 i = 0; i < in->nr_ch; i++)
+			free(in->ch[i].copied);
 		free(in->ch);
 		free(in->mark);
 		free(in);
@@ -489,6 +493,28 @@ static s64 expect_rename(struct model *m, const struct sim_op *op)
 	return S_ISDIR(to->mode) && to->names ? -ENOTEMPTY : 0;
 }
 
+static s64 expect_copy(struct model *m, const struct sim_op *op)
+{
+	struct m_inode *to, *from;
+	int err;
+	u64 n;
+
+	to = find_path(m, op->path, &err);
+	if (err)
+		return err;
+	if (!S_ISREG(to->mode))
+		return -EINVAL;
+	from = find_path(m, op->path2, &err);
+	if (err)
+		return err;
+	if (!S_ISREG(from->mode))
+		return -EINVAL;
+	n = op->seed < from->size ? min_of((u64)op->len, from->size - op->seed) : 0;
+	if (to == from && op->off + n > op->seed && op->off < op->seed + n)
+		return -EINVAL;
+	return (s64)n;
+}
+
 static s64 expect_file(struct model *m, const struct sim_op *op)
 {
 	struct m_inode *in;
@@ -529,6 +555,8 @@ s64 model_expect(struct model *m, const struct sim_op *op)
 		return !S_ISDIR(in->mode) ? -ENOTDIR : in->names ? -ENOTEMPTY : 0;
 	case OP_RENAME:
 		return expect_rename(m, op);
+	case OP_COPY:
+		return expect_copy(m, op);
 	case OP_HOLD:
 		if (m->slot[op->slot])
 			return -EBUSY;
@@ -558,9 +586,9 @@ static void add_change(struct model *m, struct m_inode *in, enum change_kind kin
 	c = &in->ch[in->nr_ch++];
 	*c = (struct change){ .kind = kind, .op = m->ops, .off = off, .len = len,
 			      .seed = seed };
-	if (kind != CH_WRITE)
+	if (kind == CH_SIZE || kind == CH_GROW)
 		in->size = off;
-	else if (off + len > in->size)
+	else if (kind == CH_WRITE && off + len > in->size)
 		in->size = off + len;
 	c->size = in->size;
 }
@@ -687,11 +715,38 @@ static u32 apply_write(struct model *m, struct m_inode *in, const struct sim_op 
 	return 0;
 }
 
+/* op->seed: where in path2. */
+static u32 apply_copy(struct model *m, struct m_inode *to, const struct sim_op *op,
+		      s64 result)
+{
+	struct m_inode *from = model_find(m, op->path2);
+	u8 *bytes;
+
+	if (!to || !from || result <= 0)
+		return 0;
+	bytes = zalloc((size_t)result);
+	m_inode_read(from, op->seed, bytes, (u32)result);
+	add_change(m, to, CH_WRITE, op->off, (u32)result, 0);
+	to->ch[to->nr_ch - 1].copied = bytes;
+	to->lost |= from->lost;
+	touched(m, to, false);
+	return 0;
+}
+
+/* As far as it got, nobody knows: the content may be the old one, or zero. */
+static void half_zeroed(struct model *m, struct m_inode *in, const struct sim_op *op)
+{
+	if (op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		in->lost = true;
+}
+
 static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 size_after)
 {
 	struct m_inode *in = op->path ? model_find(m, op->path) : m->slot[op->slot];
 	bool grows;
 
+	if (op->kind == OP_FALLOC && result < 0 && in)
+		half_zeroed(m, in, op);
 	if (op->kind == OP_FALLOC && result < 0 && in && size_after > in->size) {
 		add_change(m, in, CH_GROW, size_after, 0, 0);
 		touched(m, in, true);
@@ -700,7 +755,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		if (op->kind == OP_SYNC)
 			model_lose_data(m);
 		if ((op->kind == OP_FSYNC || op->kind == OP_FDATASYNC ||
-		     op->kind == OP_HSYNC || op->kind == OP_WRITE) && in)
+		     op->kind == OP_HSYNC || op->kind == OP_WRITE ||
+		     op->kind == OP_COPY) && in)
 			in->lost = true;
 		return 0;
 	}
@@ -724,6 +780,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	case OP_WRITE:
 	case OP_HWRITE:
 		return apply_write(m, in, op, result);
+	case OP_COPY:
+		return apply_copy(m, in, op, result);
 	case OP_TRUNCATE:
 	case OP_HTRUNC:
 		if (!in)
@@ -735,8 +793,10 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	case OP_FALLOC:
 		if (!in)
 			return 0;
+		if (op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+			add_change(m, in, CH_ZERO, op->off, op->len, 0);
 		/* What allocates nothing changes nothing that fdatasync needs. */
-		grows = !(op->flags & 1) && op->off + op->len > in->size;
+		grows = !(op->flags & FALLOC_FL_KEEP_SIZE) && op->off + op->len > in->size;
 		touched(m, in, grows);
 		if (grows)
 			add_change(m, in, CH_GROW, op->off + op->len, 0, 0);
@@ -785,7 +845,9 @@ void model_apply(struct model *m, const struct sim_op *op, s64 result, u64 size_
 					      : m->slot[op->slot];
 
 		promise = m->ops + 1;
-		if (in && S_ISREG(in->mode) && op->kind == OP_WRITE)
+		if (in && S_ISREG(in->mode) &&
+		    (op->kind == OP_WRITE || op->kind == OP_FALLOC ||
+		     (op->kind == OP_COPY && result > 0)))
 			data_durable(m, in, false);
 	}
 	m->promise[m->ops] = promise;
@@ -805,7 +867,7 @@ static void play(const struct change *c, u64 off, u8 *buf, u64 len)
 {
 	u64 from, to;
 
-	if (c->kind != CH_WRITE) {
+	if (c->kind == CH_SIZE || c->kind == CH_GROW) {
 		from = max_of(c->off, off);
 		if (from < off + len)
 			memset(buf + (from - off), 0, off + len - from);
@@ -813,7 +875,13 @@ static void play(const struct change *c, u64 off, u8 *buf, u64 len)
 	}
 	from = max_of(c->off, off);
 	to = min_of(c->off + c->len, off + len);
-	if (from < to)
+	if (from >= to)
+		return;
+	if (c->kind == CH_ZERO)
+		memset(buf + (from - off), 0, to - from);
+	else if (c->copied)
+		memcpy(buf + (from - off), c->copied + (from - c->off), to - from);
+	else
 		sim_data(c->seed, from, buf + (from - off), (u32)(to - from));
 }
 
@@ -855,7 +923,8 @@ static bool content_ok(const struct m_inode *in, u32 durable, u32 started, u32 t
 		if (!open)
 			continue;
 		from = min_of(c->off, size);
-		to = c->kind == CH_WRITE ? min_of(c->off + c->len, size) : size;
+		to = c->kind == CH_WRITE || c->kind == CH_ZERO
+			     ? min_of(c->off + c->len, size) : size;
 		for (u64 k = from; k < to; k++) {
 			if (c->kind == CH_SIZE && c->op < tree)
 				ok[k] = 0;
@@ -884,7 +953,8 @@ static bool size_ok(const struct m_inode *in, u32 durable, u32 started, u32 tree
 	for (u32 i = 0; i < in->nr_ch && in->ch[i].op < started; i++) {
 		const struct change *c = &in->ch[i];
 
-		if (c->op < durable || (c->kind != CH_WRITE && c->op < tree))
+		if (c->op < durable ||
+		    ((c->kind == CH_SIZE || c->kind == CH_GROW) && c->op < tree))
 			lo = hi = c->size;
 		lo = min_of(lo, c->size);
 		hi = max_of(hi, c->size);

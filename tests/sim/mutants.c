@@ -25,6 +25,7 @@ const char *const sim_mutation_name[SIM_MUTATION_NR] = {
 	[SIM_NO_FLUSH_AT_TAIL] = "no-flush-before-tail",
 	[SIM_NO_FLUSH_IN_FSYNC] = "no-flush-in-fsync",
 	[SIM_NO_COMMIT_FUA] = "commit-block-not-forced",
+	[SIM_NO_SIZE_AT_PUNCH] = "punch-forgets-size",
 };
 
 const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {
@@ -32,4 +33,5 @@ const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {
 	[SIM_REUSE_EARLY] = SIM_PROFILE_CHURN,
 	[SIM_CONVERT_EARLY] = SIM_PROFILE_THREADS,
 	[SIM_NO_FLUSH_IN_FSYNC] = SIM_PROFILE_DATA,
+	[SIM_NO_SIZE_AT_PUNCH] = SIM_PROFILE_DATA,
 };

@@ -666,6 +666,8 @@ static int compare_file(struct worker *w, struct inode *inode, struct m_inode *i
 			 (unsigned long long)st.st_ino, (long long)st.st_size, size);
 		return -EIO;
 	}
+	if (m_inode_is_lost(in))
+		return 0;
 	resource_exempt_begin();
 	err = read_whole(inode, size, &got);
 	if (!err) {
@@ -704,6 +706,25 @@ static bool scarcity_error(s64 err)
 	       (err == -ENOSPC && resource_hit(RES_SPACE));
 }
 
+static s64 do_copy(const struct worker *w, struct sl_file *to, const struct sim_op *op)
+{
+	struct sl_file *from;
+	struct inode *inode;
+	struct stat st;
+	s64 result = resolve(w->r->sb, w->t, op->path2, &inode);
+
+	if (result)
+		return result;
+	sl_getattr(inode, &st);
+	result = S_ISREG(st.st_mode) ? sl_open(inode, 0, &from) : -EINVAL;
+	sl_iput(inode);
+	if (result)
+		return result;
+	result = sl_copy_file_range(from, op->seed, to, op->off, op->len, &root_cred);
+	sl_release(from);
+	return result;
+}
+
 static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inode,
 		   u64 *size_after)
 {
@@ -730,6 +751,9 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 	switch (op->kind) {
 	case OP_WRITE:
 		result = do_write(f, op);
+		break;
+	case OP_COPY:
+		result = do_copy(w, f, op);
 		break;
 	case OP_FALLOC:
 		result = sl_fallocate(f, (int)op->flags, op->off, op->len, &root_cred);
@@ -862,7 +886,8 @@ static bool result_fits(struct worker *w, const struct sim_op *op, s64 want, s64
 	if (want < 0)
 		return got < 0 && fault_hit(w->r) && !w->r->scarce;
 	if (fault_hit(w->r) && !w->r->scarce)
-		return got < 0 || op->kind == OP_WRITE || op->kind == OP_HWRITE;
+		return got < 0 || op->kind == OP_WRITE || op->kind == OP_HWRITE ||
+		       op->kind == OP_COPY;
 	if (got == -ENOSPC || (want > 0 && got > 0 && got < want))
 		return (w->r->scarce && got > 0 && resources_hit()) || nearly_full(w->r, op);
 	return false;

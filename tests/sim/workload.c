@@ -15,6 +15,7 @@
 #include "tests/sim/model.h"
 
 #include <inttypes.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,7 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_CHOWN] = "chown",	  [OP_READ] = "read",	      [OP_FSYNC] = "fsync",
 	[OP_FDATASYNC] = "fdatasync", [OP_SYNC] = "sync",     [OP_HOLD] = "hold",
 	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
-	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",
+	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
 };
 
 u32 sim_mkfs_find(const char *name)
@@ -149,7 +150,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_CHOWN] = "pm",   [OP_READ] = "p",	   [OP_FSYNC] = "p",
 	[OP_FDATASYNC] = "p", [OP_SYNC] = "",	   [OP_HOLD] = "ph",
 	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
-	[OP_HSYNC] = "h",    [OP_CACHES] = "",
+	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -298,6 +299,8 @@ int sim_stream_read(struct sim_stream *s, FILE *f, const char *name)
 /* ---- random streams ---- */
 
 #define MAX_FILE (192u * 1024)
+#define MODE_PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define MODE_ZERO FALLOC_FL_ZERO_RANGE
 
 struct gen {
 	struct sim_stream *s;
@@ -412,8 +415,8 @@ static void pick_range(struct gen *g, u64 size, u64 *off, u32 *len)
 static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
 	[SIM_PROFILE_MIXED] = { [OP_CREATE] = 14, [OP_MKDIR] = 5, [OP_SYMLINK] = 3,
 		[OP_MKNOD] = 1, [OP_LINK] = 5, [OP_UNLINK] = 9, [OP_RMDIR] = 4,
-		[OP_RENAME] = 10, [OP_WRITE] = 24, [OP_TRUNCATE] = 6, [OP_FALLOC] = 4,
-		[OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_READ] = 3, [OP_FSYNC] = 7,
+		[OP_RENAME] = 10, [OP_WRITE] = 24, [OP_TRUNCATE] = 6, [OP_FALLOC] = 7,
+		[OP_COPY] = 2, [OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_READ] = 3, [OP_FSYNC] = 7,
 		[OP_FDATASYNC] = 3, [OP_SYNC] = 2, [OP_HOLD] = 3, [OP_DROP] = 2,
 		[OP_HWRITE] = 3, [OP_HTRUNC] = 1, [OP_HSYNC] = 1, [OP_CACHES] = 1 },
 	[SIM_PROFILE_NAMES] = { [OP_CREATE] = 40, [OP_MKDIR] = 4, [OP_SYMLINK] = 4,
@@ -421,13 +424,13 @@ static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
 		[OP_WRITE] = 2, [OP_FSYNC] = 3, [OP_SYNC] = 1, [OP_HOLD] = 2,
 		[OP_DROP] = 1, [OP_CACHES] = 1 },
 	[SIM_PROFILE_DATA] = { [OP_CREATE] = 5, [OP_UNLINK] = 3, [OP_RENAME] = 4,
-		[OP_WRITE] = 50, [OP_TRUNCATE] = 12, [OP_FALLOC] = 8, [OP_READ] = 4,
+		[OP_WRITE] = 50, [OP_TRUNCATE] = 12, [OP_FALLOC] = 20, [OP_COPY] = 4, [OP_READ] = 4,
 		[OP_FSYNC] = 8, [OP_FDATASYNC] = 8, [OP_SYNC] = 2, [OP_HOLD] = 2,
 		[OP_DROP] = 1, [OP_HWRITE] = 3, [OP_HTRUNC] = 2, [OP_HSYNC] = 1,
 		[OP_CACHES] = 2 },
 	[SIM_PROFILE_FULL] = { [OP_CREATE] = 16, [OP_MKDIR] = 8, [OP_SYMLINK] = 6,
 		[OP_LINK] = 3, [OP_UNLINK] = 8, [OP_RMDIR] = 2, [OP_RENAME] = 6,
-		[OP_WRITE] = 34, [OP_TRUNCATE] = 6, [OP_FALLOC] = 8, [OP_FSYNC] = 5,
+		[OP_WRITE] = 34, [OP_TRUNCATE] = 6, [OP_FALLOC] = 8, [OP_COPY] = 2, [OP_FSYNC] = 5,
 		[OP_FDATASYNC] = 2, [OP_SYNC] = 2, [OP_HOLD] = 2, [OP_DROP] = 1,
 		[OP_HWRITE] = 2 },
 	[SIM_PROFILE_CHURN] = { [OP_CREATE] = 14, [OP_MKDIR] = 14, [OP_SYMLINK] = 8,
@@ -477,6 +480,10 @@ static void fill_paths(struct gen *g, struct sim_op *op, char *path, char *path2
 		pick(g, &g->files, path);
 		pick_new(g, op->path2 = path2);
 		return;
+	case OP_COPY:
+		pick(g, &g->files, path);
+		pick(g, &g->files, op->path2 = path2);
+		return;
 	case OP_RENAME:
 		pick(g, &g->all, path);
 		op->path2 = path2;
@@ -517,6 +524,10 @@ static void fill_paths(struct gen *g, struct sim_op *op, char *path, char *path2
 static void draw_op(struct gen *g)
 {
 	static const u32 sync_flags[] = { SL_OPEN_SYNC, SL_OPEN_DSYNC };
+	static const u32 falloc_modes[] = {
+		0, FALLOC_FL_KEEP_SIZE, MODE_PUNCH, MODE_PUNCH, MODE_ZERO,
+		MODE_ZERO | FALLOC_FL_KEEP_SIZE,
+	};
 	char path[8192], path2[8192];
 	struct sim_op op = { .kind = draw_kind(g), .thread = (u8)g->t };
 	struct rng *r = &g->rng;
@@ -551,7 +562,11 @@ static void draw_op(struct gen *g)
 	case OP_FALLOC:
 		pick_range(g, size, &op.off, &op.len);
 		op.len += rng_below(r, 30000);
-		op.flags = rng_below(r, 2);
+		op.flags = falloc_modes[rng_below(r, ARRAY_SIZE(falloc_modes))];
+		break;
+	case OP_COPY:
+		pick_range(g, size, &op.off, &op.len);
+		op.seed = rng_below(r, MAX_FILE / 2);
 		break;
 	case OP_TRUNCATE:
 	case OP_HTRUNC:
@@ -726,6 +741,15 @@ static const struct sim_op ace_op[] = {
 	{ .kind = OP_FALLOC, .path = "foo", .off = 0, .len = 32 * K },
 	{ .kind = OP_FALLOC, .path = "foo", .off = 8 * K, .len = 32 * K, .flags = 1 },
 	{ .kind = OP_FALLOC, .path = "foo", .off = 17 * K, .len = 10 * K + 5 },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 4 * K, .len = 8 * K, .flags = MODE_PUNCH },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 3 * K + 17, .len = 20 * K,
+	  .flags = MODE_PUNCH },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 4 * K, .len = 8 * K,
+	  .flags = MODE_ZERO | FALLOC_FL_KEEP_SIZE },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 9 * K + 5, .len = 14 * K,
+	  .flags = MODE_ZERO },
+	{ .kind = OP_COPY, .path = "foo", .path2 = "A/foo", .off = 10 * K + 3,
+	  .len = 12 * K, .seed = 2 * K },
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0611 },
 	{ .kind = OP_CHOWN, .path = "A/foo", .mode = 1000 },
 	{ .kind = OP_HOLD, .path = "A/bar" },
@@ -782,7 +806,7 @@ static void ace_step(struct sim_stream *s, u32 n)
 		return;
 	if (persist.kind != OP_SYNC) {
 		snprintf(path, sizeof(path), "%s",
-			 op.path2 && op.kind != OP_LINK ? op.path2 : op.path);
+			 op.path2 && op.kind != OP_LINK && op.kind != OP_COPY ? op.path2 : op.path);
 		if (p == 3) {
 			slash = strrchr(path, '/');
 			*(slash ? slash : path) = 0;
@@ -838,6 +862,12 @@ static const struct sim_op brief_op[] = {
 	{ .kind = OP_WRITE, .path = "foo", .off = 100 * K, .len = 3 * K, .seed = 9 },
 	{ .kind = OP_WRITE, .path = "foo", .off = 120 * K + 7, .len = 300, .seed = 10 },
 	{ .kind = OP_FDATASYNC, .path = "foo" },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 30 * K + 5, .len = 15 * K,
+	  .flags = MODE_PUNCH },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 2 * K + 9, .len = 4 * K,
+	  .flags = MODE_ZERO },
+	{ .kind = OP_COPY, .path = "B/foo", .path2 = "foo", .off = 130 * K, .len = 5 * K,
+	  .seed = 50 * K },
 	{ .kind = OP_CACHES },
 	{ .kind = OP_READ, .path = "foo" },
 	{ .kind = OP_HOLD, .path = NAME_OF_200("1"), .slot = 0 },

@@ -33,6 +33,7 @@ enum sim_op_kind {
 	OP_WRITE,    /* path, off, len, seed, flags: enum sl_open_flags */
 	OP_TRUNCATE, /* path, off: the size */
 	OP_FALLOC,   /* path, off, len, flags: mode */
+	OP_COPY,     /* path, path2: from there, off, len, seed: offset in path2 */
 	OP_CHMOD,    /* path, mode */
 	OP_CHOWN,    /* path, mode: uid = gid */
 	OP_READ,     /* path: all of it, compared */
