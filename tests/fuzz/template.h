@@ -2,10 +2,11 @@
 /*
  * tests/fuzz/template.h - a small volume with one of everything, to be damaged
  *
- * mke2fs -d puts in a tree, debugfs the attributes, sluice itself what those
- * cannot make: an indexed directory of two levels, fragmented and sparse
- * files, preallocated space. One file is then mapped by indirect blocks by
- * hand. The template is a volume that e2fsck finds clean.
+ * debugfs puts in a tree and attributes, sluice itself what that cannot make:
+ * an indexed directory of two levels, fragmented and sparse files,
+ * preallocated space. One file is then mapped by indirect blocks by hand. The
+ * template is a volume that e2fsck finds clean, and each run's has the same
+ * names, inode numbers and hash seed.
  */
 #ifndef SLUICE_TESTS_TEMPLATE_H
 #define SLUICE_TESTS_TEMPLATE_H
@@ -13,6 +14,13 @@
 #include "tests/fuzz/torment.h"
 
 #define TEMPLATE_HTREE_NAMES 1500
+
+/*
+ * Listings come in hash order, and what torment does to a name depends on its
+ * place in the listing. So with a seed of its own each run's template would
+ * have other things done to it by the same torment.seed.
+ */
+#define TEMPLATE_HASH_SEED "7a3e9d10-52c4-4b8f-a6d1-0f4c8e2b9574"
 
 struct workdir {
 	char dir[64], image[96], log[96];
@@ -155,18 +163,31 @@ static inline void template_make_indirect(struct image *im, const char *path)
 	image_fix_inode(im, ino);
 }
 
+/*
+ * The commands that make the tree, for debugfs, in a fixed order: mke2fs -d
+ * would take the names as the host's readdir() has them, and with the numbers
+ * of the inodes what is done to the volume would differ from host to host.
+ */
 static inline void template_make_tree(const struct workdir *w)
 {
-	template_sh("set -e; mkdir -p '%s/tree' && cd '%s/tree' &&"
-		    " mkdir -p a/b/c/d/e/f/g linear victim empty &&"
-		    " for i in $(seq 1 60); do echo file $i > linear/file-with-a-longer-name-$i; done;"
-		    " for i in 1 2 3 4 5 6; do head -c ${i}000 /dev/zero | tr '\\0' x > victim/f$i; done;"
-		    " mkdir victim/sub victim/sub2 && echo x > a/b/c/d/e/f/g/deepest;"
+	template_sh("set -e; mkdir '%s/from' && cd '%s/from';"
+		    " for i in $(seq 1 60); do echo file $i > l$i; done;"
+		    " for i in 1 2 3 4 5 6; do head -c ${i}000 /dev/zero | tr '\\0' x > f$i; done;"
+		    " echo x > deepest; echo small > small; : > empty-file;"
 		    " head -c 150000 /dev/zero | tr '\\0' m > medium;"
 		    " head -c 90000 /dev/zero | tr '\\0' i > indirect;"
-		    " ln -s short fast; ln -s $(head -c 200 /dev/zero | tr '\\0' s) slow;"
-		    " : > empty-file; echo small > xattr; echo small > bigxattr;"
-		    " mkfifo fifo; ln medium hard",
+		    " { for d in a a/b a/b/c a/b/c/d a/b/c/d/e a/b/c/d/e/f a/b/c/d/e/f/g"
+		    "     linear victim victim/sub victim/sub2 empty; do echo mkdir $d; done;"
+		    "   echo cd /linear;"
+		    "   for i in $(seq 1 60); do echo write l$i file-with-a-longer-name-$i; done;"
+		    "   echo cd /victim; for i in 1 2 3 4 5 6; do echo write f$i f$i; done;"
+		    "   echo cd /a/b/c/d/e/f/g; echo write deepest deepest; echo cd /;"
+		    "   for f in medium indirect empty-file; do echo write $f $f; done;"
+		    "   echo write small xattr; echo write small bigxattr;"
+		    "   echo symlink fast short;"
+		    "   echo symlink slow $(head -c 200 /dev/zero | tr '\\0' s);"
+		    "   echo mknod fifo p; echo ln medium hard; echo sif medium links_count 2;"
+		    " } > commands",
 		    w->dir, w->dir);
 }
 
@@ -178,9 +199,13 @@ static inline void template_make_ro(struct workdir *w, const char *features,
 				    const char *size, struct image *im)
 {
 	template_make_tree(w);
-	template_sh("mke2fs -q -t ext4 -F -J size=4 -d '%s/tree' %s '%s' %s >/dev/null",
-		    w->dir, features, w->image, size);
-	template_sh("rm -rf '%s/tree'", w->dir);
+	template_sh("mke2fs -q -t ext4 -F -J size=4 -U 1c0d54a2-3b7e-4f16-9a88-6e2f90b1d7c3"
+		    " -E hash_seed=" TEMPLATE_HASH_SEED
+		    " %s '%s' %s >/dev/null",
+		    features, w->image, size);
+	template_sh("cd '%s/from' && debugfs -w -f commands '%s' >/dev/null 2>&1", w->dir,
+		    w->image);
+	template_sh("rm -rf '%s/from'", w->dir);
 	template_sh("head -c 500 /dev/zero | tr '\\0' v > '%s/value' &&"
 		    " debugfs -w -R 'ea_set xattr user.small value' '%s' >/dev/null 2>&1 &&"
 		    " debugfs -w -R 'ea_set -f %s/value bigxattr user.big' '%s' >/dev/null 2>&1",
