@@ -29,6 +29,7 @@
 static char log_ident[LOG_IDENT_MAX] = "sluice"; /* [const after log_init] */
 static _Atomic int log_max_level = LOG_LVL_INFO; /* [atomic] */
 static _Atomic bool log_to_syslog;		 /* [atomic] */
+static _Atomic u64 nr_error_lines;		 /* [atomic] */
 
 static pthread_mutex_t target_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic bool log_has_sink; /* [write target_lock] */
@@ -65,6 +66,11 @@ void log_set_sink(void (*sink)(enum log_level, const char *line, void *priv),
 	log_sink_priv = priv;
 	atomic_store(&log_has_sink, sink != NULL);
 	pthread_mutex_unlock(&target_lock);
+}
+
+u64 log_error_lines(void)
+{
+	return atomic_load(&nr_error_lines);
 }
 
 static int syslog_priority(enum log_level level)
@@ -133,6 +139,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	if ((int)level >
 	    atomic_load_explicit(&log_max_level, memory_order_relaxed))
 		return;
+	if (level == LOG_LVL_ERR)
+		atomic_fetch_add(&nr_error_lines, 1);
 	va_start(ap, fmt);
 	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): started above */
 	len = vsnprintf(line, sizeof(line), fmt, ap);

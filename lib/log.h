@@ -29,6 +29,10 @@ void log_set_sink(void (*sink)(enum log_level, const char *line, void *priv),
 
 void log_msg(enum log_level level, const char *fmt, ...) __printf_like(2, 3);
 
+/* Lines of LOG_LVL_ERR so far, in this process. Was a failure told by those
+ * who know more? */
+u64 log_error_lines(void);
+
 #define log_err(...) log_msg(LOG_LVL_ERR, __VA_ARGS__)
 #define log_warn(...) log_msg(LOG_LVL_WARN, __VA_ARGS__)
 #define log_info(...) log_msg(LOG_LVL_INFO, __VA_ARGS__)

@@ -568,6 +568,7 @@ static int open_volume(struct session *s, const struct options *o)
 {
 	struct sl_options sl = o->sl;
 	const char *why;
+	u64 told;
 	int err;
 
 	err = bdev_open_aio(s->device, sl.readonly, o->offset, &s->bd, &why);
@@ -581,10 +582,15 @@ static int open_volume(struct session *s, const struct options *o)
 	s->readonly = sl.readonly;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;
+	told = log_error_lines();
 	err = sl_mount(s->bd, &sl, &s->sb);
 	if (err) {
 		s->bd = NULL; /* closed */
-		log_err("%s: cannot mount: %s", s->device, strerror(-err));
+		/* The device is named once: by the reason, if there is one. */
+		if (log_error_lines() > told)
+			log_err("cannot mount: %s", strerror(-err));
+		else
+			log_err("%s: cannot mount: %s", s->device, strerror(-err));
 		return err;
 	}
 	s->readonly = sl_is_readonly(s->sb);

@@ -87,7 +87,8 @@ struct bdev {
  * used by another daemon or loop device that is in use; *why says which),
  * -EINVAL (neither device nor regular file; offset beyond the end or not a
  * multiple of the sector size), -ENAMETOOLONG, -EAGAIN (no AIO context left).
- * why: static or thread-local text for the user; never NULL on error.
+ * why: static or thread-local text for the user, without the path, which the
+ * caller puts before it; never NULL on error.
  *
  * The AIO context and the threads do not survive fork(2): open in the process
  * that will serve the volume, after it has detached.

@@ -99,17 +99,16 @@ static int lock_ofd(int fd, bool shared)
 	return 0;
 }
 
-static int take_locks(const char *path, int fd, bool is_block, bool shared,
-		      const char **why)
+static int take_locks(int fd, bool is_block, bool shared, const char **why)
 {
 	int err = lock_flock(fd, shared, is_block);
 
 	if (!err && !is_block)
 		err = lock_ofd(fd, shared);
 	if (err == -EAGAIN)
-		return refuse(-EBUSY, why, "%s is in use by another daemon", path);
+		return refuse(-EBUSY, why, "in use by another daemon");
 	if (err)
-		return refuse(err, why, "cannot lock %s: %s", path, strerror(-err));
+		return refuse(err, why, "cannot lock: %s", strerror(-err));
 	return 0;
 }
 
@@ -172,8 +171,7 @@ static bool is_readonly_device(const char *dev)
  * A loop device on this image is in use if it cannot be claimed. Readers share
  * the image with one that nobody can write through (another reader's, say).
  */
-static int check_loops(const char *path, const struct stat *st, bool shared,
-		       const char **why)
+static int check_loops(const struct stat *st, bool shared, const char **why)
 {
 	glob_t g = { 0 };
 	int err = 0;
@@ -197,16 +195,14 @@ static int check_loops(const char *path, const struct stat *st, bool shared,
 			close(fd);
 		else if (errno != ENOENT && errno != ENXIO)
 			err = refuse(-EBUSY, why,
-				     "%s is in use through the loop device %s",
-				     path, dev);
+				     "in use through the loop device %s", dev);
 	}
 	globfree(&g);
 	return err;
 }
 
 /* A loop device whose file a sluice holds: its OFD lock shows. */
-static int check_loop_file(const char *path, dev_t rdev, bool shared,
-			   const char **why)
+static int check_loop_file(dev_t rdev, bool shared, const char **why)
 {
 	struct flock fl = {
 		.l_type = shared ? F_RDLCK : F_WRLCK,
@@ -227,8 +223,8 @@ static int check_loop_file(const char *path, dev_t rdev, bool shared,
 	close(fd);
 	if (busy)
 		return refuse(-EBUSY, why,
-			      "%s: its backing file %.256s is in use by another daemon",
-			      path, name);
+			      "its backing file %.256s is in use by another daemon",
+			      name);
 	return 0;
 }
 
@@ -282,7 +278,7 @@ static bool mount_is_of(char *line, dev_t rdev, const char **where)
 	return same;
 }
 
-static int check_mounts(const char *path, dev_t rdev, const char **why)
+static int check_mounts(dev_t rdev, const char **why)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	const char *where;
@@ -294,8 +290,7 @@ static int check_mounts(const char *path, dev_t rdev, const char **why)
 		return 0; /* no /proc: O_EXCL has to do */
 	while (!err && getline(&line, &size, f) > 0)
 		if (mount_is_of(line, rdev, &where))
-			err = refuse(-EBUSY, why, "%s is mounted on %.256s", path,
-				     where);
+			err = refuse(-EBUSY, why, "mounted on %.256s", where);
 	free(line);
 	fclose(f);
 	return err;
@@ -356,21 +351,19 @@ static int image_geometry(const char *path, const struct stat *st, struct claim 
 	return 0;
 }
 
-static int block_geometry(const char *path, bool readonly, struct claim *c,
-			  const char **why)
+static int block_geometry(bool readonly, struct claim *c, const char **why)
 {
 	int sector = 0, ro = 0;
 
 	if (!readonly && !ioctl(c->fd, BLKROGET, &ro) && ro)
-		return refuse(-EROFS, why, "the device %s is read-only", path);
+		return refuse(-EROFS, why, "the device is read-only");
 	if (ioctl(c->fd, BLKSSZGET, &sector) < 0 ||
 	    ioctl(c->fd, BLKGETSIZE64, &c->size) < 0)
-		return refuse(-errno, why, "cannot ask %s for its size: %s", path,
+		return refuse(-errno, why, "cannot ask for its size: %s",
 			      strerror(errno));
 	if (sector < (int)SECTOR_MIN || sector > (int)SECTOR_MAX ||
 	    (sector & (sector - 1)))
-		return refuse(-EINVAL, why, "%s has sectors of %d bytes", path,
-			      sector);
+		return refuse(-EINVAL, why, "its sectors have %d bytes", sector);
 	c->sector = (u32)sector;
 	return 0;
 }
@@ -400,21 +393,20 @@ static int open_file(const char *path, bool readonly, struct claim *c,
 			nap(PATIENCE_MS);
 	}
 	if (err == -EBUSY)
-		return refuse(err, why, "%s is already mounted or in use", path);
+		return refuse(err, why, "already mounted or in use");
 	/* open(2) of a read-only device for writing fails in several ways. */
 	if (!readonly && (err == -EROFS || (c->is_block && is_readonly_device(path))))
-		return refuse(-EROFS, why, "%s is read-only", path);
+		return refuse(-EROFS, why, "read-only");
 	if (err == -EPERM)
 		err = -EACCES;
-	return refuse(err, why, "cannot open %s: %s", path, strerror(-err));
+	return refuse(err, why, "cannot open: %s", strerror(-err));
 }
 
-static int check_type(const char *path, const struct stat *st, const char **why)
+static int check_type(const struct stat *st, const char **why)
 {
 	if (S_ISBLK(st->st_mode) || S_ISREG(st->st_mode))
 		return 0;
-	return refuse(-EINVAL, why,
-		      "%s is neither a block device nor a regular file", path);
+	return refuse(-EINVAL, why, "neither a block device nor a regular file");
 }
 
 int claim_open(const char *path, bool readonly, struct claim *out, const char **why)
@@ -424,9 +416,8 @@ int claim_open(const char *path, bool readonly, struct claim *out, const char **
 	int err;
 
 	if (stat(path, &st) < 0)
-		return refuse(-errno, why, "cannot find %s: %s", path,
-			      strerror(errno));
-	err = check_type(path, &st, why);
+		return refuse(-errno, why, "cannot find: %s", strerror(errno));
+	err = check_type(&st, why);
 	if (err)
 		return err;
 	c.is_block = S_ISBLK(st.st_mode);
@@ -435,25 +426,24 @@ int claim_open(const char *path, bool readonly, struct claim *out, const char **
 		return err;
 	if (fstat(c.fd, &now) < 0 || !same_file(&now, &st) ||
 	    S_ISBLK(now.st_mode) != c.is_block) {
-		err = refuse(-EBUSY, why, "%s was replaced while it was opened",
-			     path);
+		err = refuse(-EBUSY, why, "replaced while it was opened");
 		goto out_close;
 	}
-	err = take_locks(path, c.fd, c.is_block, readonly, why);
+	err = take_locks(c.fd, c.is_block, readonly, why);
 	if (err)
 		goto out_close;
 	if (c.is_block) {
-		err = check_mounts(path, now.st_rdev, why);
+		err = check_mounts(now.st_rdev, why);
 		if (!err)
-			err = check_loop_file(path, now.st_rdev, readonly, why);
+			err = check_loop_file(now.st_rdev, readonly, why);
 		if (!err)
-			err = block_geometry(path, readonly, &c, why);
+			err = block_geometry(readonly, &c, why);
 	} else {
-		err = check_loops(path, &now, readonly, why);
+		err = check_loops(&now, readonly, why);
 		if (!err) {
 			err = image_geometry(path, &now, &c);
 			if (err)
-				refuse(err, why, "%s: %s", path, strerror(-err));
+				refuse(err, why, "%s", strerror(-err));
 		}
 	}
 	if (err)

@@ -142,6 +142,17 @@ static void test_ratelimited_macro_limits_its_own_place(void **state)
 static struct log_ratelimit shared_limit;
 static _Atomic int nr_ok;
 
+static void test_error_lines_are_counted(void **state)
+{
+	u64 before = log_error_lines();
+
+	log_warn("not one");
+	assert_int_equal(log_error_lines() - before, 0);
+	log_err("one");
+	log_err("another");
+	assert_int_equal(log_error_lines() - before, 2);
+}
+
 static void limited_thread(void *arg)
 {
 	for (int i = 0; i < 1000; i++)
@@ -192,6 +203,7 @@ int main(void)
 		LOG_TEST(test_control_characters_cannot_forge_a_line),
 		LOG_TEST(test_long_line_is_cut_with_a_mark),
 		LOG_TEST(test_errno_survives),
+		LOG_TEST(test_error_lines_are_counted),
 		LOG_TEST(test_stderr_gets_prefix_and_newline),
 		LOG_TEST(test_rate_limit_lets_a_burst_through_and_tells_the_rest),
 		LOG_TEST(test_ratelimited_macro_limits_its_own_place),

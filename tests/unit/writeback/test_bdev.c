@@ -216,6 +216,8 @@ static void open_fails(const char *path, bool readonly, u64 offset, int error,
 	assert_non_null(why);
 	if (!strstr(why, text))
 		fail_msg("'%s' lacks '%s'", why, text);
+	if (strstr(why, path))
+		fail_msg("'%s' names what the caller names: '%s'", why, path);
 }
 
 /* A pattern that tells position and seed. */
