@@ -114,12 +114,39 @@ static inline void image_store(const struct image *im, const char *path)
 	close(fd);
 }
 
+/*
+ * TSan would note each of the megabytes that are copied and searched, in a
+ * process that has one thread then. (Not there: no TSan.)
+ */
+extern void AnnotateIgnoreReadsBegin(const char *file, int line) __attribute__((weak));
+extern void AnnotateIgnoreReadsEnd(const char *file, int line) __attribute__((weak));
+extern void AnnotateIgnoreWritesBegin(const char *file, int line) __attribute__((weak));
+extern void AnnotateIgnoreWritesEnd(const char *file, int line) __attribute__((weak));
+
+static inline void image_ignore_begin(void)
+{
+	if (!AnnotateIgnoreReadsBegin)
+		return;
+	AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+	AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+
+static inline void image_ignore_end(void)
+{
+	if (!AnnotateIgnoreReadsBegin)
+		return;
+	AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+	AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+
 /* `to` has been allocated with the same size. */
 static inline void image_copy(struct image *to, const struct image *from)
 {
 	u8 *mem = to->mem;
 
+	image_ignore_begin();
 	memcpy(mem, from->mem, from->size);
+	image_ignore_end();
 	*to = *from;
 	to->mem = mem;
 }

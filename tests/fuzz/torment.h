@@ -35,17 +35,36 @@
 /* What file data looks like: to be found where it must not be. */
 #define TORMENT_DATA "hostile data "
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TORMENT_SANITIZED 1
+#if defined(__SANITIZE_THREAD__)
+#define TORMENT_TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define TORMENT_ASAN 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define TORMENT_SANITIZED 1
+#if __has_feature(thread_sanitizer)
+#define TORMENT_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define TORMENT_ASAN 1
 #endif
 #endif
-#ifndef TORMENT_SANITIZED
-#define TORMENT_SANITIZED 0
+#ifndef TORMENT_TSAN
+#define TORMENT_TSAN 0
 #endif
+#ifndef TORMENT_ASAN
+#define TORMENT_ASAN 0
+#endif
+#define TORMENT_SANITIZED (TORMENT_ASAN || TORMENT_TSAN)
 #define TORMENT_RSS_MAX_KB ((TORMENT_SANITIZED ? 1500 : 300) * 1024L)
+
+/*
+ * With TSan: a process with threads sleeps a second at its end, for late
+ * reports. A child's threads have ended when it unmounted, and there are
+ * hundreds of children. What TSAN_OPTIONS says counts more.
+ */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "atexit_sleep_ms=0";
+}
 
 /* With ASan: reports leaks now, and says whether there are any. */
 extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
@@ -92,7 +111,8 @@ struct torment_run {
 	unsigned seed;
 	u64 dirs[TORMENT_MAX_DIRS];
 	u32 nr_dirs;
-	u8 *buf;
+	u8 *buf;        /* what is read */
+	u8 *data;       /* what is written: TORMENT_DATA again and again */
 	struct torment_names *names;
 };
 
@@ -289,12 +309,6 @@ static inline void torment_walk(struct torment_run *t)
 
 /* ---- changing ---- */
 
-static inline void torment_fill(struct torment_run *t)
-{
-	for (u32 i = 0; i < TORMENT_BUF; i++)
-		t->buf[i] = (u8)TORMENT_DATA[i % (sizeof(TORMENT_DATA) - 1)];
-}
-
 /* Data, size and preallocation of one file. */
 static inline void torment_change_file(struct torment_run *t, struct inode *inode)
 {
@@ -312,16 +326,15 @@ static inline void torment_change_file(struct torment_run *t, struct inode *inod
 	size = (u64)st.st_size;
 	if (TRY(t, sl_open(inode, SL_OPEN_WRITE, &f)))
 		return;
-	torment_fill(t);
-	TRY(t, sl_write(f, t->buf, 5000, 0, 0, &torment_cred));
-	TRY(t, sl_write(f, t->buf, 3000, size / 2 + torment_rnd(t) % 5000, 0, &torment_cred));
-	TRY(t, sl_write(f, t->buf, 1 + torment_rnd(t) % 9000, size, 0, &torment_cred));
+	TRY(t, sl_write(f, t->data, 5000, 0, 0, &torment_cred));
+	TRY(t, sl_write(f, t->data, 3000, size / 2 + torment_rnd(t) % 5000, 0, &torment_cred));
+	TRY(t, sl_write(f, t->data, 1 + torment_rnd(t) % 9000, size, 0, &torment_cred));
 	if (torment_rnd(t) % 2)
 		TRY(t, sl_fsync(f, torment_rnd(t) % 2));
 	TRY(t, sl_fallocate(f, FALLOC_FL_KEEP_SIZE, size, 20000, &torment_cred));
 	st.st_size = (off_t)(size / 3);
 	TRY(t, sl_setattr(inode, &st, SL_SET_SIZE, &torment_cred, NULL));
-	TRY(t, sl_write(f, t->buf, 2000, size + 10000, 0, &torment_cred));
+	TRY(t, sl_write(f, t->data, 2000, size + 10000, 0, &torment_cred));
 	if (torment_rnd(t) % 2)
 		TRY(t, sl_fsync(f, false));
 	if (torment_rnd(t) % 3 == 0) {
@@ -490,14 +503,18 @@ static inline void torment_run_init(struct torment_run *run, const struct tormen
 	*run = (struct torment_run){ .t = t, .r = r, .seed = seed };
 	run->names = malloc(sizeof(*run->names));
 	run->buf = aligned_alloc(4096, TORMENT_BUF);
-	if (!run->names || !run->buf)
+	run->data = aligned_alloc(4096, TORMENT_BUF);
+	if (!run->names || !run->buf || !run->data)
 		image_die("no memory");
+	for (u32 i = 0; i < TORMENT_BUF; i++)
+		run->data[i] = (u8)TORMENT_DATA[i % (sizeof(TORMENT_DATA) - 1)];
 }
 
 static inline void torment_run_release(struct torment_run *run)
 {
 	free(run->names);
 	free(run->buf);
+	free(run->data);
 }
 
 static inline void torment_second(void *arg)
