@@ -213,7 +213,8 @@ bool ext4_syszone_next(const struct ext4_sb *sbi, pblk_t pos, pblk_t end,
 	const struct ext4_syszone *sz = sbi->syszone;
 	size_t i;
 
-	if (!sz)
+	/* Callers go on from *zend: a zone may reach beyond end. */
+	if (!sz || pos >= end)
 		return false;
 	i = zone_find(sz, pos);
 	if (i == sz->nr || sz->z[i].start >= end)

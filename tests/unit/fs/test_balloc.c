@@ -625,6 +625,30 @@ static void test_zones_and_geometry_agree_with_mke2fs(void **state)
 	at_end(&t);
 }
 
+/* Tables of a flex group reach from one small group into the next: a walk over
+ * the zones of one group comes to an end all the same. */
+static void test_zone_across_the_end_of_a_group(void **state)
+{
+	u32 crossing = 0;
+	struct at t;
+
+	(void)state;
+	at_start(&t, "-b 1024 -g 256 -O ^resize_inode", "20M");
+	for (group_t g = 0; g + 1 < t.sbi->groups; g++) {
+		pblk_t first = ext4_group_first_block(t.sbi, g);
+		pblk_t end = first + t.sbi->blocks_per_group, zs, ze;
+
+		for (pblk_t pos = first; ext4_syszone_next(t.sbi, pos, end, &zs, &ze);
+		     pos = ze) {
+			assert_true(zs >= pos && zs < ze && ze <= end);
+			if (ze == end && !ext4_block_range_ok(t.sbi, end, 1))
+				crossing++;
+		}
+	}
+	assert_true(crossing > 0);
+	at_end(&t);
+}
+
 static int init(void **state)
 {
 	(void)state;
@@ -650,6 +674,7 @@ int main(void)
 		cmocka_unit_test(test_bad_descriptor_is_refused),
 		cmocka_unit_test(test_overlapping_structures_are_refused),
 		cmocka_unit_test(test_zones_and_geometry_agree_with_mke2fs),
+		cmocka_unit_test(test_zone_across_the_end_of_a_group),
 		cmocka_unit_test(test_churn_default),
 		cmocka_unit_test(test_churn_1k),
 		cmocka_unit_test(test_churn_uninit_bg),
