@@ -51,6 +51,15 @@ struct m_inode {
 	} *mark;
 	u32 nr_mark, max_mark;
 	bool lost;
+	/* mtime, in the order of operations; of the run: some time meanwhile */
+	struct stamp {
+		u32 op;
+		bool of_run;
+		bool failed; /* may have happened */
+		s64 sec;
+		u32 nsec;
+	} *stamp;
+	u32 nr_stamp, max_stamp;
 	/* directories */
 	struct m_name *names;
 	struct m_inode *parent;
@@ -188,10 +197,25 @@ void listing_diff(const struct listing *a, const struct listing *b)
 
 /* ---- the tree ---- */
 
+/* op NULL: by something that takes the present time. */
+static void stamped(struct model *m, struct m_inode *in, const struct sim_op *op, bool failed)
+{
+	struct stamp *s;
+
+	in->stamp = grown(in->stamp, in->nr_stamp, &in->max_stamp, sizeof(*in->stamp));
+	s = &in->stamp[in->nr_stamp++];
+	*s = (struct stamp){ .op = m->ops, .of_run = !op, .failed = failed };
+	if (op) {
+		s->sec = (s64)op->off;
+		s->nsec = op->len;
+	}
+}
+
 static struct m_inode *inode_new(struct model *m, u32 mode)
 {
 	struct m_inode *in = zalloc(sizeof(*in));
 
+	stamped(m, in, NULL, false);
 	in->mode = mode;
 	in->next_all = m->all;
 	m->all = in;
@@ -370,6 +394,7 @@ void model_free(struct model *m)
 			free(in->ch[i].copied);
 		free(in->ch);
 		free(in->mark);
+		free(in->stamp);
 		free(in);
 	}
 	listing_release(&m->scratch);
@@ -523,7 +548,7 @@ static s64 expect_file(struct model *m, const struct sim_op *op)
 	in = find_path(m, op->path, &err);
 	if (err)
 		return err;
-	if (op->kind == OP_CHMOD || op->kind == OP_CHOWN)
+	if (op->kind == OP_CHMOD || op->kind == OP_CHOWN || op->kind == OP_UTIMES)
 		return S_ISLNK(in->mode) && op->kind == OP_CHMOD ? -EOPNOTSUPP : 0;
 	if (op->kind == OP_FSYNC || op->kind == OP_FDATASYNC)
 		return S_ISREG(in->mode) || S_ISDIR(in->mode) ? 0 : -EINVAL;
@@ -598,6 +623,8 @@ static void touched(struct model *m, struct m_inode *in, bool data)
 	in->changed = m->ops + 1;
 	if (data)
 		in->changed_data = m->ops + 1;
+	if (S_ISDIR(in->mode))
+		stamped(m, in, NULL, false);
 }
 
 static void data_durable(struct model *m, struct m_inode *in, bool by_tree)
@@ -740,6 +767,27 @@ static void half_zeroed(struct model *m, struct m_inode *in, const struct sim_op
 		in->lost = true;
 }
 
+/* Every operation on the inode but those that surely leave mtime alone. */
+static bool may_stamp(enum sim_op_kind kind)
+{
+	switch (kind) {
+	case OP_CHMOD:
+	case OP_CHOWN:
+	case OP_READ:
+	case OP_FSYNC:
+	case OP_FDATASYNC:
+	case OP_HOLD:
+	case OP_DROP:
+	case OP_HSYNC:
+	case OP_LINK:
+	case OP_UNLINK:
+	case OP_RENAME:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 size_after)
 {
 	struct m_inode *in = op->path ? model_find(m, op->path) : m->slot[op->slot];
@@ -747,6 +795,10 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 
 	if (op->kind == OP_FALLOC && result < 0 && in)
 		half_zeroed(m, in, op);
+	if (in && op->kind == OP_UTIMES)
+		stamped(m, in, op, result < 0);
+	else if (in && may_stamp(op->kind))
+		stamped(m, in, NULL, result < 0);
 	if (op->kind == OP_FALLOC && result < 0 && in && size_after > in->size) {
 		add_change(m, in, CH_GROW, size_after, 0, 0);
 		touched(m, in, true);
@@ -809,6 +861,10 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 			in->uid = in->gid = op->mode;
 		if (in)
 			touched(m, in, false);
+		return 0;
+	case OP_UTIMES:
+		if (in)
+			in->changed = m->ops + 1;
 		return 0;
 	case OP_FSYNC:
 	case OP_HSYNC:
@@ -980,4 +1036,24 @@ bool m_inode_could_be(const struct m_inode *inode, u32 done, u32 started, u32 tr
 		return true;
 	return size_ok(inode, durable, started, tree, size, why, why_len) &&
 	       content_ok(inode, durable, started, tree, size, data, why, why_len);
+}
+
+/*
+ * What was stamped last in the tree's order stays until something later
+ * replaces it; later ones may have reached the disk or not.
+ */
+bool m_inode_mtime_could_be(const struct m_inode *inode, u32 started, u32 tree,
+			    const struct timespec *mtime, bool in_run)
+{
+	bool ok = false;
+
+	for (u32 i = 0; i < inode->nr_stamp && inode->stamp[i].op < started; i++) {
+		const struct stamp *s = &inode->stamp[i];
+
+		if (!s->of_run && !s->failed && s->op < tree)
+			ok = false;
+		ok |= s->of_run ? in_run
+				: s->sec == mtime->tv_sec && s->nsec == (u32)mtime->tv_nsec;
+	}
+	return ok;
 }

@@ -15,6 +15,10 @@
  * (beyond the end counts as zero). A truncation is part of the tree's
  * order: where it must have happened it binds the bytes beyond its size.
  *
+ * Times: mtime set by utimes is in the tree's order, as modes are. What else
+ * may have touched it gave it the time of the run, now or when the inode is
+ * written: from then on both will do. ctime and atime are times of the run.
+ *
  * Promises: sync, everything before it. fsync, the file's data and all that
  * was done, by anyone in this directory, up to the last change of the inode;
  * fdatasync, the data and what is needed to find it. O_SYNC and O_DSYNC
@@ -26,6 +30,7 @@
 #define SLUICE_SIM_MODEL_H
 
 #include "tests/sim/workload.h"
+#include <time.h>
 
 struct model;
 struct m_inode;
@@ -88,6 +93,12 @@ void m_inode_read(const struct m_inode *inode, u64 off, u8 *buf, u32 len);
  */
 bool m_inode_could_be(const struct m_inode *inode, u32 done, u32 started, u32 tree,
 		      u64 size, const u8 *data, char *why, size_t why_len);
+/*
+ * Could this be the inode's mtime in the tree after `tree` operations, of which
+ * `started` had begun? in_run: it is a time at which the run was under way.
+ */
+bool m_inode_mtime_could_be(const struct m_inode *inode, u32 started, u32 tree,
+			    const struct timespec *mtime, bool in_run);
 /* A write error was told that may concern any file: nothing is promised of
  * their data any more. */
 void model_lose_data(struct model *m);

@@ -41,6 +41,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NEVER_MS 3600000u
@@ -84,6 +85,7 @@ struct run {
 	_Atomic u32 nr_sync;
 	bool faulty; /* a fault is planned */
 	bool scarce; /* ... of memory or space only: nothing else may go wrong */
+	time_t began;
 	char where[160];
 };
 
@@ -330,8 +332,15 @@ struct found_file {
 	u8 *data;
 };
 
+struct found_times {
+	char *path;
+	struct timespec mtime, ctime, atime;
+};
+
 struct found {
 	struct listing list;
+	struct found_times *times; /* of all */
+	u32 nr_times, max_times;
 	struct found_file *file;
 	u32 nr, max;
 	int err;
@@ -417,6 +426,9 @@ static int walk_one(struct walk *w, struct inode *inode)
 	}
 	listing_add(&f->list, w->path, st.st_mode, st.st_uid, st.st_gid,
 		    (u32)st.st_nlink, extra);
+	f->times = grow_array(f->times, f->nr_times, &f->max_times, sizeof(*f->times));
+	f->times[f->nr_times++] = (struct found_times){ strdup(w->path + 1), st.st_mtim,
+							st.st_ctim, st.st_atim };
 	if (S_ISREG(st.st_mode)) {
 		struct found_file *ff;
 
@@ -509,6 +521,9 @@ static void found_release(struct found *f)
 		free(f->file[i].data);
 	}
 	free(f->file);
+	for (u32 i = 0; i < f->nr_times; i++)
+		free(f->times[i].path);
+	free(f->times);
 }
 
 /* ---- one operation ---- */
@@ -729,7 +744,8 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 		   u64 *size_after)
 {
 	struct stat st = { .st_size = (off_t)op->off, .st_mode = op->mode,
-			   .st_uid = op->mode, .st_gid = op->mode };
+			   .st_uid = op->mode, .st_gid = op->mode,
+			   .st_mtim = { (s64)op->off, op->len } };
 	u32 flags = SL_OPEN_WRITE | (op->kind == OP_WRITE ? op->flags : 0);
 	struct sl_file *f;
 	struct stat now;
@@ -740,6 +756,8 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 		return sl_setattr(inode, &st, SL_SET_MODE, &root_cred, NULL);
 	if (op->kind == OP_CHOWN)
 		return sl_setattr(inode, &st, SL_SET_UID | SL_SET_GID, &root_cred, NULL);
+	if (op->kind == OP_UTIMES)
+		return sl_setattr(inode, &st, SL_SET_MTIME, &root_cred, NULL);
 	if (!S_ISREG(now.st_mode) &&
 	    !(S_ISDIR(now.st_mode) && (op->kind == OP_FSYNC || op->kind == OP_FDATASYNC)))
 		return -EINVAL;
@@ -928,6 +946,34 @@ static void worker_main(void *arg)
 	resource_exempt_end();
 }
 
+/* ---- times ---- */
+
+/* Clocks are coarse, and small inodes have whole seconds. */
+static bool in_run(const struct run *r, const struct timespec *t)
+{
+	return t->tv_sec >= r->began - 2 && t->tv_sec <= time(NULL) + 1;
+}
+
+static bool times_could_be(const struct run *r, const struct found_times *t,
+			   const struct m_inode *in, u32 started, u32 tree, char *why,
+			   size_t why_len)
+{
+	const char *bad = NULL;
+	const struct timespec *at = &t->mtime;
+
+	if (!m_inode_mtime_could_be(in, started, tree, at, in_run(r, at)))
+		bad = "mtime";
+	for (u32 i = 0; i < 2 && !bad; i++) {
+		at = i ? &t->atime : &t->ctime;
+		if (!in_run(r, at))
+			bad = i ? "atime" : "ctime";
+	}
+	if (bad)
+		snprintf(why, why_len, "%s is %lld.%09ld, the run began at %lld", bad,
+			 (long long)at->tv_sec, at->tv_nsec, (long long)r->began);
+	return !bad;
+}
+
 /* ---- the whole tree against the model, with nothing lost ---- */
 
 static bool compare_all(struct run *r, struct super_block *sb, const char *what)
@@ -961,6 +1007,14 @@ static bool compare_all(struct run *r, struct super_block *sb, const char *what)
 					      " (model %" PRIu64 ") %s", what, t,
 					      f.file[i].path, f.file[i].size,
 					      m_inode_size(in), why);
+		}
+		for (u32 i = 0; i < f.nr_times && ok; i++) {
+			char why[300];
+
+			if (!times_could_be(r, &f.times[i], model_find(w->m, f.times[i].path),
+					    w->nr, w->nr, why, sizeof(why)))
+				ok = complain(r, "%s: t%u/%s: %s", what, t, f.times[i].path,
+					      why);
 		}
 		found_release(&f);
 	}
@@ -1065,6 +1119,14 @@ static bool files_could_be(const struct run *r, u32 t, const struct span *sp, u3
 				      sizeof(text));
 		if (!ok)
 			snprintf(why, why_len, "t%u/%.200s: %s", t, f->file[i].path, text);
+	}
+	for (u32 i = 0; i < f->nr_times && ok; i++) {
+		char text[300] = "";
+
+		ok = times_could_be(r, &f->times[i], name_find(&ns, f->times[i].path),
+				    sp->started[t], tree, text, sizeof(text));
+		if (!ok)
+			snprintf(why, why_len, "t%u/%.200s: %s", t, f->times[i].path, text);
 	}
 	for (u32 i = 0; i < ns.nr; i++)
 		free(ns.n[i].path);
@@ -1213,6 +1275,19 @@ static bool has_errors(const struct sim_image *img)
 	return state[0] & 2;
 }
 
+/* $SIM_KEEP is a folder for the images of a failure. */
+static void keep_image(const struct run *r, const struct sim_image *img, const char *name)
+{
+	const char *dir = getenv("SIM_KEEP");
+	char path[512];
+
+	if (!dir)
+		return;
+	snprintf(path, sizeof(path), "%s/sim-%" PRIu64 "-%s.img", dir, r->s->seed, name);
+	if (!sim_image_save(img, path, true))
+		fprintf(stderr, "    image kept: %s\n", path);
+}
+
 static bool judge_file(struct run *r, const struct sim_image *img, const char *name,
 		       bool replay, const char *what)
 {
@@ -1224,10 +1299,9 @@ static bool judge_file(struct run *r, const struct sim_image *img, const char *n
 		return complain(r, "cannot write %s", path);
 	ok = (!(replay || (r->faulty && has_errors(img))) || fsck_replay(r, path)) &&
 	     fsck_clean(r, path, replay, what);
-	if (ok || !getenv("SIM_KEEP"))
-		unlink(path);
-	else
-		fprintf(stderr, "    image kept: %s\n", path);
+	unlink(path);
+	if (!ok)
+		keep_image(r, img, name);
 	return ok;
 }
 
@@ -1327,6 +1401,8 @@ static bool judge(struct run *r, const struct sim_image *img, const struct span 
 	if (ok && deep)
 		ok = judge_nested(r, img, &log, sp, rng);
 	sim_log_release(&log);
+	if (!ok)
+		keep_image(r, img, "cut");
 	return ok;
 }
 
@@ -1591,6 +1667,7 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 	r->cfg = cfg;
 	r->scarce = !s->fault.op && (s->oom || s->enospc);
 	r->faulty = s->fault.op || s->oom || s->enospc;
+	r->began = time(NULL);
 	r->sync = calloc(MAX_SYNCS, sizeof(*r->sync));
 	base_path(cfg, s->mkfs, path, sizeof(path));
 	r->base = sim_base_load(path, sim_mkfs[s->mkfs].blocksize);

@@ -47,6 +47,7 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_FDATASYNC] = "fdatasync", [OP_SYNC] = "sync",     [OP_HOLD] = "hold",
 	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
 	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
+	[OP_UTIMES] = "utimes",
 };
 
 u32 sim_mkfs_find(const char *name)
@@ -151,6 +152,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_FDATASYNC] = "p", [OP_SYNC] = "",	   [OP_HOLD] = "ph",
 	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
 	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
+	[OP_UTIMES] = "pol",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -236,7 +238,8 @@ static bool read_op(struct sim_op *op, char *line)
 		case 'h': op->slot = (u8)strtoul(word, NULL, 10); break;
 		}
 	}
-	return op->slot < SIM_HANDLES && op->len <= 64u << 20;
+	return op->slot < SIM_HANDLES &&
+	       op->len <= (op->kind == OP_UTIMES ? 999999999 : 64u << 20);
 }
 
 static bool read_setting(struct sim_stream *s, const char *name, const char *value)
@@ -411,20 +414,36 @@ static void pick_range(struct gen *g, u64 size, u64 *off, u32 *len)
 	}
 }
 
+/* Small inodes have 31 bits of seconds and a sign, and nothing below. */
+static void pick_time(struct gen *g, struct sim_op *op)
+{
+	static const s64 edge[] = { 0, 1, -1, INT32_MAX, INT32_MIN, INT32_MAX + 1ll,
+				    1ll << 32, (1ll << 33) + 5 };
+	bool small = !strcmp(sim_mkfs[g->s->mkfs].name, "1k-old");
+	s64 sec = rng_chance(&g->rng, 30)
+			  ? edge[rng_below(&g->rng, small ? 5 : ARRAY_SIZE(edge))]
+			  : (s64)rng_below(&g->rng, INT32_MAX);
+
+	op->off = (u64)sec;
+	op->len = small ? 0 : rng_below(&g->rng, 1000000000);
+}
+
 /* Weights of the operations, by profile. */
 static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
 	[SIM_PROFILE_MIXED] = { [OP_CREATE] = 14, [OP_MKDIR] = 5, [OP_SYMLINK] = 3,
 		[OP_MKNOD] = 1, [OP_LINK] = 5, [OP_UNLINK] = 9, [OP_RMDIR] = 4,
 		[OP_RENAME] = 10, [OP_WRITE] = 24, [OP_TRUNCATE] = 6, [OP_FALLOC] = 7,
-		[OP_COPY] = 2, [OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_READ] = 3, [OP_FSYNC] = 7,
+		[OP_COPY] = 2, [OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_UTIMES] = 5, [OP_READ] = 3,
+		[OP_FSYNC] = 7,
 		[OP_FDATASYNC] = 3, [OP_SYNC] = 2, [OP_HOLD] = 3, [OP_DROP] = 2,
 		[OP_HWRITE] = 3, [OP_HTRUNC] = 1, [OP_HSYNC] = 1, [OP_CACHES] = 1 },
 	[SIM_PROFILE_NAMES] = { [OP_CREATE] = 40, [OP_MKDIR] = 4, [OP_SYMLINK] = 4,
 		[OP_LINK] = 8, [OP_UNLINK] = 14, [OP_RMDIR] = 2, [OP_RENAME] = 18,
-		[OP_WRITE] = 2, [OP_FSYNC] = 3, [OP_SYNC] = 1, [OP_HOLD] = 2,
+		[OP_UTIMES] = 2, [OP_WRITE] = 2, [OP_FSYNC] = 3, [OP_SYNC] = 1, [OP_HOLD] = 2,
 		[OP_DROP] = 1, [OP_CACHES] = 1 },
 	[SIM_PROFILE_DATA] = { [OP_CREATE] = 5, [OP_UNLINK] = 3, [OP_RENAME] = 4,
-		[OP_WRITE] = 50, [OP_TRUNCATE] = 12, [OP_FALLOC] = 20, [OP_COPY] = 4, [OP_READ] = 4,
+		[OP_WRITE] = 50, [OP_TRUNCATE] = 12, [OP_FALLOC] = 20, [OP_COPY] = 4, [OP_UTIMES] = 4,
+		[OP_READ] = 4,
 		[OP_FSYNC] = 8, [OP_FDATASYNC] = 8, [OP_SYNC] = 2, [OP_HOLD] = 2,
 		[OP_DROP] = 1, [OP_HWRITE] = 3, [OP_HTRUNC] = 2, [OP_HSYNC] = 1,
 		[OP_CACHES] = 2 },
@@ -497,6 +516,7 @@ static void fill_paths(struct gen *g, struct sim_op *op, char *path, char *path2
 	case OP_UNLINK:
 	case OP_CHMOD:
 	case OP_CHOWN:
+	case OP_UTIMES:
 		pick(g, op->kind == OP_UNLINK && rng_chance(r, 60) ? &g->files : &g->all, path);
 		return;
 	case OP_RMDIR:
@@ -544,6 +564,9 @@ static void draw_op(struct gen *g)
 	switch (op.kind) {
 	case OP_CHOWN:
 		op.mode = rng_below(r, 3) * 1000;
+		break;
+	case OP_UTIMES:
+		pick_time(g, &op);
 		break;
 	case OP_CHMOD:
 		if (model_find(g->m[g->t], op.path) &&
@@ -752,6 +775,8 @@ static const struct sim_op ace_op[] = {
 	  .len = 12 * K, .seed = 2 * K },
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0611 },
 	{ .kind = OP_CHOWN, .path = "A/foo", .mode = 1000 },
+	{ .kind = OP_UTIMES, .path = "foo", .off = 1000000000 },
+	{ .kind = OP_UTIMES, .path = "A", .off = 1000000001 },
 	{ .kind = OP_HOLD, .path = "A/bar" },
 };
 
@@ -879,6 +904,7 @@ static const struct sim_op brief_op[] = {
 	{ .kind = OP_RENAME, .path = "B", .path2 = NAME_OF_200("4"), .flags = RENAME_EXCHANGE },
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0600 },
 	{ .kind = OP_CHOWN, .path = "foo", .mode = 1000 },
+	{ .kind = OP_UTIMES, .path = "foo", .off = 1000000000 },
 	{ .kind = OP_SYNC },
 	{ .kind = OP_TRUNCATE, .path = "foo", .off = 40 * K + 100 },
 	{ .kind = OP_HTRUNC, .slot = 0, .off = 100 },

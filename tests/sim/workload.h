@@ -36,6 +36,7 @@ enum sim_op_kind {
 	OP_COPY,     /* path, path2: from there, off, len, seed: offset in path2 */
 	OP_CHMOD,    /* path, mode */
 	OP_CHOWN,    /* path, mode: uid = gid */
+	OP_UTIMES,   /* path, off: seconds (signed), len: nanoseconds; of mtime */
 	OP_READ,     /* path: all of it, compared */
 	OP_FSYNC,    /* path; a directory too */
 	OP_FDATASYNC,/* path */
