@@ -27,6 +27,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -39,6 +40,8 @@
 #define THROTTLE_PASSES 16u
 #define THROTTLE_NAP_NS (20 * NS_PER_MS)
 #define THROTTLE_MAX_NS (200 * NS_PER_MS)
+#define TRIM_LIMIT (256ull << 20)
+#define TRIM_PERIOD_NS (1000 * NS_PER_MS)
 /* The first fruitless pass may have taken away second chances only. */
 #define FRUITLESS_PASSES 3u
 
@@ -200,9 +203,26 @@ static void reclaim_to_goal(struct budget *b)
 	}
 }
 
+/*
+ * What the passes freed lies in pieces among what is still used, and malloc
+ * does not give pages back to the system by itself but at the end of its heap. It takes
+ * the locks of the heap for a moment, so not often; and with a large cache the
+ * pieces weigh little beside it, and are many.
+ */
+static void trim_heap(const struct budget *b, u64 *last_ns)
+{
+	u64 now = clock_mono_ns();
+
+	if (b->limit > TRIM_LIMIT || now - *last_ns < TRIM_PERIOD_NS)
+		return;
+	*last_ns = now;
+	(void)malloc_trim(0);
+}
+
 static void reclaim_thread(void *arg)
 {
 	struct budget *b = arg;
+	u64 trimmed_ns = 0;
 
 	for (;;) {
 		wait_event(&b->kicked, atomic_load(&b->kicked) ||
@@ -210,6 +230,7 @@ static void reclaim_thread(void *arg)
 		if (atomic_load(&b->stop))
 			return;
 		reclaim_to_goal(b);
+		trim_heap(b, &trimmed_ns);
 		/*
 		 * A charge between the end of the passes and this store saw
 		 * kicked set and woke nobody: look once more.

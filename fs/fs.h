@@ -76,6 +76,7 @@ int __must_check sl_sync(struct super_block *sb);
 int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
 bool sl_is_readonly(struct super_block *sb);
 bool sl_nsec_times(struct super_block *sb);
+u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by default */
 /* Multi-line text of counters for the log and tests; returns bytes written. */
 size_t sl_stats(struct super_block *sb, char *buf, size_t len);
 /* drop_caches: clean folios, buffers, inodes. */

@@ -1186,6 +1186,11 @@ bool sl_is_readonly(struct super_block *sb)
 	return atomic_load(&sb->s_rdonly);
 }
 
+u64 sl_cache_bytes(struct super_block *sb)
+{
+	return budget_limit(sb->s_budget);
+}
+
 bool sl_nsec_times(struct super_block *sb)
 {
 	return EXT4_SB(sb)->nsec_times;

@@ -60,6 +60,10 @@
 /* Gets a thread out of read(2); its handler does nothing. */
 #define WAKE_SIGNAL SIGUSR2
 #define WAKE_REPEAT_MS 5
+/* Buffers used up to this are nobody's concern. */
+#define BUFFERS_SMALL (64u << 10)
+/* A spare that has been idle for so long gives its buffers back. */
+#define SPARE_COLD_MS 500
 
 enum role { ROLE_RECEIVER, ROLE_WORKER, ROLE_SPARE };
 
@@ -78,6 +82,8 @@ struct worker {
 	char *request;		    /* [const] in memory */
 	void *reply;		    /* [own thread] */
 	size_t reply_size;	    /* [own thread] */
+	size_t request_used, reply_used; /* bytes that may be in memory [own thread] */
+	size_t kept;		    /* its part of loop->kept [own thread] */
 };
 
 struct loop {
@@ -93,6 +99,8 @@ struct loop {
 	unsigned nr_spares;		/* [lock] on spares */
 	_Atomic bool stopping;		/* [atomic, write lock] */
 	_Atomic bool quiescing;		/* [atomic] */
+	_Atomic size_t kept;		/* [atomic] bytes of large buffers kept */
+	_Atomic u64 dropped;		/* [atomic] */
 	struct loop_stats stats;	/* [lock] the counters of it */
 };
 
@@ -111,13 +119,51 @@ void *loop_reply_buffer(size_t size)
 	struct worker *w = current;
 
 	assert(w);
-	if (size <= w->reply_size)
-		return w->reply;
+	if (size > w->reply_size) {
+		if (w->reply)
+			munmap(w->reply, w->reply_size);
+		w->reply = map_memory(size);
+		w->reply_size = w->reply ? size : 0;
+		w->reply_used = 0;
+	}
 	if (w->reply)
-		munmap(w->reply, w->reply_size);
-	w->reply = map_memory(size);
-	w->reply_size = w->reply ? size : 0;
+		w->reply_used = max_of(w->reply_used, size);
 	return w->reply;
+}
+
+/* ---- memory of the buffers ---- */
+
+/*
+ * A buffer is 1 MiB or so of address space, and a request in work has as much
+ * of it in memory as it is large. Between requests the memory stays, which spares
+ * page faults; but not with every thread that was ever at work: all together
+ * keep buffers_max.
+ */
+static void buffers_drop(struct worker *w)
+{
+	madvise(w->memory, w->memory_size, MADV_DONTNEED);
+	if (w->reply)
+		madvise(w->reply, w->reply_size, MADV_DONTNEED);
+	w->request_used = w->reply_used = 0;
+	atomic_fetch_sub(&w->loop->kept, w->kept);
+	w->kept = 0;
+	atomic_fetch_add(&w->loop->dropped, 1);
+}
+
+/* After a request of len bytes. */
+static void buffers_settle(struct worker *w, size_t len)
+{
+	struct loop *loop = w->loop;
+	size_t used, more;
+
+	w->request_used = max_of(w->request_used, len);
+	used = w->request_used + w->reply_used;
+	if (used <= BUFFERS_SMALL || used <= w->kept)
+		return;
+	more = used - w->kept;
+	w->kept = used;
+	if (atomic_fetch_add(&loop->kept, more) + more > loop->cfg.buffers_max)
+		buffers_drop(w);
 }
 
 /* ---- beginning and end of threads ---- */
@@ -230,6 +276,7 @@ static void leave(struct worker *w)
 	pthread_mutex_lock(&loop->lock);
 	if (w->role == ROLE_RECEIVER)
 		atomic_fetch_sub(&loop->nr_receivers, 1);
+	atomic_fetch_sub(&loop->kept, w->kept);
 	cds_list_del(&w->all);
 	cds_list_add(&w->all, &loop->dead);
 	loop->nr_threads--;
@@ -324,8 +371,10 @@ static struct timespec deadline_in(u32 ms)
 static bool park(struct worker *w)
 {
 	struct loop *loop = w->loop;
-	struct timespec deadline = deadline_in(loop->cfg.spare_idle_ms);
-	bool stay = true;
+	u32 idle_ms = loop->cfg.spare_idle_ms;
+	bool warm = w->kept > 0, stay = true;
+	struct timespec deadline =
+		deadline_in(warm ? min_of(idle_ms, (u32)SPARE_COLD_MS) : idle_ms);
 
 	pthread_mutex_lock(&loop->lock);
 	/* A receiver may have gone missing since finish_request(). */
@@ -338,13 +387,20 @@ static bool park(struct worker *w)
 	cds_list_add(&w->spare, &loop->spares);
 	loop->nr_spares++;
 	while (w->role == ROLE_SPARE && stay) {
-		if (atomic_load(&loop->stopping))
+		if (atomic_load(&loop->stopping)) {
 			stay = false;
-		else if (pthread_cond_timedwait(&w->called, &loop->lock,
-						&deadline) == ETIMEDOUT &&
-			 w->role == ROLE_SPARE) {
-			stay = loop->nr_spares <= loop->cfg.min_spares;
-			deadline = deadline_in(loop->cfg.spare_idle_ms);
+		} else if (pthread_cond_timedwait(&w->called, &loop->lock,
+						  &deadline) == ETIMEDOUT &&
+			   w->role == ROLE_SPARE) {
+			stay = warm || loop->nr_spares <= loop->cfg.min_spares;
+			deadline = deadline_in(idle_ms);
+			/* It may be called up meanwhile, and looks again. */
+			if (warm) {
+				pthread_mutex_unlock(&loop->lock);
+				buffers_drop(w);
+				pthread_mutex_lock(&loop->lock);
+			}
+			warm = false;
 		}
 	}
 	if (w->role == ROLE_SPARE) {
@@ -480,6 +536,7 @@ static void worker_main(void *arg)
 			break;
 		}
 		carry_out(w, len);
+		buffers_settle(w, len);
 		finish_request(w);
 	}
 	thread_set_block_hook(NULL);
@@ -569,5 +626,7 @@ void loop_get_stats(struct loop *loop, struct loop_stats *st)
 	st->threads = loop->nr_threads;
 	st->receivers = atomic_load(&loop->nr_receivers);
 	st->spares = loop->nr_spares;
+	st->buffers_kept = atomic_load(&loop->kept);
+	st->buffers_dropped = atomic_load(&loop->dropped);
 	pthread_mutex_unlock(&loop->lock);
 }

@@ -24,6 +24,8 @@ struct loop_config {
 	size_t request_max;   /* bytes: the size given to read(2) */
 	size_t payload_shift; /* the request starts this far before a page */
 	u32 spare_idle_ms;    /* a spare above min_spares ends after this */
+	size_t buffers_max;   /* bytes: what threads keep of their buffers from one
+				 large request to the next, all together */
 	int end_event;	      /* eventfd, signalled when no thread is left */
 
 	/* Carries out a request and answers it. The memory is valid until
@@ -38,6 +40,8 @@ struct loop_stats {
 	unsigned threads, receivers, spares, threads_max;
 	u64 handovers, threads_started;
 	u64 short_of_threads; /* hand-overs that found no thread */
+	u64 buffers_kept;     /* bytes, now; see buffers_max */
+	u64 buffers_dropped;  /* times that a thread gave its memory back */
 };
 
 /* Starts the threads. -ENOMEM, -EAGAIN. */

@@ -11,6 +11,7 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -181,12 +182,25 @@ static void fill_standard_descriptors(void)
 		close(fd);
 }
 
+/*
+ * By default each of 8 arenas a CPU keeps what was freed in it, and blocks up to
+ * 32 MiB that were mapped once come from them, too. A cache that is to stay
+ * within its bounds cannot afford that.
+ */
+static void bound_heap(void)
+{
+	mallopt(M_ARENA_MAX, (int)max_of(thread_nr_cpus(), 2u));
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	mallopt(M_TRIM_THRESHOLD, 256 << 10);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
 	char why[512];
 	int code;
 
+	bound_heap();
 	fill_standard_descriptors();
 	code = options_parse(&o, argc, argv, why, sizeof(why));
 	log_init("sluice", first_level(&o));

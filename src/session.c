@@ -23,6 +23,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -52,7 +53,11 @@
 #include "src/umount.h"
 #include "writeback/bdev.h"
 
+/* The largest request, of a mount with a cache of 64 MiB and more; a smaller
+ * cache has smaller ones: each request in work is memory beside the cache. */
 #define MAX_WRITE (1u << 20)
+#define MAX_WRITE_LEAST (128u << 10)
+#define MAX_WRITE_SHARE 64
 #define MAX_BACKGROUND 64
 #define READ_AHEAD_KB 1024
 #define MAX_THREADS 512
@@ -82,6 +87,7 @@ struct session {
 	char *source;		/* [const] shown as the mount's source */
 	char *mountpoint;	/* [const] */
 	struct bdev *bd;	/* [main thread] the device, until the mount */
+	u32 max_write;		/* [const after session_create] bytes of a request's data */
 	u32 sector;		/* [const after session_create] the device's own */
 	bool blkdev;		/* [const after session_create] type fuseblk */
 	bool readonly;		/* [const after session_create] */
@@ -224,16 +230,22 @@ static void log_lines(char *text)
 static void log_stats(struct session *s)
 {
 	char *text = malloc(STATS_TEXT_MAX);
+	struct mallinfo2 heap = mallinfo2();
 	struct loop_stats st;
 	size_t len = 0;
 
 	loop_get_stats(s->loop, &st);
 	log_info("threads: %u (%u receivers, %u spare, %u at most), "
-		 "%llu started, %llu hand-overs, %llu without a thread",
+		 "%llu started, %llu hand-overs, %llu without a thread; "
+		 "buffers: %llu bytes kept, %llu times dropped",
 		 st.threads, st.receivers, st.spares, st.threads_max,
 		 (unsigned long long)st.threads_started,
 		 (unsigned long long)st.handovers,
-		 (unsigned long long)st.short_of_threads);
+		 (unsigned long long)st.short_of_threads,
+		 (unsigned long long)st.buffers_kept,
+		 (unsigned long long)st.buffers_dropped);
+	log_info("heap: %zu bytes used, %zu free, %zu mapped", heap.uordblks,
+		 heap.fordblks, heap.hblkhd);
 	if (!text)
 		return;
 	mutex_lock(&s->volume_lock);
@@ -361,7 +373,7 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 	if (s->read_ahead_given)
 		conn->max_readahead = (unsigned)min_of(
 			(u64)conn->max_readahead, s->read_ahead_kb * 1024);
-	conn->max_write = min_of(conn->max_write, MAX_WRITE);
+	conn->max_write = min_of(conn->max_write, s->max_write);
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = sl_nsec_times(s->sb) ? 1 : 1000000000;
@@ -564,6 +576,16 @@ static int create_library_session(struct session *s, const struct options *o)
 	return err;
 }
 
+/* A power of two. */
+static u32 max_write_for(u64 cache)
+{
+	u32 n = MAX_WRITE;
+
+	while (n > MAX_WRITE_LEAST && n > cache / MAX_WRITE_SHARE)
+		n /= 2;
+	return n;
+}
+
 static int open_volume(struct session *s, const struct options *o)
 {
 	struct sl_options sl = o->sl;
@@ -594,6 +616,7 @@ static int open_volume(struct session *s, const struct options *o)
 		return err;
 	}
 	s->readonly = sl_is_readonly(s->sb);
+	s->max_write = max_write_for(sl_cache_bytes(s->sb));
 	return 0;
 }
 
@@ -695,6 +718,9 @@ static int start_loop(struct session *s)
 		.request_max = MAX_WRITE + 4096,
 		.payload_shift = WRITE_HEADERS,
 		.spare_idle_ms = SPARE_IDLE_MS,
+		/* A request and a reply for each receiver and one more. */
+		.buffers_max = min_of(4 * (size_t)cpus * s->max_write,
+				      (size_t)(sl_cache_bytes(s->sb) / 16)),
 		.end_event = s->event,
 		.process = process,
 		.reject = reject,

@@ -22,7 +22,7 @@
 #define REQUEST_MAX 8192
 #define SHIFT 80
 
-enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER };
+enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER, DO_BUFFER_WAIT };
 
 static struct {
 	int fds[2]; /* ours, the loop's */
@@ -47,7 +47,9 @@ static void process(void *priv, void *request, size_t len)
 	if (((uintptr_t)request + SHIFT) % 4096)
 		atomic_store(&t.misaligned, true);
 	atomic_fetch_add(&t.in_process, 1);
-	if (packet[0] == DO_WAIT) {
+	if (packet[0] == DO_BUFFER_WAIT)
+		memset(loop_reply_buffer(1 << 20), 1, 1 << 20);
+	if (packet[0] == DO_WAIT || packet[0] == DO_BUFFER_WAIT) {
 		thread_blocks_begin();
 		wait_event(&t.gate[packet[1]], atomic_load(&t.gate[packet[1]]));
 		thread_blocks_end();
@@ -73,7 +75,7 @@ static void reject(void *priv, void *request, size_t len)
 	answer(request);
 }
 
-static void begin(unsigned max_threads)
+static void begin_keeping(unsigned max_threads, size_t buffers_max)
 {
 	struct loop_config config = {
 		.receivers = RECEIVERS,
@@ -82,6 +84,7 @@ static void begin(unsigned max_threads)
 		.request_max = REQUEST_MAX,
 		.payload_shift = SHIFT,
 		.spare_idle_ms = 50,
+		.buffers_max = buffers_max,
 		.process = process,
 		.reject = reject,
 	};
@@ -93,6 +96,11 @@ static void begin(unsigned max_threads)
 	config.fd = t.fds[1];
 	config.end_event = t.event;
 	assert_int_equal(loop_start(&config, &t.loop), 0);
+}
+
+static void begin(unsigned max_threads)
+{
+	begin_keeping(max_threads, 0);
 }
 
 static void end(void)
@@ -281,6 +289,50 @@ static void test_reply_buffers_grow_and_are_aligned(void **state)
 	end();
 }
 
+/* Memory of large requests stays with the threads up to a bound. */
+static void test_buffers_are_kept_within_bounds(void **state)
+{
+	begin_keeping(8, 0);
+	ask(DO_BUFFER, 1);
+	assert_int_equal(expect_answer(), 1);
+	eventually(stats().buffers_dropped == 1);
+	assert_int_equal(stats().buffers_kept, 0);
+	hang_up();
+	end();
+
+	begin_keeping(8, 100 << 20);
+	/* Small requests change nothing; what was counted is not counted again. */
+	for (unsigned i = 0; i < 20; i++) {
+		ask(i % 2 ? DO_ANSWER : DO_BUFFER, (unsigned char)i);
+		assert_int_equal(expect_answer(), i);
+	}
+	eventually(stats().buffers_kept >= 3 << 20);
+	assert_in_range(stats().buffers_kept, 3 << 20,
+			8 * ((3 << 20) + REQUEST_MAX));
+	assert_int_equal(stats().buffers_dropped, 0);
+	hang_up();
+	assert_int_equal(stats().buffers_kept, 0);
+	end();
+}
+
+/* A thread that was called up for a while and is idle again gives its own back. */
+static void test_idle_spares_keep_no_buffers(void **state)
+{
+	begin_keeping(64, 100 << 20);
+	for (unsigned i = 0; i < 8; i++)
+		ask(DO_BUFFER_WAIT, (unsigned char)i);
+	eventually(atomic_load(&t.in_process) == 8);
+	for (unsigned i = 0; i < 8; i++)
+		open_gate(i);
+	for (unsigned i = 0; i < 8; i++)
+		(void)expect_answer();
+	/* Some may be receivers now. */
+	eventually(stats().buffers_dropped >= 8 - RECEIVERS);
+	assert_true(stats().buffers_kept <= RECEIVERS * ((1 << 20) + REQUEST_MAX));
+	hang_up();
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -291,6 +343,8 @@ int main(void)
 		cmocka_unit_test(test_quiesce_waits_for_the_others_then_rejects),
 		cmocka_unit_test(test_stop_ends_readers_and_waits_for_requests),
 		cmocka_unit_test(test_reply_buffers_grow_and_are_aligned),
+		cmocka_unit_test(test_buffers_are_kept_within_bounds),
+		cmocka_unit_test(test_idle_spares_keep_no_buffers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
