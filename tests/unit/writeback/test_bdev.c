@@ -640,7 +640,7 @@ static void test_few_pieces_need_no_memory(void **state)
 {
 	const size_t len = 3 * BIO_MAX_BYTES + BLK;
 	struct bdev *bd = open_ok(image, false, 0);
-	struct iovec iov[8];
+	struct iovec iov[24];
 	char *buf = io_alloc(len);
 
 	fill(buf, len, 0, 11);
@@ -662,8 +662,11 @@ static void test_few_pieces_need_no_memory(void **state)
 	assert_int_equal(bdev_read(bd, 0, buf, len), 0);
 	check(buf, len, 0, 12);
 
+	/* Many, and too long to be done by the caller. */
+	_Static_assert(24 * BIO_MAX_BYTES / 8 > BDEV_INLINE_MAX, "it goes inline");
 	for (u32 i = 0; i < ARRAY_SIZE(iov); i++)
-		iov[i] = (struct iovec){ buf + 2 * i * BLK, BLK };
+		iov[i] = (struct iovec){ buf + i % 2 * BIO_MAX_BYTES,
+					 BIO_MAX_BYTES / 8 };
 	atomic_store(&fault.no_bio, 1);
 	assert_int_equal(bdev_rwv(bd, BIO_WRITE, 0, iov, ARRAY_SIZE(iov), 0), -ENOMEM);
 	atomic_store(&fault.no_bio, 1);
