@@ -766,26 +766,31 @@ int sl_fsync(struct sl_file *f, bool datasync)
 
 /* ------------------------------------------------------------------ seek */
 
-/* Is the block at lblk data? *len: for how many blocks at least (> 0). */
-static int classify(struct ext4_inode *ei, lblk_t lblk, lblk_t end, bool *data,
-		    u32 *len)
+/*
+ * Is the block at lblk data? *len: for how many blocks at least (> 0). Holes and
+ * preallocated blocks may have data on its way. The marks are looked at before the
+ * extents: write-out changes these first, so what is neither dirty nor on its
+ * way has its extent by then. The other way round, a block whose write-out ends in
+ * between would be neither. *dirty: the first marked block after those seen to
+ * have no mark; anything up to lblk at first.
+ */
+static int classify(struct ext4_inode *ei, lblk_t lblk, lblk_t end, lblk_t *dirty,
+		    bool *data, u32 *len)
 {
-	struct ext4_map m = { .lblk = lblk, .len = end - lblk };
-	lblk_t dirty;
-	int err = ext4_map_blocks(ei, &m);
+	struct ext4_map m = { .lblk = lblk };
+	int err;
 
-	if (err)
-		return err;
-	*len = m.len;
-	if (m.flags & EXT4_MAP_MAPPED) {
-		*data = true;
+	if (*dirty <= lblk)
+		*dirty = mapping_next_dirty(&ei->vfs.i_mapping, lblk, end);
+	*data = *dirty == lblk;
+	*len = 1;
+	if (*data)
 		return 0;
-	}
-	/* Holes and preallocated blocks may have data on its way. */
-	dirty = mapping_next_dirty(&ei->vfs.i_mapping, lblk, lblk + m.len);
-	*data = dirty == lblk;
-	*len = *data ? 1 : dirty - lblk;
-	return 0;
+	m.len = *dirty - lblk;
+	err = ext4_map_blocks(ei, &m);
+	*data = m.flags & EXT4_MAP_MAPPED;
+	*len = m.len;
+	return err;
 }
 
 s64 sl_lseek(struct sl_file *f, u64 off, int whence)
@@ -793,7 +798,7 @@ s64 sl_lseek(struct sl_file *f, u64 off, int whence)
 	struct inode *inode = f->inode;
 	struct ext4_inode *ei = EXT4_I(inode);
 	u32 bs = inode->i_sb->s_blocksize;
-	lblk_t lblk, end;
+	lblk_t lblk, end, dirty = 0;
 	s64 result = -ENXIO;
 	u64 size;
 	int err = 0;
@@ -816,7 +821,7 @@ s64 sl_lseek(struct sl_file *f, u64 off, int whence)
 		bool data;
 		u32 len;
 
-		err = classify(ei, lblk, end, &data, &len);
+		err = classify(ei, lblk, end, &dirty, &data, &len);
 		if (err)
 			goto out;
 		if (data == (whence == SEEK_DATA)) {

@@ -682,6 +682,31 @@ static void test_races_4k(void **state)
 	run_races(4096, 2);
 }
 
+/* Data is data while it is written out, too: between its blocks' being unwritten
+ * and dirty, and their being written and clean, there is nothing. */
+static void test_seek_beside_write_out(void **state)
+{
+	struct sl_file *f;
+
+	begin("-b 1024", "16M", &busy_opts);
+	fake_async(mv.fd, 3);
+	f = open_new("file");
+	memset(m.buf, 'x', 64 << 10);
+	for (int i = 0; i < 100; i++) {
+		struct wb_control wbc = { .start = 0, .end = EXT4_LBLK_END };
+
+		put(f, m.buf, 64 << 10, 0);
+		assert_int_equal(ext4_write_inode(sl_file_inode(f), &wbc), 0);
+		do {
+			assert_int_equal(sl_lseek(f, 0, SEEK_DATA), 0);
+			assert_int_equal(sl_lseek(f, 0, SEEK_HOLE), 64 << 10);
+		} while (atomic_load(&sl_file_inode(f)->i_mapping.m_nr_writeback));
+		resize(f, 0);
+	}
+	sl_release(f);
+	end();
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -702,6 +727,7 @@ int main(void)
 		cmocka_unit_test(test_attributes),
 		cmocka_unit_test(test_block_map),
 		cmocka_unit_test(test_full_volume),
+		cmocka_unit_test(test_seek_beside_write_out),
 		cmocka_unit_test(test_races_1k),
 		cmocka_unit_test(test_races_4k),
 	};
