@@ -187,11 +187,14 @@ static void drop_cached(struct ext4_inode *ei, const struct range *r)
 		ext4_release_reserved(ext4_sb_of(ei), delayed);
 }
 
-/* Frees the whole blocks of the range, or makes them unwritten. */
+/*
+ * Frees the whole blocks of the range, or makes them unwritten. What was newer than
+ * they are has been dropped: for want of memory or space it tries again.
+ */
 static int clear_blocks(struct ext4_inode *ei, const struct range *r, bool keep_blocks)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
-	int tries = 0, err, err2;
+	int tries = 0, pauses = 0, err, err2;
 	struct handle *h;
 
 	do {
@@ -200,14 +203,14 @@ static int clear_blocks(struct ext4_inode *ei, const struct range *r, bool keep_
 
 		err = journal_start(sbi->journal, credits + EXT4_INODE_CREDITS, 0, &h);
 		if (err)
-			return err;
+			continue;
 		if (keep_blocks)
 			err = ext4_ext_convert_unwritten(h, ei, r->first, r->last);
 		else
 			err = ext4_remove_blocks(h, ei, r->first, r->last, false);
 		err2 = handle_stop(h);
 		err = err ? err : err2;
-	} while (ext4_should_retry(sbi, err, &tries));
+	} while (ext4_should_retry(sbi, err, &tries) || ext4_retry_nomem(err, &pauses));
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
