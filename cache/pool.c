@@ -3,9 +3,15 @@
  * cache/pool.c - memory for folios and buffers: aligned units out of chunks
  *
  * A chunk with a free unit is on its list; a full one is on none and is found
- * again through the unit's owner. One wholly free chunk per list is kept.
+ * again through the unit's owner. One wholly free chunk per size is kept.
  *
- * Locks: the list's, RANK_CACHE_LIST. Next: cache/folio.c, cache/buffer.c
+ * Free units are memory that the caches' budget does not see. So before a list gets
+ * a new chunk, the lists of the same size of the other CPUs are looked at: else a thread
+ * that moves, or CPUs that free what others allocate, would leave units free on
+ * one list and map more for another.
+ *
+ * Locks: the list's, RANK_CACHE_LIST, one at a time. Next: cache/folio.c,
+ *        cache/buffer.c
  */
 #include "cache/pool.h"
 #include "lib/bitmap.h"
@@ -14,6 +20,7 @@
 #include "lib/thread.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -39,8 +46,9 @@
 struct mem_list {
 	struct spinlock lock; /* RANK_CACHE_LIST */
 	struct cds_list_head avail; /* chunks with a free unit [lock] */
-	u32 nr_empty; /* of those, chunks with free units only [lock] */
-	u32 unit;     /* bytes [const] */
+	_Atomic u32 nr_free;        /* units free in these [write lock] */
+	_Atomic u32 *nr_empty; /* wholly free chunks of this size, on all lists [const] */
+	u32 unit;              /* bytes [const] */
 };
 
 struct mem_chunk {
@@ -53,6 +61,7 @@ struct mem_chunk {
 
 struct mem_pool {
 	unsigned nr_cpu;             /* [const] */
+	_Atomic u32 nr_empty[NR_CLASSES]; /* [atomic] changed under a list's lock */
 	struct mem_cpu {
 		struct mem_list list[NR_CLASSES];
 	} __cacheline_aligned cpu[];
@@ -90,42 +99,73 @@ static void chunk_free(struct mem_chunk *c)
 	free(c);
 }
 
-void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **out)
+/* A unit of a chunk on the list; NULL: there is none. List locked. */
+static void *take_unit(struct mem_list *cls, struct mem_chunk **out)
+	REQUIRES(&cls->lock)
 {
-	struct mem_list *cls = &pool->cpu[thread_cpu() % pool->nr_cpu]
-				.list[class_of(bytes)];
-	u32 units = CHUNK_BYTES / cls->unit;
-	struct mem_chunk *c, *new = NULL;
-	u32 i;
-	void *p;
+	u32 units = CHUNK_BYTES / cls->unit, i;
+	struct mem_chunk *c;
 
-	spin_lock(&cls->lock);
-	if (cds_list_empty(&cls->avail)) {
-		spin_unlock(&cls->lock);
-		new = chunk_new(cls);
-		if (!new)
-			return NULL;
-		spin_lock(&cls->lock);
-		cds_list_add_tail(&new->link, &cls->avail);
-		cls->nr_empty++;
-	}
+	if (cds_list_empty(&cls->avail))
+		return NULL;
 	c = cds_list_entry(cls->avail.next, struct mem_chunk, link);
 	i = bm_find_set(c->free, 0, units);
 	assert(i < units);
 	bm_clear(c->free, i);
 	if (c->nr_free == units)
-		cls->nr_empty--;
+		atomic_fetch_sub(cls->nr_empty, 1);
 	if (--c->nr_free == 0)
 		cds_list_del(&c->link);
-	spin_unlock(&cls->lock);
-
-	p = c->base + (size_t)i * cls->unit;
-	unpoison(p, cls->unit);
+	atomic_fetch_sub(&cls->nr_free, 1);
 	*out = c;
+	return c->base + (size_t)i * cls->unit;
+}
+
+static void *take_from(struct mem_list *cls, struct mem_chunk **out)
+{
+	void *p;
+
+	/* relaxed: a guess; what is missed here is allocated anew */
+	if (!atomic_load_explicit(&cls->nr_free, memory_order_relaxed))
+		return NULL;
+	spin_lock(&cls->lock);
+	p = take_unit(cls, out);
+	spin_unlock(&cls->lock);
 	return p;
 }
 
-/* One wholly free chunk per class is kept, against mmap at each turn. */
+static void *take_from_new(struct mem_list *cls, struct mem_chunk **out)
+{
+	struct mem_chunk *new = chunk_new(cls);
+	void *p;
+
+	if (!new)
+		return NULL;
+	spin_lock(&cls->lock);
+	cds_list_add_tail(&new->link, &cls->avail);
+	atomic_fetch_add(cls->nr_empty, 1);
+	atomic_fetch_add(&cls->nr_free, new->nr_free);
+	p = take_unit(cls, out);
+	spin_unlock(&cls->lock);
+	return p;
+}
+
+void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **out)
+{
+	unsigned cpu = thread_cpu() % pool->nr_cpu;
+	u32 k = class_of(bytes);
+	void *p = NULL;
+
+	for (unsigned i = 0; i < pool->nr_cpu && !p; i++)
+		p = take_from(&pool->cpu[(cpu + i) % pool->nr_cpu].list[k], out);
+	if (!p)
+		p = take_from_new(&pool->cpu[cpu].list[k], out);
+	if (p)
+		unpoison(p, POOL_UNIT_MIN << k);
+	return p;
+}
+
+/* One wholly free chunk per size is kept, against mmap at each turn. */
 void mem_unit_free(struct mem_chunk *c, void *p)
 {
 	struct mem_list *cls = c->cls;
@@ -137,16 +177,17 @@ void mem_unit_free(struct mem_chunk *c, void *p)
 	spin_lock(&cls->lock);
 	assert(!bm_test(c->free, i));
 	bm_set(c->free, i);
+	atomic_fetch_add(&cls->nr_free, 1);
 	if (c->nr_free++ == 0)
 		cds_list_add(&c->link, &cls->avail);
 	if (c->nr_free == units) {
-		if (cls->nr_empty) {
-			cds_list_del(&c->link);
-			release = true;
+		cds_list_del(&c->link);
+		release = atomic_fetch_add(cls->nr_empty, 1) > 0;
+		if (release) {
+			atomic_fetch_sub(cls->nr_empty, 1);
+			atomic_fetch_sub(&cls->nr_free, units);
 		} else {
-			cls->nr_empty = 1;
 			/* last choice, so that it may stay empty */
-			cds_list_del(&c->link);
 			cds_list_add_tail(&c->link, &cls->avail);
 		}
 	}
@@ -169,13 +210,16 @@ struct mem_pool *mem_pool_new(void)
 	if (!pool)
 		return NULL;
 	pool->nr_cpu = nr;
+	for (unsigned k = 0; k < NR_CLASSES; k++)
+		atomic_init(&pool->nr_empty[k], 0);
 	for (unsigned i = 0; i < nr; i++) {
 		for (unsigned k = 0; k < NR_CLASSES; k++) {
 			struct mem_list *cls = &pool->cpu[i].list[k];
 
 			spin_init(&cls->lock, RANK_CACHE_LIST);
 			CDS_INIT_LIST_HEAD(&cls->avail);
-			cls->nr_empty = 0;
+			atomic_init(&cls->nr_free, 0);
+			cls->nr_empty = &pool->nr_empty[k];
 			cls->unit = POOL_UNIT_MIN << k;
 		}
 	}

@@ -6,7 +6,8 @@
  * size (a power of two from 1 KiB to 64 KiB), so that a unit is as aligned as
  * its size (direct I/O wants that; malloc would waste as much again on it)
  * and freed memory goes back to the system. One list of chunks per CPU and size;
- * a unit goes back to the list it came from.
+ * a unit goes back to the list it came from, and an empty list takes from the
+ * others before it grows.
  *
  * Locks: one per list, RANK_CACHE_LIST, with nothing inside. Threads: any.
  */
