@@ -546,6 +546,19 @@ int __must_check ext4_zero_block(struct ext4_inode *ei, u64 pos, u32 len);
  */
 int __must_check ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end,
 				  bool root);
+/*
+ * Writes what can go directly at the front of [pos, pos+len): whole blocks, past the
+ * page cache. Returns the bytes written, 0 if it is none of that kind; *err: why it
+ * stopped, -ENOSPC among others. Takes i_rwsem exclusively; sleeps for I/O. direct.c
+ */
+size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
+			 u64 pos, bool root, bool keep_times, int *err);
+/*
+ * The data of [lblk, lblk+nr) is on the device: what is unwritten becomes written, and the
+ * size on disk grows to disksize if it is less, in a handle of its own.
+ */
+int __must_check ext4_convert_written(struct ext4_inode *ei, lblk_t lblk, u32 nr,
+				      u64 disksize);
 /* super_ops->write_inode */
 int ext4_write_inode(struct inode *inode, struct wb_control *wbc);
 /* All dirty data of [start, end) written and converted. */

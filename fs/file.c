@@ -682,6 +682,34 @@ int ext4_write_allowed(struct ext4_inode *ei, u64 pos, u64 len)
 	return 0;
 }
 
+/* Through the page cache. Bytes written; *err: why it stopped. */
+static size_t write_cached(struct write_ctx *w, int *err)
+{
+	struct inode *inode = &w->ei->vfs;
+	struct ext4_sb *sbi = ext4_sb_of(w->ei);
+	size_t done = 0;
+	int tries = 0;
+
+	do {
+		budget_throttle(sbi->s.s_budget);
+		balance_dirty(sbi->flusher, inode, w->left);
+		lock_for(w);
+		*err = 0;
+		if (w->exclusive && w->pos > inode->i_size)
+			*err = ext4_zero_tail(w->ei, inode->i_size);
+		if (!*err)
+			done += write_locked(w, err);
+		unlock_after(w);
+		if (*err == -ENOLCK)
+			w->exclusive = true;
+		/* Space may be waiting for write-out or a commit to free it. */
+		if (*err == -ENOSPC && !tries++ &&
+		    !journal_force_commit(sbi->journal))
+			*err = -ENOLCK;
+	} while (*err == -ENOLCK);
+	return done;
+}
+
 ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,
 		 const struct sl_cred *cred)
 {
@@ -694,7 +722,6 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 			       .root = ext4_is_privileged(sbi, cred),
 			       .keep_times = flags & SL_WRITE_KEEP_TIMES };
 	size_t done = 0;
-	int tries = 0;
 	int err = ext4_write_allowed(ei, pos, len);
 
 	if (err || !len)
@@ -705,23 +732,17 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 		if (err)
 			return err;
 	}
-	do {
+	if (flags & SL_WRITE_DIRECT) {
 		budget_throttle(sbi->s.s_budget);
-		balance_dirty(sbi->flusher, inode, w.left);
-		lock_for(&w);
-		err = 0;
-		if (w.exclusive && w.pos > inode->i_size)
-			err = ext4_zero_tail(ei, inode->i_size);
-		if (!err)
-			done += write_locked(&w, &err);
-		unlock_after(&w);
-		if (err == -ENOLCK)
-			w.exclusive = true;
-		/* Space may be waiting for write-out or a commit to free it. */
-		if (err == -ENOSPC && !tries++ &&
-		    !journal_force_commit(sbi->journal))
-			err = -ENOLCK;
-	} while (err == -ENOLCK);
+		done = ext4_direct_write(ei, buf, w.left, pos, w.root,
+					 w.keep_times, &err);
+		w.src += done;
+		w.pos += done;
+		w.left -= done;
+	}
+	/* For want of space or memory: the usual way has ways to find some. */
+	if (w.left && (!err || err == -ENOSPC || err == -ENOMEM))
+		done += write_cached(&w, &err);
 	if (done && ext4_file_syncs(f)) {
 		int err2 = sl_fsync(f, !(f->flags & SL_OPEN_SYNC));
 

@@ -168,6 +168,9 @@ ssize_t __must_check sl_read(struct sl_file *f, void *buf, size_t len, u64 pos);
 enum sl_write_flags {
 	SL_WRITE_KILL_SUIDGID = 1u << 0,
 	SL_WRITE_KEEP_TIMES = 1u << 1, /* the caller tells mtime and ctime by sl_setattr() */
+	/* O_DIRECT: whole blocks go to the device past the cache, if they are many
+	 * and buf is aligned; the rest as usual. */
+	SL_WRITE_DIRECT = 1u << 2,
 };
 /* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,

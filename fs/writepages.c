@@ -94,6 +94,18 @@ static int convert(struct data_io *d, u64 disksize)
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
+int ext4_convert_written(struct ext4_inode *ei, lblk_t lblk, u32 nr, u64 disksize)
+{
+	struct data_io d = {
+		.ei = ei,
+		.lblk = lblk,
+		.nr = nr,
+		.unwritten = true,
+	};
+
+	return convert(&d, disksize);
+}
+
 /* For the next fsync of the file, and for the next sync of the volume. */
 static void data_lost(struct ext4_inode *ei, int err)
 {

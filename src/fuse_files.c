@@ -127,6 +127,9 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	 * SETATTR. This may come much later, and may come after that. */
 	if (session_writeback(fuse_req_userdata(req)))
 		flags |= SL_WRITE_KEEP_TIMES;
+	/* Not for pages of a mapping, which may come through any handle. */
+	if (fi->flags & O_DIRECT && !fi->writepage)
+		flags |= SL_WRITE_DIRECT;
 	n = sl_write(fi_file(fi), buf, size, (u64)off, flags, &cred);
 
 	if (n < 0)

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/direct.c - large writes of O_DIRECT: from the caller's memory to the device
+ *
+ * The client has said that it will not read this soon, so the data does not go
+ * through the page cache: no copy, no memory, and no second thread. The order on
+ * disk is that of write-out: blocks are allocated unwritten, the data
+ * goes down, then a handle makes them written and moves the size. A crash before
+ * its commit leaves holes or zeroes, never another file's bytes.
+ *
+ * i_rwsem is held exclusively, over the I/O too. So nobody reads or writes the
+ * file, and nothing of the range gets into the page cache once it is cleared:
+ * what is not there is read from the device, which has it by then. Small direct
+ * writes are not worth that: they go through the cache as all others do.
+ *
+ * Like any write, this one is durable with the next fsync, which flushes.
+ *
+ * Locks:   i_rwsem (exclusive) -> wb_lock, handles, i_data_sem, as for truncate
+ * Source:  open(2) on O_DIRECT. Next: writepages.c
+ */
+#include "fs/ext4.h"
+#include "fs/fs.h"
+
+#include <stdatomic.h>
+
+/* Below this a copy is cheaper than to keep others out during the I/O. */
+#define DIRECT_MIN (64u << 10)
+
+/* Whole blocks at the front of [pos, pos+len) that can go directly, in bytes. */
+static u64 direct_part(const struct ext4_inode *ei, const void *buf, u64 len,
+		       u64 pos)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+	u64 bs = sbi->s.s_blocksize;
+
+	if (pos % bs || (uintptr_t)buf & (sbi->bdev->bd_sector - 1) ||
+	    !(ei->vfs.i_flags & EXT4_EXTENTS_FL) || ei->i_inline)
+		return 0;
+	len = ALIGN_DOWN(len, bs);
+	return len < DIRECT_MIN ? 0 : len;
+}
+
+/* What the cache has of the range is written, then dropped. */
+static int clear_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
+{
+	struct mapping *m = &ei->vfs.i_mapping;
+	int err = 0;
+	u32 n;
+
+	if (atomic_load(&m->m_nr_dirty) || atomic_load(&m->m_nr_writeback))
+		err = ext4_write_range(ei, start, end);
+	if (err)
+		return err;
+	n = mapping_invalidate(m, start, end);
+	if (n) /* what could not be written, for want of memory: overwritten now */
+		ext4_release_reserved(ext4_sb_of(ei), n);
+	return 0;
+}
+
+/* The extent at the front of [pos, pos+len), allocated if need be. */
+static int place(struct ext4_inode *ei, u64 pos, u64 len, bool root,
+		 struct ext4_map *m)
+{
+	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
+	lblk_t lblk = (lblk_t)(pos >> bits), at = lblk;
+	u32 nr = (u32)(len >> bits);
+	int err;
+
+	*m = (struct ext4_map){ .lblk = lblk, .len = nr };
+	err = ext4_map_blocks(ei, m);
+	if (err || m->flags)
+		return err;
+	err = ext4_preallocate(ei, &at, lblk + m->len, root);
+	if (err)
+		return err;
+	*m = (struct ext4_map){ .lblk = lblk, .len = nr };
+	err = ext4_map_blocks(ei, m);
+	if (!err && !m->flags)
+		err = ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, -EFSCORRUPTED,
+				 "block %u lost its extent", lblk);
+	return err;
+}
+
+/* Writes one extent's worth. Bytes, or the error. */
+static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos,
+			bool root)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	struct ext4_map m;
+	u64 bytes, end;
+	int err = place(ei, pos, len, root, &m);
+
+	if (err)
+		return err;
+	bytes = (u64)m.len << bits;
+	end = pos + bytes;
+	err = bdev_write(sbi->bdev, m.pblk << bits, buf, bytes, 0);
+	if (!err && (m.flags & EXT4_MAP_UNWRITTEN || end > ei->i_disksize))
+		err = ext4_convert_written(ei, m.lblk, m.len, end);
+	if (err)
+		return err;
+	if (end > ei->vfs.i_size)
+		ext4_set_size(ei, end);
+	return (s64)bytes;
+}
+
+size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
+			 u64 pos, bool root, bool keep_times, int *err)
+{
+	struct inode *inode = &ei->vfs;
+	u8 bits = inode->i_sb->s_blocksize_bits;
+	u64 part = direct_part(ei, buf, len, pos), done = 0;
+
+	*err = 0;
+	if (!part)
+		return 0;
+	rwsem_down_write(&inode->i_rwsem);
+	if (pos > inode->i_size)
+		*err = ext4_zero_tail(ei, inode->i_size);
+	if (!*err)
+		*err = clear_cache(ei, (lblk_t)(pos >> bits),
+				   (lblk_t)((pos + part) >> bits));
+	while (!*err && done < part) {
+		s64 n = write_extent(ei, (const char *)buf + done, part - done,
+				     pos + done, root);
+
+		if (n < 0)
+			*err = (int)n;
+		else
+			done += (u64)n;
+	}
+	if (done) {
+		spin_lock(&inode->i_lock);
+		inode->i_version++;
+		spin_unlock(&inode->i_lock);
+		ext4_touch(ei, keep_times ? 0 : EXT4_T_CTIME | EXT4_T_MTIME);
+		inode_mark_dirty(inode, I_DIRTY_INODE);
+	}
+	rwsem_up_write(&inode->i_rwsem);
+	return (size_t)done;
+}

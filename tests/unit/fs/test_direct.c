@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/fs/test_direct.c - large direct writes: over holes, preallocated,
+ * cached and written blocks; beside cached writes; at the end of the space
+ *
+ * The model is the content as an array of bytes.
+ */
+#include "tests/unit/unit.h"
+#include "tests/unit/fs/memvol.h"
+
+#include "fs/ext4.h"
+#include "lib/thread.h"
+
+#include <linux/falloc.h>
+#include <stdatomic.h>
+
+#define MAX (2u << 20)
+#define BLK 4096u
+
+static const struct sl_cred root_cred = { 0, 0, 022 };
+static const struct sl_options opts = { .cache_bytes = 16 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000 };
+static const struct sl_options busy_opts = { .cache_bytes = 16 << 20,
+					     .commit_ms = 20,
+					     .dirty_expire_ms = 5 };
+static struct memvol mv;
+static struct super_block *sb;
+static u8 *buf, *model; /* MAX, aligned */
+static u64 size;
+static unsigned seed;
+
+static u32 below(u32 n)
+{
+	return (u32)rand_r(&seed) % n;
+}
+
+static struct sl_file *open_file(bool create)
+{
+	struct inode *root, *inode;
+	struct sl_file *f;
+
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	if (create)
+		assert_int_equal(sl_mknod(root, "f", 1, S_IFREG | 0644, 0,
+					  &root_cred, &inode), 0);
+	else
+		assert_int_equal(sl_lookup(root, "f", 1, &inode), 0);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	sl_iput(inode);
+	sl_iput(root);
+	return f;
+}
+
+static struct sl_file *begin(const char *mkfs, const char *bytes,
+			     const struct sl_options *o)
+{
+	memvol_make(&mv, mkfs, bytes);
+	assert_int_equal(memvol_mount(&mv, o, &sb), 0);
+	buf = io_alloc(MAX);
+	model = io_alloc(MAX);
+	memset(model, 0, MAX);
+	size = 0;
+	return open_file(true);
+}
+
+static void end(struct sl_file *f)
+{
+	sl_release(f);
+	assert_int_equal(sl_sync(sb), 0);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_fsck(&mv), 0);
+	memvol_free(&mv);
+	io_free(buf);
+	io_free(model);
+}
+
+static u64 data_written(void)
+{
+	struct bdev_stats st;
+
+	bdev_get_stats(EXT4_SB(sb)->bdev, &st);
+	return st.dir[BIO_WRITE].bytes - st.dir[BIO_WRITE].meta_bytes;
+}
+
+static void write_model(struct sl_file *f, u64 pos, u32 len, u32 flags)
+{
+	for (u32 i = 0; i < len; i++)
+		model[pos + i] = (u8)rand_r(&seed);
+	memcpy(buf, model + pos, len);
+	assert_int_equal(sl_write(f, buf, len, pos, flags, &root_cred), len);
+	size = max_of(size, pos + len);
+}
+
+static void check_all(struct sl_file *f)
+{
+	struct stat st;
+
+	sl_getattr(sl_file_inode(f), &st);
+	assert_int_equal(st.st_size, size);
+	assert_int_equal(sl_read(f, buf, MAX, 0), size);
+	assert_memory_equal(buf, model, size);
+}
+
+static struct sl_file *remount(struct sl_file *f)
+{
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	return open_file(false);
+}
+
+static void test_goes_past_the_cache(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct mapping *m = &sl_file_inode(f)->i_mapping;
+	u64 before = data_written();
+
+	write_model(f, 0, 1u << 20, SL_WRITE_DIRECT); /* new */
+	assert_int_equal(data_written() - before, 1u << 20);
+	assert_int_equal(atomic_load(&m->m_nr_folio_blocks), 0);
+	write_model(f, 64 * BLK, 1u << 19, SL_WRITE_DIRECT); /* over it */
+	assert_int_equal(data_written() - before, 3u << 19);
+	assert_int_equal(atomic_load(&m->m_nr_folio_blocks), 0);
+	/* Too small, or no place of a block: as all others. */
+	write_model(f, 0, 32768, SL_WRITE_DIRECT);
+	write_model(f, 100, 1u << 18, SL_WRITE_DIRECT);
+	assert_int_equal(data_written() - before, 3u << 19);
+	assert_true(atomic_load(&m->m_nr_dirty) > 0);
+	check_all(f);
+	/* The tail of a block after whole ones. */
+	write_model(f, 1u << 20, (1u << 18) + 10, SL_WRITE_DIRECT);
+	check_all(f);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
+/* Whatever was there before, in the cache or below. */
+static void run_model(u32 bs, unsigned s)
+{
+	char mkfs[32];
+	struct sl_file *f;
+
+	seed = s;
+	snprintf(mkfs, sizeof(mkfs), "-b %u", bs);
+	f = begin(mkfs, "32M", &opts);
+	for (u32 i = 0; i < 120; i++) {
+		u32 len = bs * (1 + below((1u << 19) / bs));
+		u64 pos = (u64)bs * below((MAX - len) / bs + 1);
+		struct stat st;
+
+		switch (below(8)) {
+		case 0: /* cached */
+			write_model(f, pos + below(10), len - 10, 0);
+			break;
+		case 1:
+			assert_int_equal(sl_fallocate(f, below(2) ? 0 : FALLOC_FL_KEEP_SIZE,
+						      pos, len, &root_cred), 0);
+			sl_getattr(sl_file_inode(f), &st);
+			size = (u64)st.st_size;
+			break;
+		case 2:
+			size = below(4) ? pos + below(bs) : size;
+			st.st_size = (off_t)size;
+			assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE,
+						    &root_cred, NULL), 0);
+			memset(model + size, 0, MAX - size);
+			break;
+		case 3:
+			assert_int_equal(sl_fsync(f, below(2)), 0);
+			break;
+		default:
+			write_model(f, pos, len, SL_WRITE_DIRECT);
+		}
+		if (!below(8))
+			check_all(f);
+	}
+	check_all(f);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
+static void test_model(void **state)
+{
+	for (unsigned s = 1; s <= 4; s++) {
+		run_model(1024, s);
+		run_model(4096, s);
+	}
+}
+
+/* What was synced outlives a power cut; what was not is old, or zero. */
+static void test_power_cut(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	u8 *image;
+
+	write_model(f, 0, 1u << 20, SL_WRITE_DIRECT);
+	assert_int_equal(sl_fsync(f, true), 0);
+	memset(buf, 0xee, 1u << 19);
+	assert_int_equal(sl_write(f, buf, 1u << 19, 1u << 20, SL_WRITE_DIRECT,
+				  &root_cred), 1u << 19);
+	image = malloc(mv.size);
+	memvol_snapshot(&mv, image);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	memcpy(mv.content, image, mv.size);
+	free(image);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	f = open_file(false);
+	check_all(f);
+	end(f);
+}
+
+static void test_failing_device_is_told(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+
+	write_model(f, 0, 1u << 19, SL_WRITE_DIRECT);
+	assert_int_equal(sl_sync(sb), 0);
+	mv.fd->fail_once = true;
+	memvol_fail_writes(&mv, 0);
+	memset(buf, 1, 1u << 19);
+	assert_int_equal(sl_write(f, buf, 1u << 19, 1u << 19, SL_WRITE_DIRECT,
+				  &root_cred), -EIO);
+	/* Nothing of it counts. */
+	check_all(f);
+	write_model(f, 1u << 19, 1u << 19, SL_WRITE_DIRECT);
+	check_all(f);
+	end(f);
+}
+
+static void test_full_volume(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "16M", &opts);
+	u64 pos = 0;
+	ssize_t n;
+
+	memset(buf, 7, 1u << 20);
+	do {
+		n = sl_write(f, buf, 1u << 20, pos, SL_WRITE_DIRECT, &root_cred);
+		pos += n > 0 ? (u64)n : 0;
+	} while (n > 0);
+	assert_int_equal(n, -ENOSPC);
+	assert_true(pos > 8u << 20);
+	/* Over what is there it goes on. */
+	assert_int_equal(sl_write(f, buf, 1u << 20, 0, SL_WRITE_DIRECT, &root_cred),
+			 1u << 20);
+	end(f);
+}
+
+#define RACE_BYTES (1u << 19)
+
+struct racer {
+	struct thread *t;
+	struct sl_file *f;
+	u8 value;
+	u32 flags;
+};
+
+static void race(void *arg)
+{
+	struct racer *r = arg;
+	u8 *mem = io_alloc(RACE_BYTES);
+	unsigned s = r->value;
+
+	for (u32 i = 0; i < 60; i++) {
+		u32 len = BLK * (16 + (u32)rand_r(&s) % 100);
+		u64 pos = BLK * ((u32)rand_r(&s) % ((RACE_BYTES - len) / BLK));
+
+		if (r->value < 3) {
+			memset(mem, r->value, len);
+			assert_int_equal(sl_write(r->f, mem, len, pos, r->flags,
+						  &root_cred), len);
+		} else {
+			assert_int_equal(sl_read(r->f, mem, len, pos), len);
+			for (u32 k = 0; k < len; k++)
+				assert_true(mem[k] >= 1 && mem[k] <= 3);
+		}
+	}
+	io_free(mem);
+}
+
+/* Cached and direct writes over each other: what reads see is what is on disk. */
+static void test_cached_and_direct_agree(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &busy_opts);
+	struct racer r[4];
+
+	memset(buf, 3, RACE_BYTES);
+	assert_int_equal(sl_write(f, buf, RACE_BYTES, 0, 0, &root_cred), RACE_BYTES);
+	for (u8 i = 0; i < 4; i++) {
+		r[i] = (struct racer){ .f = f, .value = (u8)(i + 1),
+				       .flags = i == 1 ? SL_WRITE_DIRECT : 0 };
+		assert_int_equal(thread_create(&r[i].t, "race", race, &r[i]), 0);
+	}
+	for (u32 i = 0; i < 4; i++)
+		thread_join(r[i].t);
+	assert_int_equal(sl_read(f, model, RACE_BYTES, 0), RACE_BYTES);
+	size = RACE_BYTES;
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
+static int setup(void **state)
+{
+	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
+	thread_register();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_goes_past_the_cache),
+		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_power_cut),
+		cmocka_unit_test(test_failing_device_is_told),
+		cmocka_unit_test(test_full_volume),
+		cmocka_unit_test(test_cached_and_direct_agree),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
