@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fs/balloc.c - block allocation: bitmaps, pending frees, reservations
+ * fs/balloc.c - block allocation: where from, search, bitmaps, pending frees,
+ * reservations
  *
  * A block is free for allocation if its bit is clear in the bitmap and clear
- * in the group's pending map. Freeing clears the one and sets the other; the
- * commit of the freeing transaction clears the pending bit. So a block never
- * has a new owner while a crash could still bring the old one back.
+ * in the group's map of held blocks. Freeing clears the one and sets the
+ * other; the commit of the freeing transaction ends that. So a block never has
+ * a new owner while a crash could still bring the old one back. Held are also
+ * the blocks of claims: magazines and windows (freespace.c).
  *
  * Who may have how much is decided before any search, by one counter:
  *
- *     avail = free_blocks - reserved      (pending blocks are in both)
+ *     avail = free_blocks - reserved      (held blocks are in both)
  *
  * Delayed allocation takes from avail when it promises (free_blocks follows
  * when the blocks are allocated); others take from avail what they want and
@@ -17,23 +19,37 @@
  * meta_reserve, for extent-tree blocks 0. A holder of a promise therefore
  * finds its blocks, though perhaps pending: then -EAGAIN.
  *
+ * Where from:
+ *     small, without a goal     the CPU's magazine: a run of some hundred
+ *                               blocks, claimed in memory, used front to back
+ *     the end of a file that    the file's window: what was claimed behind its
+ *     grows or has more to come last allocation, as much again as it has (up
+ *                               to 8 MiB); so streams written at the same time
+ *                               do not take the places next to each other
+ *     anything else             a search
+ * A magazine or window that has nothing is filled by a search too: it looks
+ * for what is wanted and what is to be claimed in one run. Claimed blocks are
+ * free for everybody who counts: if a search ends without a block, all claims
+ * are given back and it is done again.
+ *
  * Search, in up to three passes that accept shorter and shorter runs:
  *     the goal's group: at the goal, after it, before it
  *     the next NEAR_GROUPS groups
  *     all others, from the rotor (where the last long search ended)
  * A group is passed over by its free count and its longest known run, without
- * a look at its bitmap; only the last pass looks at as many bitmaps as it
- * takes.
+ * a look at its bitmap, and if its lock is taken, unless it is the goal's; only
+ * the last pass looks at as many bitmaps as it takes, and waits. In a group the
+ * summary of its free runs (free_runs.h) says where to look.
  *
  * Bitmap, free count and both checksums of a group change together under its
  * lock; nothing sleeps there. Write access to the two buffers is asked for
  * before, which may set aside images for the commit.
  *
- * Locks:   init lock (uninitialised groups only) -> group lock
+ * Locks:   init lock (uninitialised groups only) -> group lock -> claim
  * Never:   a change before everything that can fail has been done; a report
- *          (ext4_error) with one of these locks held
+ *          (ext4_error) or I/O with one of these locks held
  * Source:  ext4-format brief 4.4-4.7, 11.6; seeds.md 2 (A1-A5)
- *          Next: group.c, ialloc.c
+ *          Next: freespace.c, group.c, ialloc.c
  */
 #include "fs/alloc_internal.h"
 #include "fs/sim_mutation.h"
@@ -41,8 +57,10 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "lib/bitmap.h"
 #include "lib/mem.h"
@@ -52,10 +70,8 @@
 #define NEAR_GROUPS 64u   /* groups after the goal's, tried before the rotor */
 #define BITMAPS_PER_PASS 32u /* looked at before a pass settles for less */
 #define SEARCH_RETRIES 4
-
-struct run {
-	u32 off, len; /* in blocks of the group */
-};
+#define WINDOW_BYTES_MIN (64u << 10)
+#define WINDOW_BYTES_MAX (8u << 20)
 
 struct search {
 	struct handle *h;
@@ -64,9 +80,18 @@ struct search {
 	u32 min;       /* shortest run this pass accepts */
 	bool last;     /* last pass: the best run of a group will do */
 	bool exact;
+	bool near;     /* exact first, then from the magazine */
 	group_t goal_group;
 	u32 goal_off;  /* NO_GOAL: none */
 	u32 looked;    /* bitmaps looked at in this pass */
+	/* What is claimed on the way; NULL: nothing. */
+	struct ext4_claim *claim;
+	ino_nr owner;  /* of claim; 0: a magazine */
+	u32 ahead;     /* blocks to be claimed behind what is taken */
+	enum ext4_alloc_stat source;
+	/* Memory that a group may need under its lock. */
+	struct free_runs *spare_runs;
+	u8 *spare_held;
 	pblk_t blk;    /* result */
 	u32 got;
 };
@@ -135,6 +160,8 @@ static bool bbitmap_count_ok(struct ext4_sb *sbi, group_t g, const void *map)
 	u32 nr = ext4_blocks_in_group(sbi, g);
 	bool ok = true;
 
+	if (gi->flags & EXT4_GRP_BBITMAP_CHECKED)
+		return true;
 	ext4_group_lock(sbi, g);
 	if (!(gi->flags & EXT4_GRP_BBITMAP_CHECKED)) {
 		ok = nr - bm_weight(map, 0, nr) ==
@@ -177,10 +204,17 @@ static int bbitmap_load(struct ext4_sb *sbi, group_t g, struct buffer **out)
 
 enum bbitmap_state { BB_NORMAL, BB_UNINIT, BB_CORRUPT };
 
+/* A group never becomes uninitialised again: one that was checked is known
+ * without its lock. */
 static enum bbitmap_state bbitmap_state(struct ext4_sb *sbi, group_t g)
 {
+	u32 flags = sbi->group_info[g].flags;
 	enum bbitmap_state st = BB_NORMAL;
 
+	if (flags & EXT4_GRP_BBITMAP_CORRUPT)
+		return BB_CORRUPT;
+	if (flags & EXT4_GRP_BBITMAP_CHECKED)
+		return BB_NORMAL;
 	ext4_group_lock(sbi, g);
 	if (sbi->group_info[g].flags & EXT4_GRP_BBITMAP_CORRUPT)
 		st = BB_CORRUPT;
@@ -191,70 +225,104 @@ static enum bbitmap_state bbitmap_state(struct ext4_sb *sbi, group_t g)
 	return st;
 }
 
-/* ---- search inside a group (group lock held, or the map is private) ---- */
+/* ---- search inside a group (group lock held) ---- */
 
-/* First run of at least `enough` in [start, end), else the longest; no run is
- * looked at further than `want`. */
-static struct run find_run(const void *map, const void *pending, u32 start,
-			   u32 end, u32 enough, u32 want)
+/*
+ * Locks g, which then has a summary, and a map of held blocks if a claim may
+ * want one. -EBUSY: somebody else has the lock (try). The summary may be
+ * evicted between the malloc and the lock, so: again.
+ */
+static int lock_group(struct search *s, group_t g, bool try)
 {
-	struct run best = { 0, 0 };
-	u32 s, e;
+	struct ext4_group_info *gi = &s->sbi->group_info[g];
 
-	for (u32 pos = start; pos < end; pos = e + 1) {
-		s = bm_find_clear_or(map, pending, pos, end);
-		if (s >= end)
-			break;
-		e = bm_find_set_or(map, pending, s + 1,
-				   want < end - s ? s + want : end);
-		if (e - s > best.len)
-			best = (struct run){ s, e - s };
-		if (best.len >= enough)
-			break;
+	for (;;) {
+		if (!try)
+			ext4_group_lock(s->sbi, g);
+		else if (!ext4_group_trylock(s->sbi, g))
+			return -EBUSY;
+		if (!gi->runs && s->spare_runs)
+			ext4_space_install(s->sbi, g, &s->spare_runs);
+		if (gi->runs && (!s->ahead || gi->held_blocks || s->spare_held))
+			return 0;
+		ext4_group_unlock(s->sbi, g);
+
+		if (s->ahead && !s->spare_held) {
+			s->spare_held = calloc(1, ext4_held_bytes(s->sbi));
+			if (!s->spare_held)
+				s->ahead = 0; /* claims are no must */
+		}
+		if (!s->spare_runs)
+			s->spare_runs = ext4_space_new_runs(s->sbi);
+		if (!s->spare_runs)
+			return -ENOMEM;
 	}
-	return best;
+}
+
+static void free_spares(struct search *s)
+{
+	free(s->spare_runs);
+	free(s->spare_held);
+}
+
+/* Does the claim hold the goal? */
+static bool claim_has_goal(struct search *s, group_t g)
+{
+	struct ext4_run r;
+	group_t cg;
+
+	if (!s->claim || g != s->goal_group || s->goal_off == NO_GOAL)
+		return false;
+	r = ext4_claim_peek(s->claim, s->owner, &cg);
+	return cg == g && s->goal_off >= r.off && s->goal_off - r.off < r.len;
 }
 
 /* A run that suits this pass; len 0: none. */
-static struct run choose_run(const struct search *s, group_t g, const void *map)
+static struct ext4_run choose_run(const struct search *s, group_t g, const void *map)
 {
 	struct ext4_group_info *gi = &s->sbi->group_info[g];
-	const void *pending = gi->pending_blocks;
-	u32 end = ext4_blocks_in_group(s->sbi, g);
-	u32 enough = s->last ? s->want : s->min;
-	struct run none = { 0, 0 }, best;
-	u32 start = 0;
+	const void *held = gi->held_blocks;
+	struct free_runs *fr = gi->runs;
+	u32 target = s->want + s->ahead;
+	struct ext4_run none = { 0, 0 };
+	u32 start = 0, enough, off;
 
 	if (g == s->goal_group && s->goal_off != NO_GOAL) {
-		u32 e, lim = end;
+		u32 lim = fr->nr, e;
 
 		start = s->goal_off;
-		if (s->want < end - start)
+		if (s->want < fr->nr - start)
 			lim = start + s->want;
-		e = bm_find_set_or(map, pending, start, lim);
+		e = bm_find_set_or(map, held, start, lim);
 		if (e > start)
-			return (struct run){ start, e - start };
+			return (struct ext4_run){ start, e - start };
 		if (s->exact)
 			return none;
 	}
-	if (gi->max_run) {
-		if (gi->max_run - 1 < s->min)
-			return none;
-		enough = min_of(enough, gi->max_run - 1);
-	}
-	best = find_run(map, pending, start, end, enough, s->want);
-	if (best.len < enough && start)
-		best = find_run(map, pending, 0, end, enough, s->want);
-	/* All was seen, and no run was cut short by `want` (>= enough). */
-	if (best.len < enough)
-		gi->max_run = best.len + 1;
-	return best.len >= s->min ? best : none;
+	free_runs_refresh(fr, map, held);
+#ifdef SLUICE_DEBUG_LOCKS
+	assert(free_runs_check(fr, map, held));
+#endif
+	atomic_store_explicit(&s->sbi->alloc->group_longest[g], fr->longest + 1,
+			      memory_order_relaxed);
+	if (fr->longest < s->min)
+		return none;
+	enough = min_of(s->last ? target : s->min, fr->longest);
+	off = free_runs_find(fr, map, held, start, enough);
+	if (off == fr->nr)
+		off = free_runs_find(fr, map, held, 0, enough);
+	assert(off < fr->nr); /* there is one as long as the longest */
+	return (struct ext4_run){
+		off, bm_find_set_or(map, held, off,
+				    s->want < fr->nr - off ? off + s->want : fr->nr) -
+			     off
+	};
 }
 
 /* ---- taking blocks ---- */
 
 /* Group lock held. False: the free count contradicts the bitmap. */
-static bool take_run(struct ext4_sb *sbi, group_t g, void *map, struct run r)
+static bool take_run(struct ext4_sb *sbi, group_t g, void *map, struct ext4_run r)
 {
 	struct ext4_group_desc *gd = ext4_group_desc(sbi, g, NULL);
 	u32 nr_free = ext4_gd_free_blocks(sbi, gd);
@@ -265,11 +333,29 @@ static bool take_run(struct ext4_sb *sbi, group_t g, void *map, struct run r)
 	ext4_gd_set_free_blocks(sbi, gd, nr_free - r.len);
 	ext4_gd_bbitmap_csum_set(sbi, gd, map);
 	ext4_gd_csum_set(sbi, g, gd);
+	ext4_space_touch(sbi, g, r);
 	atomic_fetch_sub(&sbi->alloc->group_blocks[g], r.len);
 	return true;
 }
 
-static void found(struct search *s, group_t g, struct run r)
+/* What is free behind r, which was taken, for the claim; group lock held. */
+static void claim_behind(struct search *s, group_t g, const void *map,
+			 struct ext4_run r)
+{
+	struct ext4_group_info *gi = &s->sbi->group_info[g];
+	u32 nr = ext4_blocks_in_group(s->sbi, g);
+	struct ext4_run c = { .off = r.off + r.len };
+
+	if (!s->claim || !s->ahead || c.off >= nr)
+		return;
+	c.len = bm_find_set_or(map, gi->held_blocks, c.off,
+			       s->ahead < nr - c.off ? c.off + s->ahead : nr) -
+		c.off;
+	if (c.len)
+		ext4_claim_take(s->sbi, s->claim, s->owner, g, c, &s->spare_held);
+}
+
+static void found(struct search *s, group_t g, struct ext4_run r)
 {
 	s->blk = ext4_group_first_block(s->sbi, g) + r.off;
 	s->got = r.len;
@@ -298,12 +384,12 @@ static bool uninit_build(struct ext4_sb *sbi, group_t g, void *map)
 }
 
 /*
- * Makes `map` the bitmap of g, with run r (may be empty) taken, in h. The
+ * Makes `map` the bitmap of g, with run r taken (s NULL: nothing), in h. The
  * init lock is held, so the group is still uninitialised; others see the
  * buffer only once the flag is clear, which is after its content is there.
  */
 static int uninit_commit(struct handle *h, struct ext4_sb *sbi, group_t g,
-			 const void *map, struct run r)
+			 const void *map, struct search *s, struct ext4_run r)
 {
 	struct ext4_group_desc *gd;
 	struct buffer *gdb, *b;
@@ -327,9 +413,10 @@ static int uninit_commit(struct handle *h, struct ext4_sb *sbi, group_t g,
 	memcpy(b->b_data, map, sbi->s.s_blocksize);
 	ext4_gd_clear_flag(gd, EXT4_BG_BLOCK_UNINIT);
 	sbi->group_info[g].flags |= EXT4_GRP_BBITMAP_CHECKED;
-	if (r.len)
+	if (s) {
 		ok = take_run(sbi, g, b->b_data, r);
-	else {
+		claim_behind(s, g, b->b_data, r);
+	} else {
 		ext4_gd_bbitmap_csum_set(sbi, gd, b->b_data);
 		ext4_gd_csum_set(sbi, g, gd);
 	}
@@ -343,7 +430,7 @@ static int uninit_commit(struct handle *h, struct ext4_sb *sbi, group_t g,
 
 int ext4_bbitmap_init_locked(struct handle *h, struct ext4_sb *sbi, group_t g)
 {
-	struct run none = { 0, 0 };
+	struct ext4_run none = { 0, 0 };
 	void *map;
 	int error;
 
@@ -355,7 +442,7 @@ int ext4_bbitmap_init_locked(struct handle *h, struct ext4_sb *sbi, group_t g)
 		return -ENOMEM;
 	error = -EFSCORRUPTED;
 	if (uninit_build(sbi, g, map))
-		error = uninit_commit(h, sbi, g, map, none);
+		error = uninit_commit(h, sbi, g, map, NULL, none);
 	free(map);
 	return error;
 }
@@ -363,7 +450,7 @@ int ext4_bbitmap_init_locked(struct handle *h, struct ext4_sb *sbi, group_t g)
 /* 0: s->blk is set. -EAGAIN: someone else has initialised the group. */
 static int alloc_uninit_locked(struct search *s, group_t g, void *map)
 {
-	struct run r;
+	struct ext4_run r;
 	int error;
 
 	if (bbitmap_state(s->sbi, g) != BB_UNINIT)
@@ -372,12 +459,14 @@ static int alloc_uninit_locked(struct search *s, group_t g, void *map)
 		return -EFSCORRUPTED;
 	/* Searched before the group is initialised: the handle's credits must
 	 * not be spent on a group that then has nothing to give. */
-	ext4_group_lock(s->sbi, g);
+	error = lock_group(s, g, false);
+	if (error)
+		return error;
 	r = choose_run(s, g, map);
 	ext4_group_unlock(s->sbi, g);
 	if (!r.len)
 		return -ENOSPC;
-	error = uninit_commit(s->h, s->sbi, g, map, r);
+	error = uninit_commit(s->h, s->sbi, g, map, s, r);
 	if (!error)
 		found(s, g, r);
 	return error;
@@ -404,10 +493,36 @@ static int alloc_uninit(struct search *s, group_t g)
 }
 
 static bool run_still_free(const struct ext4_group_info *gi, const void *map,
-			   struct run r)
+			   struct ext4_run r)
 {
-	return bm_find_set_or(map, gi->pending_blocks, r.off, r.off + r.len) ==
+	return bm_find_set_or(map, gi->held_blocks, r.off, r.off + r.len) ==
 	       r.off + r.len;
+}
+
+/* Group lock held. NULL, or what is wrong; s->got is 0 if nothing is here. */
+static const char *take_and_claim(struct search *s, group_t g, void *map,
+				  struct ext4_run r, bool from_claim)
+{
+	struct ext4_sb *sbi = s->sbi;
+	struct ext4_group_info *gi = &sbi->group_info[g];
+
+	s->got = 0;
+	if (gi->flags & EXT4_GRP_BBITMAP_CORRUPT)
+		return NULL;
+	/* Free for us; and for nobody else, as the lock is held. */
+	if (s->claim)
+		ext4_claim_give(sbi, s->claim, s->owner, g);
+	if (from_claim || !run_still_free(gi, map, r))
+		r = choose_run(s, g, map);
+	if (!r.len)
+		return NULL;
+	found(s, g, r);
+	if (!ext4_block_range_ok(sbi, s->blk, r.len))
+		return "a block of the file system is marked free";
+	if (!take_run(sbi, g, map, r))
+		return "fewer free blocks than the bitmap has";
+	claim_behind(s, g, map, r);
+	return NULL;
 }
 
 /*
@@ -415,47 +530,44 @@ static bool run_still_free(const struct ext4_group_info *gi, const void *map,
  * group with nothing to give is not drawn into the transaction. Between the
  * two looks others may take the run; then the second look searches again.
  */
-static int alloc_normal(struct search *s, group_t g, struct buffer *b)
+static int alloc_normal(struct search *s, group_t g, struct buffer *b, bool try)
 {
 	struct ext4_sb *sbi = s->sbi;
-	struct ext4_group_info *gi = &sbi->group_info[g];
+	struct ext4_run r = { 0, 0 };
 	struct buffer *gdb;
-	const char *bad = NULL;
-	struct run r;
+	const char *bad;
+	bool from_claim;
+	u8 *unused;
 	int error;
 
-	ext4_group_lock(sbi, g);
-	r = choose_run(s, g, b->b_data);
+	error = lock_group(s, g, try);
+	if (error)
+		return error;
+	/* What we hold ourselves stays held until it can be taken. */
+	from_claim = claim_has_goal(s, g);
+	if (!from_claim)
+		r = choose_run(s, g, b->b_data);
 	ext4_group_unlock(sbi, g);
-	if (!r.len)
+	if (!from_claim && !r.len)
 		return -ENOSPC;
 
 	ext4_group_desc(sbi, g, &gdb);
 	error = handle_get_write_access(s->h, b);
 	if (!error)
 		error = handle_get_write_access(s->h, gdb);
+	if (!error)
+		error = lock_group(s, g, false);
 	if (error)
 		return error;
-
-	ext4_group_lock(sbi, g);
-	if (gi->flags & EXT4_GRP_BBITMAP_CORRUPT)
-		r.len = 0;
-	else if (!run_still_free(gi, b->b_data, r))
-		r = choose_run(s, g, b->b_data);
-	if (r.len) {
-		found(s, g, r);
-		if (!ext4_block_range_ok(sbi, s->blk, r.len))
-			bad = "a block of the file system is marked free";
-		else if (!take_run(sbi, g, b->b_data, r))
-			bad = "fewer free blocks than the bitmap has";
-	}
+	bad = take_and_claim(s, g, b->b_data, r, from_claim);
+	unused = ext4_space_trim(&sbi->group_info[g]);
 	ext4_group_unlock(sbi, g);
+	free(unused);
 	if (bad) {
 		(void)bbitmap_bad(sbi, g, 0, s->blk, bad);
 		s->got = 0;
-		return -ENOSPC;
 	}
-	if (!r.len)
+	if (!s->got)
 		return -ENOSPC;
 	handle_dirty(s->h, b);
 	handle_dirty(s->h, gdb);
@@ -465,6 +577,7 @@ static int alloc_normal(struct search *s, group_t g, struct buffer *b)
 /* 0: taken. -ENOSPC: look elsewhere. Anything else ends the search. */
 static int alloc_in_group(struct search *s, group_t g)
 {
+	bool try = !s->last && g != s->goal_group;
 	struct buffer *b;
 	int error;
 
@@ -483,11 +596,16 @@ static int alloc_in_group(struct search *s, group_t g)
 		break;
 	}
 	s->looked++;
+	counter_add(s->sbi->alloc->stat[ALLOC_LOOKS], 1);
 	error = bbitmap_load(s->sbi, g, &b);
 	if (error) /* reported */
 		return error == -ENOMEM ? error : -ENOSPC;
-	error = alloc_normal(s, g, b);
+	error = alloc_normal(s, g, b, try);
 	buffer_put(b);
+	if (error == -EBUSY) {
+		counter_add(s->sbi->alloc->stat[ALLOC_BUSY], 1);
+		return -ENOSPC;
+	}
 	return error;
 }
 
@@ -495,8 +613,14 @@ static int alloc_in_group(struct search *s, group_t g)
 
 static int try_group(struct search *s, group_t g)
 {
-	if (atomic_load_explicit(&s->sbi->alloc->group_blocks[g],
-				 memory_order_relaxed) < s->min)
+	struct ext4_alloc *al = s->sbi->alloc;
+	u32 longest = atomic_load_explicit(&al->group_longest[g],
+					   memory_order_relaxed);
+
+	if (atomic_load_explicit(&al->group_blocks[g], memory_order_relaxed) <
+	    s->min)
+		return -ENOSPC;
+	if (longest && longest - 1 < s->min)
 		return -ENOSPC;
 	return alloc_in_group(s, g);
 }
@@ -529,7 +653,8 @@ static int search_pass(struct search *s)
 	s->looked = 0;
 	/* At the goal even a short run is good: it grows the extent there. */
 	error = -ENOSPC;
-	if (atomic_load(&sbi->alloc->group_blocks[s->goal_group]))
+	if (atomic_load(&sbi->alloc->group_blocks[s->goal_group]) ||
+	    claim_has_goal(s, s->goal_group))
 		error = alloc_in_group(s, s->goal_group);
 	if (error != -ENOSPC || s->exact)
 		return error;
@@ -547,7 +672,7 @@ static int search_pass(struct search *s)
 
 static int search_all(struct search *s)
 {
-	u32 longest = min_of(s->want, RUN_WANTED);
+	u32 longest = min_of(s->want + s->ahead, RUN_WANTED);
 	int error;
 
 	longest = min_of(longest, s->sbi->blocks_per_group / 2);
@@ -587,37 +712,150 @@ static u32 admit(struct ext4_sb *sbi, u32 n, s64 floor)
 	return n;
 }
 
-int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
-		      pblk_t goal, u32 flags, u32 *len, pblk_t *out)
+/* ---- where from ---- */
+
+static void set_goal(struct search *s, group_t hint, pblk_t goal)
 {
-	bool delayed = flags & EXT4_ALLOC_DELAYED;
-	struct search s = {
-		.h = h,
-		.sbi = sbi,
-		.want = min_of(*len, sbi->blocks_per_group),
-		.exact = flags & EXT4_ALLOC_EXACT_GOAL,
-		.goal_group = hint % sbi->groups,
-		.goal_off = NO_GOAL,
-	};
-	struct ext4_alloc *al = sbi->alloc;
+	const struct ext4_sb *sbi = s->sbi;
+
+	s->goal_group = hint % sbi->groups;
+	s->goal_off = NO_GOAL;
+	if (goal >= sbi->first_data_block && goal < sbi->blocks_count) {
+		s->goal_group = ext4_block_group(sbi, goal);
+		s->goal_off = ext4_block_offset(sbi, goal);
+	}
+}
+
+static bool same_flex(const struct ext4_sb *sbi, group_t a, group_t b)
+{
+	return a >> sbi->log_groups_per_flex == b >> sbi->log_groups_per_flex;
+}
+
+/*
+ * From the magazine: from its front if it is near enough and has all that is
+ * wanted; else it is given back, and filled where the search ends.
+ */
+static void aim_at_magazine(struct search *s, group_t hint)
+{
+	struct ext4_sb *sbi = s->sbi;
+	struct ext4_run r;
+	group_t g;
+
+	s->claim = ext4_magazine(sbi, hint);
+	s->owner = 0;
+	s->ahead = sbi->alloc->magazine_blocks - s->want;
+	s->goal_group = hint % sbi->groups;
+	s->goal_off = NO_GOAL;
+	r = ext4_claim_peek(s->claim, 0, &g);
+	if (r.len >= s->want && same_flex(sbi, g, s->goal_group)) {
+		s->goal_group = g;
+		s->goal_off = r.off;
+	} else if (r.len) {
+		ext4_claim_drop(sbi, s->claim, 0);
+	}
+	s->source = ALLOC_MAGAZINE;
+}
+
+/* A small file grows: behind its end, even if that is the front of a magazine
+ * (of any CPU: the writer may have moved), but not from the midst of it. */
+static void aim_near(struct search *s, group_t hint)
+{
+	struct ext4_claim *c = ext4_magazine_at(s->sbi, hint, s->goal_group,
+						s->goal_off);
+
+	if (!c)
+		return;
+	s->claim = c;
+	s->owner = 0;
+	s->ahead = s->sbi->alloc->magazine_blocks - s->want;
+	s->source = ALLOC_MAGAZINE;
+}
+
+/* Blocks to claim behind [.., end) of a file that is being written there. */
+static u32 window_blocks(struct ext4_inode *ei, u64 end, u64 size)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	u64 most = min_of((u64)WINDOW_BYTES_MAX >> bits,
+			  (u64)sbi->blocks_per_group / 4);
+	u64 rest = size - end;
+	u64 n = WINDOW_BYTES_MIN >> bits;
+
+	/* Closed: what is there still has to be written, and no more. */
+	if (!atomic_load(&ei->i_opens))
+		return (u32)min_of(rest, most);
+	while (n < size && n < most)
+		n *= 2;
+	return (u32)min_of(max_of(n, rest), most);
+}
+
+/* [.., end) of a file with that size; the goal is set. */
+static void aim_at_window(struct search *s, struct ext4_inode *ei, u64 end,
+			  u64 size)
+{
+	ino_nr ino = ei->vfs.i_ino;
+	struct ext4_claim *c;
+	struct ext4_run r;
+	group_t g;
+
+	s->ahead = window_blocks(ei, end, size);
+	c = ext4_window_find(s->sbi, ino);
+	if (!c && s->ahead)
+		c = ext4_window_get(s->sbi, ino);
+	if (!c) {
+		s->ahead = 0;
+		return;
+	}
+	s->claim = c;
+	s->owner = ino;
+	r = ext4_claim_peek(c, ino, &g);
+	if (!r.len)
+		return;
+	if (g == s->goal_group && r.off == s->goal_off)
+		s->source = ALLOC_WINDOW;
+	else /* the file was cut, or changed its place */
+		ext4_claim_drop(s->sbi, c, ino);
+}
+
+static int search_near(struct search *s, group_t hint)
+{
+	int error;
+
+	if (s->near) {
+		aim_near(s, hint);
+		s->exact = true;
+		error = search_all(s);
+		s->exact = s->near = false;
+		if (error != -ENOSPC)
+			return error;
+		aim_at_magazine(s, hint);
+	}
+	return search_all(s);
+}
+
+/* No claim is left, and none is made, while this searches. */
+static int search_drained(struct search *s)
+{
+	struct ext4_alloc *al = s->sbi->alloc;
+	int error;
+
+	counter_add(al->stat[ALLOC_DRAINS], 1);
+	s->claim = NULL;
+	s->ahead = 0;
+	atomic_fetch_add(&al->drainers, 1);
+	ext4_claims_drain(s->sbi);
+	error = search_all(s);
+	atomic_fetch_sub(&al->drainers, 1);
+	return error;
+}
+
+/* s says what and where; by `hint` where the magazine is to be. */
+static int alloc_search(struct search *s, group_t hint)
+{
+	struct ext4_alloc *al = s->sbi->alloc;
+	bool exact = s->exact;
 	u32 gen;
 	int error, tries = 0;
-
-	assert(*len > 0);
-	if (goal >= sbi->first_data_block && goal < sbi->blocks_count) {
-		s.goal_group = ext4_block_group(sbi, goal);
-		s.goal_off = ext4_block_offset(sbi, goal);
-	} else if (s.exact) {
-		return -ENOSPC;
-	}
-	if (!delayed) {
-		s.want = admit(sbi, s.want,
-			       avail_floor(sbi, flags & EXT4_ALLOC_META,
-					   flags & EXT4_ALLOC_ROOT ||
-						   handle_privileged(h)));
-		if (!s.want)
-			return -ENOSPC;
-	}
 
 	/*
 	 * A commit that ends during the search may release blocks in groups
@@ -626,24 +864,119 @@ int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
 	 */
 	do {
 		gen = atomic_load(&al->release_gen);
-		error = search_all(&s);
-		if (error == -ENOSPC && !s.exact &&
+		error = search_near(s, hint);
+		if (error == -ENOSPC && !exact)
+			error = search_drained(s);
+		if (error == -ENOSPC && !exact &&
 		    atomic_load(&al->pending_blocks))
 			error = -EAGAIN;
-	} while (error == -ENOSPC && !s.exact &&
+	} while (error == -ENOSPC && !exact &&
 		 gen != atomic_load(&al->release_gen) &&
 		 ++tries < SEARCH_RETRIES);
+	return error;
+}
 
+static void count_alloc(const struct search *s, pblk_t goal)
+{
+	struct ext4_alloc *al = s->sbi->alloc;
+	enum ext4_alloc_stat source = s->source;
+
+	if (goal && s->blk == goal && source == ALLOC_SEARCH)
+		source = ALLOC_AT_GOAL;
+	counter_add(al->stat[source], 1);
+	counter_add(al->stat[ALLOC_BLOCKS], s->got);
+}
+
+/* Admission, search, accounts. */
+static int alloc_admitted(struct search *s, group_t hint, pblk_t goal, u32 flags,
+			  u32 *len, pblk_t *out)
+{
+	bool delayed = flags & EXT4_ALLOC_DELAYED;
+	struct ext4_sb *sbi = s->sbi;
+	int error;
+
+	if (!delayed) {
+		u32 want = admit(sbi, s->want,
+				 avail_floor(sbi, flags & EXT4_ALLOC_META,
+					     flags & EXT4_ALLOC_ROOT ||
+						     handle_privileged(s->h)));
+
+		if (!want)
+			return -ENOSPC;
+		s->want = want;
+	}
+	error = alloc_search(s, hint);
+	free_spares(s);
 	if (!delayed)
-		counter_add(al->avail, (s64)s.want - (error ? 0 : s.got));
+		counter_add(sbi->alloc->avail,
+			    (s64)s->want - (error ? 0 : s->got));
 	if (error)
 		return error;
-	counter_add(sbi->free_blocks, -(s64)s.got);
+	counter_add(sbi->free_blocks, -(s64)s->got);
 	if (delayed)
-		counter_add(sbi->reserved, -(s64)s.got);
-	*len = s.got;
-	*out = s.blk;
+		counter_add(sbi->reserved, -(s64)s->got);
+	count_alloc(s, goal);
+	*len = s->got;
+	*out = s->blk;
 	return 0;
+}
+
+static void search_init(struct search *s, struct handle *h, struct ext4_sb *sbi,
+			group_t hint, pblk_t goal, u32 flags, u32 want)
+{
+	assert(want > 0);
+	*s = (struct search){
+		.h = h,
+		.sbi = sbi,
+		.want = min_of(want, sbi->blocks_per_group),
+		.exact = flags & EXT4_ALLOC_EXACT_GOAL,
+		.source = ALLOC_SEARCH,
+	};
+	set_goal(s, hint, goal);
+}
+
+int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
+		      pblk_t goal, u32 flags, u32 *len, pblk_t *out)
+{
+	struct search s;
+
+	search_init(&s, h, sbi, hint, goal, flags, *len);
+	if (s.goal_off == NO_GOAL) {
+		if (s.exact)
+			return -ENOSPC;
+		if (s.want <= sbi->alloc->small_blocks)
+			aim_at_magazine(&s, hint);
+	}
+	return alloc_admitted(&s, hint, goal, flags, len, out);
+}
+
+int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
+		    pblk_t goal, u32 flags, u32 *len, pblk_t *out)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u64 end = (u64)lblk + *len, size;
+	struct search s;
+
+	if (!(flags & EXT4_ALLOC_APPEND) || !S_ISREG(ei->vfs.i_mode))
+		return ext4_alloc_blocks(h, sbi, ei->i_group, goal, flags, len, out);
+
+	search_init(&s, h, sbi, ei->i_group, goal, flags, *len);
+	if (s.exact && s.goal_off == NO_GOAL)
+		return -ENOSPC;
+	spin_lock(&ei->vfs.i_lock);
+	size = ei->vfs.i_size;
+	spin_unlock(&ei->vfs.i_lock);
+	size = (size + sbi->s.s_blocksize - 1) >> sbi->s.s_blocksize_bits;
+	size = max_of(size, end);
+	if (size > sbi->alloc->small_blocks)
+		aim_at_window(&s, ei, end, size);
+	else if (s.exact)
+		aim_near(&s, ei->i_group);
+	else if (s.goal_off != NO_GOAL)
+		s.near = true;
+	else
+		aim_at_magazine(&s, ei->i_group);
+	return alloc_admitted(&s, ei->i_group, goal, flags, len, out);
 }
 
 /* ---- freeing ---- */
@@ -653,13 +986,8 @@ struct free_batch {
 	struct commit_cb cb;
 	struct ext4_sb *sbi;
 	group_t group;
-	struct run run;
+	struct ext4_run run;
 };
-
-static size_t pending_bytes(const struct ext4_sb *sbi)
-{
-	return DIV_ROUND_UP(sbi->blocks_per_group, 64) * 8;
-}
 
 /* After the commit; also after an abort, when it only frees memory: nothing
  * can be allocated any more. */
@@ -669,32 +997,26 @@ static void free_batch_done(struct commit_cb *cb, int error)
 	struct ext4_sb *sbi = fb->sbi;
 	struct ext4_group_info *gi = &sbi->group_info[fb->group];
 	struct ext4_alloc *al = sbi->alloc;
-	u8 *unused = NULL;
+	u8 *unused;
 
 	ext4_group_lock(sbi, fb->group);
-	bm_clear_range(gi->pending_blocks, fb->run.off, fb->run.len);
-	gi->nr_pending_blocks -= fb->run.len;
-	if (!gi->nr_pending_blocks) {
-		unused = gi->pending_blocks;
-		gi->pending_blocks = NULL;
-	}
-	gi->max_run = 0;
+	ext4_space_unhold(sbi, fb->group, fb->run);
+	unused = ext4_space_trim(gi);
 	if (!(gi->flags & EXT4_GRP_BBITMAP_CORRUPT))
 		atomic_fetch_add(&al->group_blocks[fb->group], fb->run.len);
 	ext4_group_unlock(sbi, fb->group);
 	free(unused);
-	/* This order: see ext4_alloc_blocks(). */
+	/* This order: see alloc_search(). */
 	atomic_fetch_add(&al->release_gen, 1);
 	atomic_fetch_sub(&al->pending_blocks, fb->run.len);
 	free(fb);
 }
 
-/* Group lock held: bits from "used" to "pending". *spare is used if the group
- * has no pending map yet. NULL, or what is wrong (nothing was changed). */
+/* Group lock held: bits from "used" to "held". *spare is used if the group
+ * has no map of these yet. NULL, or what is wrong (nothing was changed). */
 static const char *release_run(struct ext4_sb *sbi, group_t g, void *map,
-			       struct run r, u8 **spare)
+			       struct ext4_run r, u8 **spare)
 {
-	struct ext4_group_info *gi = &sbi->group_info[g];
 	struct ext4_group_desc *gd = ext4_group_desc(sbi, g, NULL);
 	u32 nr_free = ext4_gd_free_blocks(sbi, gd) + r.len;
 
@@ -702,12 +1024,7 @@ static const char *release_run(struct ext4_sb *sbi, group_t g, void *map,
 		return "block to be freed is free already";
 	if (nr_free > ext4_blocks_in_group(sbi, g))
 		return "more free blocks than the group has";
-	if (!gi->pending_blocks) {
-		gi->pending_blocks = *spare;
-		*spare = NULL;
-	}
-	bm_set_range(gi->pending_blocks, r.off, r.len);
-	gi->nr_pending_blocks += r.len;
+	ext4_space_hold(sbi, g, r, spare);
 	bm_clear_range(map, r.off, r.len);
 	ext4_gd_set_free_blocks(sbi, gd, nr_free);
 	ext4_gd_bbitmap_csum_set(sbi, gd, map);
@@ -715,15 +1032,29 @@ static const char *release_run(struct ext4_sb *sbi, group_t g, void *map,
 	return NULL;
 }
 
-/* Everything that can fail, then the change. fb and spare are used up (set to
- * NULL) as far as the change needs them. */
+/* Locks g, which then has a map of held blocks, or *spare is one. */
+static int lock_group_held(struct ext4_sb *sbi, group_t g, u8 **spare)
+{
+	ext4_group_lock(sbi, g);
+	if (sbi->group_info[g].held_blocks)
+		return 0;
+	ext4_group_unlock(sbi, g);
+	*spare = calloc_patient(1, ext4_held_bytes(sbi));
+	if (!*spare)
+		return -ENOMEM;
+	ext4_group_lock(sbi, g);
+	return 0;
+}
+
+/* Everything that can fail, then the change, which uses *fb up (NULL). */
 static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
-			 struct buffer *b, struct free_batch **fb, u8 **spare)
+			 struct buffer *b, struct free_batch **fb)
 {
 	group_t g = (*fb)->group;
-	struct run r = (*fb)->run;
+	struct ext4_run r = (*fb)->run;
 	const char *bad = NULL;
 	struct buffer *gdb;
+	u8 *spare = NULL;
 	bool corrupt;
 	int error;
 
@@ -731,14 +1062,16 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	error = handle_get_write_access(h, b);
 	if (!error)
 		error = handle_get_write_access(h, gdb);
+	if (!error)
+		error = lock_group_held(sbi, g, &spare);
 	if (error)
 		return error;
 
-	ext4_group_lock(sbi, g);
 	corrupt = sbi->group_info[g].flags & EXT4_GRP_BBITMAP_CORRUPT;
 	if (!corrupt)
-		bad = release_run(sbi, g, b->b_data, r, spare);
+		bad = release_run(sbi, g, b->b_data, r, &spare);
 	ext4_group_unlock(sbi, g);
+	free(spare);
 	if (corrupt)
 		return 0;
 	if (bad)
@@ -759,11 +1092,10 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 }
 
 static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
-			 group_t g, struct run r)
+			 group_t g, struct ext4_run r)
 {
 	struct free_batch *fb;
 	struct buffer *b;
-	u8 *spare;
 	int error;
 
 	switch (bbitmap_state(sbi, g)) {
@@ -779,10 +1111,8 @@ static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	}
 	/* Patient: nothing refers to the blocks any more. */
 	fb = malloc_patient(sizeof(*fb));
-	spare = calloc_patient(1, pending_bytes(sbi));
-	error = -ENOMEM;
-	if (!fb || !spare)
-		goto out_free;
+	if (!fb)
+		return -ENOMEM;
 	fb->cb.fn = free_batch_done;
 	fb->sbi = sbi;
 	fb->group = g;
@@ -790,10 +1120,9 @@ static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	error = bbitmap_load(sbi, g, &b);
 	if (error)
 		goto out_free;
-	error = free_prepared(h, sbi, ino, b, &fb, &spare);
+	error = free_prepared(h, sbi, ino, b, &fb);
 	buffer_put(b);
 out_free:
-	free(spare);
 	free(fb);
 	return error;
 }
@@ -814,7 +1143,7 @@ int ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 		u32 off = ext4_block_offset(sbi, blk);
 		u32 n = min_of(len, sbi->blocks_per_group - off);
 
-		error = free_in_group(h, sbi, ino, g, (struct run){ off, n });
+		error = free_in_group(h, sbi, ino, g, (struct ext4_run){ off, n });
 		if (error)
 			return error;
 		blk += n;
@@ -845,4 +1174,107 @@ u64 ext4_count_free_blocks(struct ext4_sb *sbi)
 	s64 n = counter_sum(sbi->free_blocks) - counter_sum(sbi->reserved);
 
 	return n > 0 ? (u64)n : 0;
+}
+
+/* ---- checks ---- */
+
+/* Group lock held. Adds what is held to *held. */
+static const char *check_group(struct ext4_sb *sbi, group_t g, const void *map,
+			       u64 *held)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	u32 nr = ext4_blocks_in_group(sbi, g);
+	u32 clear = nr - bm_weight(map, 0, nr);
+
+	*held += gi->nr_held_blocks;
+	if (gi->flags & EXT4_GRP_BBITMAP_CORRUPT)
+		return NULL;
+	if (clear != ext4_gd_free_blocks(sbi, ext4_group_desc(sbi, g, NULL)))
+		return "free count of a group";
+	if (atomic_load(&sbi->alloc->group_blocks[g]) + gi->nr_held_blocks != clear)
+		return "count of what is free and not held";
+	if (!gi->held_blocks)
+		return gi->nr_held_blocks ? "map of held blocks" : NULL;
+	if (bm_weight(gi->held_blocks, 0, nr) != gi->nr_held_blocks)
+		return "number of held blocks";
+	for (u32 i = 0; i < nr; i++)
+		if (bm_test(map, i) && bm_test(gi->held_blocks, i))
+			return "held block in use";
+	return NULL;
+}
+
+static const char *check_runs(struct ext4_sb *sbi, group_t g, const void *map)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	u32 longest = atomic_load(&sbi->alloc->group_longest[g]);
+
+	if (!gi->runs)
+		return NULL;
+	if (!free_runs_check(gi->runs, map, gi->held_blocks))
+		return "summary of free runs";
+	free_runs_refresh(gi->runs, map, gi->held_blocks);
+	if (longest && longest - 1 < gi->runs->longest)
+		return "longest free run";
+	return NULL;
+}
+
+static u64 claimed_blocks(struct ext4_alloc *al)
+{
+	u64 sum = 0;
+	group_t g;
+
+	for (u32 i = 0; i < al->nr_magazines; i++)
+		sum += ext4_claim_peek(&al->magazine[i], EXT4_CLAIM_ANY, &g).len;
+	for (u32 i = 0; i < EXT4_WINDOWS; i++)
+		sum += ext4_claim_peek(&al->window[i], EXT4_CLAIM_ANY, &g).len;
+	return sum;
+}
+
+const char *ext4_balloc_check(struct ext4_sb *sbi)
+{
+	struct ext4_alloc *al = sbi->alloc;
+	u64 held = 0, claimed = claimed_blocks(al);
+	const char *bad = NULL;
+
+	for (group_t g = 0; g < sbi->groups && !bad; g++) {
+		struct buffer *b;
+
+		if (bbitmap_state(sbi, g) != BB_NORMAL || bbitmap_load(sbi, g, &b))
+			continue;
+		ext4_group_lock(sbi, g);
+		bad = check_group(sbi, g, b->b_data, &held);
+		if (!bad)
+			bad = check_runs(sbi, g, b->b_data);
+		ext4_group_unlock(sbi, g);
+		buffer_put(b);
+	}
+	if (!bad && claimed != atomic_load(&al->claimed))
+		bad = "number of claimed blocks";
+	if (!bad && held != claimed + atomic_load(&al->pending_blocks))
+		bad = "sum of what is held";
+	return bad;
+}
+
+size_t ext4_alloc_stats(struct ext4_sb *sbi, char *buf, size_t len)
+{
+	static const char *const names[ALLOC_STATS] = {
+		[ALLOC_AT_GOAL] = "alloc_at_goal",
+		[ALLOC_WINDOW] = "alloc_window",
+		[ALLOC_MAGAZINE] = "alloc_magazine",
+		[ALLOC_SEARCH] = "alloc_search",
+		[ALLOC_BLOCKS] = "alloc_blocks",
+		[ALLOC_LOOKS] = "alloc_bitmap_looks",
+		[ALLOC_BUSY] = "alloc_groups_busy",
+		[ALLOC_DRAINS] = "alloc_drains",
+	};
+	struct ext4_alloc *al = sbi->alloc;
+	size_t n = 0;
+
+	for (int i = 0; i < ALLOC_STATS && n < len; i++)
+		n += (size_t)snprintf(buf + n, len - n, "%s %lld\n", names[i],
+				      (long long)counter_sum(al->stat[i]));
+	if (n < len)
+		n += (size_t)snprintf(buf + n, len - n, "alloc_claimed %llu\n",
+				      (unsigned long long)atomic_load(&al->claimed));
+	return min_of(n, len);
 }

@@ -256,6 +256,7 @@ enum ext4_alloc_flags {
 	EXT4_ALLOC_DELAYED = 1u << 1,  /* blocks were reserved: consume the reservation */
 	EXT4_ALLOC_ROOT = 1u << 2,     /* may use the root reserve (as a privileged handle) */
 	EXT4_ALLOC_EXACT_GOAL = 1u << 3, /* only at the goal, else -ENOSPC */
+	EXT4_ALLOC_APPEND = 1u << 4,   /* data, right behind all that the file has */
 };
 /*
  * Allocates 1..*len consecutive blocks near goal (0: near group `hint`), in
@@ -268,6 +269,20 @@ enum ext4_alloc_flags {
  */
 int __must_check ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
 				   pblk_t goal, u32 flags, u32 *len, pblk_t *out);
+/*
+ * As ext4_alloc_blocks(), for the contents of ei from block lblk on. With
+ * EXT4_ALLOC_APPEND a small regular file is served from a magazine, a larger
+ * one gets a window: blocks behind these, kept for it in memory. i_data_sem
+ * held exclusively.
+ */
+int __must_check ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
+				 pblk_t goal, u32 flags, u32 *len, pblk_t *out);
+/* The window of file ino, if it has one, is for everybody again. No lock of
+ * RANK_GROUP or further in held. */
+void ext4_release_window(struct ext4_sb *sbi, ino_nr ino);
+/* Counters as lines of text, at most len bytes with the NUL; returns bytes
+ * without it (or len, if it did not fit). */
+size_t ext4_alloc_stats(struct ext4_sb *sbi, char *buf, size_t len);
 /*
  * Frees [blk, blk+len) in the bitmaps; usable again after the commit of h's
  * transaction. Credits: EXT4_ALLOC_CREDITS per group touched. Double frees and

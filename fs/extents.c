@@ -229,6 +229,20 @@ static pblk_t create_goal(struct ext_path *p, lblk_t lblk)
 	return goal < ext4_sb_of(ei)->blocks_count ? goal : 0;
 }
 
+/* Does a hole at lblk begin where all that the file has ends? */
+static bool create_at_end(struct ext_path *p, lblk_t lblk)
+{
+	const struct ext_node *leaf = ext_path_leaf(p);
+	struct ext e;
+
+	if ((u32)(leaf->pos + 1) < eh_entries(leaf->eh) || leaf->bound < EXT_LBLK_END)
+		return false;
+	if (leaf->pos < 0)
+		return lblk == 0;
+	e = ext_get(leaf->eh, (u32)leaf->pos);
+	return ext_end(&e) == lblk;
+}
+
 struct create {
 	struct handle *h;
 	struct ext_path *p;
@@ -283,9 +297,9 @@ static int create_alloc_behind(struct create *c)
 	    e.len >= limit || e.pblk + e.len >= ext4_sb_of(ei)->blocks_count)
 		return -ENOSPC;
 	len = min_of(c->new.len, limit - e.len);
-	err = ext4_alloc_blocks(c->h, ext4_sb_of(ei), ei->i_group, e.pblk + e.len,
-				c->data_flags | EXT4_ALLOC_EXACT_GOAL, &len,
-				&c->new.pblk);
+	err = ext4_alloc_data(c->h, ei, c->new.lblk, e.pblk + e.len,
+			      c->data_flags | EXT4_ALLOC_EXACT_GOAL, &len,
+			      &c->new.pblk);
 	if (!err)
 		c->new.len = len;
 	return err;
@@ -295,8 +309,8 @@ static int create_alloc_data(struct create *c)
 {
 	struct ext4_inode *ei = c->p->ei;
 
-	return ext4_alloc_blocks(c->h, ext4_sb_of(ei), ei->i_group, c->goal,
-				 c->data_flags, &c->new.len, &c->new.pblk);
+	return ext4_alloc_data(c->h, ei, c->new.lblk, c->goal, c->data_flags,
+			       &c->new.len, &c->new.pblk);
 }
 
 /* Blocks for c->new, and for the nodes it needs. */
@@ -391,6 +405,8 @@ static int map_create_locked(struct handle *h, struct ext4_inode *ei,
 	c.p = &p;
 	c.meta_flags = root;
 	c.data_flags = root | (flags & EXT4_CREATE_DELAYED ? EXT4_ALLOC_DELAYED : 0);
+	if (create_at_end(&p, map->lblk))
+		c.data_flags |= EXT4_ALLOC_APPEND;
 	c.goal = create_goal(&p, map->lblk);
 	c.new.lblk = map->lblk;
 	c.new.unwritten = flags & EXT4_CREATE_UNWRITTEN;

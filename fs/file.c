@@ -116,7 +116,9 @@ void sl_release(struct sl_file *f)
 	struct ext4_inode *ei = EXT4_I(f->inode);
 	bool flush = false;
 
-	atomic_fetch_sub(&ei->i_opens, 1);
+	/* Write-out makes a window again, no larger than what is still dirty. */
+	if (atomic_fetch_sub(&ei->i_opens, 1) == 1)
+		ext4_release_window(ext4_sb_of(ei), f->inode->i_ino);
 	if (f->flags & SL_OPEN_WRITE && f->inode->i_nlink) {
 		rwsem_down_write(&f->inode->i_rwsem);
 		flush = ei->i_flush_on_close;

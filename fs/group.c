@@ -41,6 +41,11 @@ void ext4_group_lock(struct ext4_sb *sbi, group_t g) NO_THREAD_SAFETY
 	spin_lock(&sbi->group_locks->l[g % GROUP_LOCKS].lock);
 }
 
+bool ext4_group_trylock(struct ext4_sb *sbi, group_t g) NO_THREAD_SAFETY
+{
+	return spin_trylock(&sbi->group_locks->l[g % GROUP_LOCKS].lock);
+}
+
 void ext4_group_unlock(struct ext4_sb *sbi, group_t g) NO_THREAD_SAFETY
 {
 	spin_unlock(&sbi->group_locks->l[g % GROUP_LOCKS].lock);
@@ -510,13 +515,14 @@ static int alloc_tables(struct ext4_sb *sbi)
 	for (u32 i = 0; i < EXT4_INIT_LOCKS; i++)
 		mutex_init(&al->init_lock[i], RANK_BUFFER);
 	al->group_blocks = calloc(sbi->groups, sizeof(*al->group_blocks));
+	al->group_longest = calloc(sbi->groups, sizeof(*al->group_longest));
 	al->group_inodes = calloc(sbi->groups, sizeof(*al->group_inodes));
 	sbi->gdb = calloc(sbi->gdb_count, sizeof(struct buffer *));
 	sbi->group_info = calloc(sbi->groups, sizeof(*sbi->group_info));
-	if (!al->group_blocks || !al->group_inodes || !sbi->gdb ||
-	    !sbi->group_info)
+	if (!al->group_blocks || !al->group_longest || !al->group_inodes ||
+	    !sbi->gdb || !sbi->group_info)
 		return -ENOMEM;
-	return 0;
+	return ext4_space_init(sbi);
 }
 
 static int alloc_counters(struct ext4_sb *sbi, const struct group_sums *sums)
@@ -570,13 +576,12 @@ void ext4_groups_free(struct ext4_sb *sbi)
 		buffer_put(sbi->gdb[n]);
 	free(sbi->gdb);
 	sbi->gdb = NULL;
-	/* After an abort the callbacks may not have run for all. */
-	if (al && sbi->group_info &&
-	    (atomic_load(&al->pending_blocks) || atomic_load(&al->pending_inodes)))
-		for (group_t g = 0; g < sbi->groups; g++) {
-			free(sbi->group_info[g].pending_blocks);
-			free(sbi->group_info[g].pending_inodes);
-		}
+	/* Claims; and after an abort the callbacks may not have run for all. */
+	for (group_t g = 0; sbi->group_info && g < sbi->groups; g++) {
+		free(sbi->group_info[g].runs);
+		free(sbi->group_info[g].held_blocks);
+		free(sbi->group_info[g].pending_inodes);
+	}
 	free(sbi->group_info);
 	sbi->group_info = NULL;
 	if (sbi->group_locks)
@@ -587,8 +592,10 @@ void ext4_groups_free(struct ext4_sb *sbi)
 	if (al) {
 		for (u32 i = 0; i < EXT4_INIT_LOCKS; i++)
 			mutex_destroy(&al->init_lock[i]);
+		ext4_space_free(sbi);
 		counter_free(al->avail);
 		free(al->group_blocks);
+		free(al->group_longest);
 		free(al->group_inodes);
 		free(al);
 	}

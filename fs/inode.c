@@ -746,6 +746,7 @@ static void evict_inode(struct inode *inode, bool delete)
 	delayed = mapping_invalidate(&inode->i_mapping, 0, EXT4_LBLK_END);
 	if (delayed)
 		ext4_release_reserved(sbi, delayed);
+	ext4_release_window(sbi, inode->i_ino);
 	if (atomic_load(&inode->i_state) & I_DIRTY)
 		inode_clear_dirty(inode, I_DIRTY);
 	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly))

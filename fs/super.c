@@ -1261,6 +1261,7 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 			      (unsigned long long)js->checkpoints,
 			      (unsigned long long)js->handle_waits);
 		used = n < 0 ? used : min_of(used + (size_t)n, len);
+		used += ext4_alloc_stats(sbi, buf + used, len - used);
 	}
 	return used;
 }

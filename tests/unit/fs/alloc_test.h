@@ -54,6 +54,31 @@ static inline void at_start(struct at *t, const char *mkfs_args, const char *siz
 	at_mount(t);
 }
 
+/* What memory knows of free space is what the bitmaps say; nobody else at work. */
+static inline void at_check(struct at *t)
+{
+	const char *bad = ext4_balloc_check(t->sbi);
+
+	if (bad)
+		fail_msg("allocator: %s", bad);
+}
+
+/* Gives all claims back. */
+static inline void at_drain(struct at *t)
+{
+	struct ext4_alloc *al = t->sbi->alloc;
+
+	atomic_fetch_add(&al->drainers, 1);
+	ext4_claims_drain(t->sbi);
+	atomic_fetch_sub(&al->drainers, 1);
+	assert_int_equal(atomic_load(&al->claimed), 0);
+}
+
+static inline u64 at_stat(struct at *t, enum ext4_alloc_stat what)
+{
+	return (u64)counter_sum(t->sbi->alloc->stat[what]);
+}
+
 /* Clean is the last word on every test that does not damage its volume. */
 static inline void at_unmount_clean(struct at *t)
 {

@@ -359,6 +359,13 @@ int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint, pblk_
 	return 0;
 }
 
+int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk, pblk_t goal,
+		    u32 flags, u32 *len, pblk_t *out)
+{
+	(void)lblk;
+	return ext4_alloc_blocks(h, ext4_sb_of(ei), ei->i_group, goal, flags, len, out);
+}
+
 int ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr ino, pblk_t blk, u32 len)
 {
 	for (u32 i = 0; i < len; i++) {

@@ -7,6 +7,8 @@
  */
 #include "tests/unit/fs/alloc_test.h"
 
+#include <sys/stat.h>
+
 #define THREADS 4
 #define HELD 64
 #define OWNED UINT32_MAX
@@ -128,8 +130,11 @@ static void churn(const char *mkfs_args, const char *size, int rounds)
 	assert_int_equal(atomic_load(&t.sbi->alloc->pending_blocks), 0);
 	assert_int_equal(ext4_count_free_blocks(t.sbi), before);
 	assert_int_equal(counter_sum(t.sbi->alloc->avail), before);
+	at_check(&t);
+	at_drain(&t);
+	at_check(&t);
 	for (group_t g = 0; g < t.sbi->groups; g++) {
-		assert_null(t.sbi->group_info[g].pending_blocks);
+		assert_null(t.sbi->group_info[g].held_blocks);
 		assert_int_equal(atomic_load(&t.sbi->alloc->group_blocks[g]),
 				 ext4_gd_free_blocks(t.sbi, ext4_group_desc(t.sbi, g, NULL)));
 	}
@@ -625,6 +630,494 @@ static void test_zones_and_geometry_agree_with_mke2fs(void **state)
 	at_end(&t);
 }
 
+/* ---- magazines and windows ---- */
+
+static const struct sl_cred root_cred = { 0, 0, 022 };
+
+static struct sl_file *create(struct at *t, const char *name)
+{
+	struct inode *dir, *inode;
+	struct sl_file *f;
+
+	assert_int_equal(sl_iget(t->sb, 2, &dir), 0);
+	assert_int_equal(sl_mknod(dir, name, strlen(name), S_IFREG | 0644, 0,
+				  &root_cred, &inode), 0);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	sl_iput(inode);
+	sl_iput(dir);
+	return f;
+}
+
+static void append(struct sl_file *f, u64 pos, u32 len)
+{
+	static u8 data[1 << 20];
+
+	assert_true(len <= sizeof(data));
+	assert_int_equal(sl_write(f, data, len, pos, 0, &root_cred), len);
+}
+
+/* Contiguous pieces of the volume that the file lies in. */
+static u32 nr_extents(struct sl_file *f)
+{
+	struct ext4_inode *ei = EXT4_I(sl_file_inode(f));
+	u64 blocks = ei->vfs.i_size >> ei->vfs.i_sb->s_blocksize_bits;
+	pblk_t next = 0;
+	u32 n = 0;
+
+	for (u64 at = 0; at < blocks;) {
+		struct ext4_map m = { .lblk = (lblk_t)at, .len = (u32)(blocks - at) };
+
+		assert_int_equal(ext4_map_blocks(ei, &m), 0);
+		assert_true(m.flags & EXT4_MAP_MAPPED);
+		n += m.pblk != next;
+		next = m.pblk + m.len;
+		at += m.len;
+	}
+	return n;
+}
+
+/* nr files, each written `piece` bytes at a time in turn, each piece at once. */
+static void streams(const char *mkfs_args, const char *size, u32 nr, u32 piece,
+		    u64 total, u32 max_extents)
+{
+	struct sl_file *f[8];
+	struct at t;
+
+	at_start(&t, mkfs_args, size);
+	for (u32 i = 0; i < nr; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "f%u", i);
+		f[i] = create(&t, name);
+	}
+	for (u64 pos = 0; pos < total; pos += piece)
+		for (u32 i = 0; i < nr; i++) {
+			append(f[i], pos, piece);
+			assert_int_equal(sl_fsync(f[i], true), 0);
+		}
+	for (u32 i = 0; i < nr; i++)
+		assert_in_range(nr_extents(f[i]), 1, max_extents);
+	at_check(&t);
+	assert_true(at_stat(&t, ALLOC_WINDOW) > at_stat(&t, ALLOC_SEARCH));
+	assert_true(atomic_load(&t.sbi->alloc->claimed) > 0);
+	for (u32 i = 0; i < nr; i++)
+		sl_release(f[i]);
+	/* No window outlives the last close. */
+	for (u32 i = 0; i < EXT4_WINDOWS; i++)
+		assert_int_equal(atomic_load(&t.sbi->alloc->window[i].owner), 0);
+	at_check(&t);
+	at_end(&t);
+}
+
+static void test_two_streams_have_few_extents(void **state)
+{
+	(void)state;
+	streams("", "600M", 2, 256 << 10, 24 << 20, 12);
+}
+
+static void test_eight_streams_have_few_extents(void **state)
+{
+	(void)state;
+	streams("", "600M", 8, 1 << 20, 8 << 20, 8);
+}
+
+static void test_streams_1k(void **state)
+{
+	(void)state;
+	streams("-b 1024", "300M", 3, 128 << 10, 8 << 20, 12);
+}
+
+static void test_streams_no_flex_bg(void **state)
+{
+	(void)state;
+	streams("-b 2048 -O ^flex_bg", "300M", 3, 128 << 10, 8 << 20, 12);
+}
+
+/* A small file that grows by a block at a time, with others in between. */
+static void test_small_files_lie_together(void **state)
+{
+	struct sl_file *a, *b;
+	struct ext4_map m = { .len = 1 };
+	pblk_t first;
+	struct at t;
+
+	(void)state;
+	at_start(&t, "", "200M");
+	a = create(&t, "a");
+	append(a, 0, 4096);
+	assert_int_equal(sl_fsync(a, true), 0);
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(a)), &m), 0);
+	first = m.pblk;
+	for (u64 pos = 4096; pos < 32768; pos += 4096) {
+		append(a, pos, 4096);
+		assert_int_equal(sl_fsync(a, true), 0);
+	}
+	assert_int_equal(nr_extents(a), 1);
+	assert_true(at_stat(&t, ALLOC_MAGAZINE) >= 8);
+	assert_int_equal(at_stat(&t, ALLOC_SEARCH), 0);
+	/* Deleted, nothing of it is kept but the magazine. */
+	b = create(&t, "b");
+	append(b, 0, 8192);
+	assert_int_equal(sl_fsync(b, true), 0);
+	m = (struct ext4_map){ .len = 2 };
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(b)), &m), 0);
+	assert_int_equal(m.len, 2);
+	if (t.sbi->alloc->nr_magazines == EXT4_MAGAZINES_PER_CPU)
+		assert_int_equal(m.pblk, first + 8);
+	sl_release(a);
+	sl_release(b);
+	at_check(&t);
+	at_end(&t);
+}
+
+/* Others do not take what is in a magazine, and its blocks count as free. */
+static void test_claimed_blocks_count_as_free(void **state)
+{
+	u64 before, avail, held = 0;
+	struct handle *h;
+	struct at t;
+	pblk_t blk, b;
+	u32 len = 1;
+
+	(void)state;
+	at_start(&t, "", "200M");
+	before = ext4_count_free_blocks(t.sbi);
+	avail = (u64)counter_sum(t.sbi->alloc->avail);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS * 3);
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, 0, 0, &len, &blk), 0);
+	held = atomic_load(&t.sbi->alloc->claimed);
+	assert_int_equal(held, t.sbi->alloc->magazine_blocks - 1);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before - 1);
+	assert_int_equal(counter_sum(t.sbi->alloc->avail), avail - 1);
+	at_check(&t);
+
+	len = 20;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, blk + 10,
+					   EXT4_ALLOC_EXACT_GOAL, &len, &b), -ENOSPC);
+	len = 20;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, blk + 10, 0, &len, &b), 0);
+	assert_int_equal(b, blk + 1 + held);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, b, 20), 0);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, 1), 0);
+	assert_int_equal(handle_stop(h), 0);
+	at_check(&t);
+	at_drain(&t);
+	at_check(&t);
+	at_end(&t);
+}
+
+/* Whoever wants the last blocks gets those of the magazines. */
+static void test_claims_are_drained_before_enospc(void **state)
+{
+	struct owned *o = calloc(4096, sizeof(*o));
+	struct sl_file *f;
+	u64 sum = 0, left;
+	struct at t;
+	pblk_t blk;
+	u32 n, len;
+
+	(void)state;
+	at_start(&t, "-b 1024", "60M");
+	f = create(&t, "f");
+	append(f, 0, 1 << 20);
+	assert_int_equal(sl_fsync(f, false), 0);
+	for (group_t g = 0; g < t.sbi->groups; g++) {
+		struct handle *h = at_handle(&t, EXT4_ALLOC_CREDITS);
+
+		len = 1;
+		assert_int_equal(ext4_alloc_blocks(h, t.sbi, g, 0, 0, &len, &blk), 0);
+		assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, len), 0);
+		assert_int_equal(handle_stop(h), 0);
+	}
+	at_commit(&t);
+	assert_in_range(atomic_load(&t.sbi->alloc->claimed), 600, 60 << 10);
+	left = ext4_count_free_blocks(t.sbi);
+	n = alloc_all(&t, o, 4096);
+	for (u32 i = 0; i < n; i++)
+		sum += o[i].len;
+	assert_int_equal(sum, left);
+	assert_int_equal(atomic_load(&t.sbi->alloc->claimed), 0);
+	assert_true(at_stat(&t, ALLOC_DRAINS) > 0);
+	at_check(&t);
+	free_all(&t, o, n);
+	sl_release(f);
+	free(o);
+	at_end(&t);
+}
+
+/* ---- many threads, to the last block ---- */
+
+struct filler {
+	struct at *t;
+	_Atomic u8 *owner;
+	struct ext4_inode *ei; /* for windows */
+	unsigned seed;
+	u64 got;
+	struct owned o[20000];
+	u32 n;
+	bool failed;
+};
+
+static void fill_thread(void *arg)
+{
+	struct filler *c = arg;
+	struct ext4_sb *sbi = c->t->sbi;
+	lblk_t lblk = 0;
+	pblk_t end = 0;
+
+	for (;;) {
+		u32 r = (u32)rand_r(&c->seed), len = 1 + r % 40;
+		struct owned *o = &c->o[c->n];
+		struct handle *h;
+		int err;
+
+		CHECK(c, c->n < ARRAY_SIZE(c->o));
+		CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
+		o->len = len;
+		if (r & 0x10000) {
+			err = ext4_alloc_blocks(h, sbi, r >> 20, 0, EXT4_ALLOC_META,
+						&o->len, &o->blk);
+		} else {
+			rwsem_down_write(&c->ei->i_data_sem);
+			err = ext4_alloc_data(h, c->ei, lblk, end,
+					      EXT4_ALLOC_META | EXT4_ALLOC_APPEND,
+					      &o->len, &o->blk);
+			rwsem_up_write(&c->ei->i_data_sem);
+			lblk += o->len;
+			end = o->blk + o->len;
+		}
+		CHECK(c, !handle_stop(h));
+		if (err) {
+			CHECK(c, err == -ENOSPC);
+			return;
+		}
+		for (u32 i = 0; i < o->len; i++)
+			CHECK(c, !atomic_exchange(&c->owner[o->blk + i], 1));
+		c->got += o->len;
+		c->n++;
+	}
+}
+
+static void fill(const char *mkfs_args, const char *size)
+{
+	struct filler *c[THREADS];
+	struct thread *th[THREADS];
+	struct sl_file *f[THREADS];
+	_Atomic u8 *owner;
+	u64 left, sum = 0;
+	struct at t;
+
+	at_start(&t, mkfs_args, size);
+	for (int i = 0; i < THREADS; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "f%d", i);
+		f[i] = create(&t, name);
+	}
+	at_commit(&t);
+	owner = calloc(t.sbi->blocks_count, 1);
+	assert_non_null(owner);
+	left = ext4_count_free_blocks(t.sbi);
+	for (int i = 0; i < THREADS; i++) {
+		c[i] = calloc(1, sizeof(**c));
+		assert_non_null(c[i]);
+		c[i]->t = &t;
+		c[i]->owner = owner;
+		c[i]->ei = EXT4_I(sl_file_inode(f[i]));
+		c[i]->seed = (unsigned)i + 1;
+		assert_int_equal(thread_create(&th[i], "fill", fill_thread, c[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++) {
+		thread_join(th[i]);
+		assert_false(c[i]->failed);
+		sum += c[i]->got;
+	}
+	assert_int_equal(sum, left);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), 0);
+	at_check(&t);
+	for (int i = 0; i < THREADS; i++) {
+		free_all(&t, c[i]->o, c[i]->n);
+		free(c[i]);
+		sl_release(f[i]);
+	}
+	at_commit(&t);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), left);
+	at_check(&t);
+	free(owner);
+	at_end(&t);
+}
+
+static void test_fill_to_the_last_block(void **state)
+{
+	(void)state;
+	fill("", "250M");
+}
+
+static void test_fill_to_the_last_block_1k(void **state)
+{
+	(void)state;
+	fill("-b 1024 -G 4", "60M");
+}
+
+static void test_fill_to_the_last_block_tiny_groups(void **state)
+{
+	(void)state;
+	fill("-b 1024 -g 512 -O ^resize_inode,^flex_bg", "30M");
+}
+
+/* ---- one thread against a flat model ---- */
+
+/* Random requests of every kind; memory is compared with the bitmaps on the way. */
+static void model(const char *mkfs_args, const char *size, unsigned seed)
+{
+	enum { FILES = 6, OWNED_MAX = 3000 };
+	struct owned *o = calloc(OWNED_MAX, sizeof(*o));
+	struct sl_file *f[FILES];
+	struct at t;
+	u8 *used; /* 0 free, 1 ours, 2 freed and not committed */
+	u64 before;
+	u32 n = 0;
+
+	at_start(&t, mkfs_args, size);
+	for (int i = 0; i < FILES; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "f%d", i);
+		f[i] = create(&t, name);
+	}
+	at_commit(&t);
+	before = ext4_count_free_blocks(t.sbi);
+	used = calloc(t.sbi->blocks_count, 1);
+	for (int round = 0; round < 2500; round++) {
+		u32 r = (u32)rand_r(&seed), what = r % 16;
+		struct handle *h = at_handle(&t, EXT4_ALLOC_CREDITS);
+		struct owned *a = &o[n];
+		int err = 0;
+
+		if (what < 9 && n < OWNED_MAX) {
+			u32 asked = a->len = what < 8 ? 1 + (r >> 8) % 50 : 3000;
+			pblk_t goal = n && r & 0x10000
+					      ? o[r % n].blk + o[r % n].len
+					      : 0;
+
+			if (what < 4)
+				err = ext4_alloc_blocks(h, t.sbi, r >> 20, goal, 0,
+							&a->len, &a->blk);
+			else
+				err = ext4_alloc_data(h, EXT4_I(sl_file_inode(f[r % FILES])),
+						      (r >> 10) % 5000, goal,
+						      r & 0x20000 ? EXT4_ALLOC_APPEND : 0,
+						      &a->len, &a->blk);
+			assert_true(!err || err == -ENOSPC || err == -EAGAIN);
+			for (u32 i = 0; !err && i < a->len; i++)
+				assert_int_equal(used[a->blk + i]++, 0);
+			assert_true(err || (a->len >= 1 && a->len <= asked));
+			n += !err;
+		} else if (n) {
+			struct owned *x = &o[(r >> 8) % n];
+			u32 k = min_of(x->len, 1 + (r >> 16) % 64);
+
+			assert_int_equal(ext4_free_blocks(h, t.sbi, 12, x->blk, k), 0);
+			memset(used + x->blk, 2, k);
+			x->blk += k;
+			x->len -= k;
+			if (!x->len)
+				*x = o[--n];
+		}
+		assert_int_equal(handle_stop(h), 0);
+		if (err == -EAGAIN || what == 15) {
+			at_commit(&t);
+			for (pblk_t i = 0; i < t.sbi->blocks_count; i++)
+				if (used[i] == 2)
+					used[i] = 0;
+		}
+		if (r % 61 == 0)
+			at_drain(&t);
+		if (r % 47 == 0)
+			ext4_release_window(t.sbi, sl_file_inode(f[r % FILES])->i_ino);
+		if (r % 17 == 0)
+			at_check(&t);
+	}
+	free_all(&t, o, n);
+	at_commit(&t);
+	at_check(&t);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), before);
+	for (int i = 0; i < FILES; i++)
+		sl_release(f[i]);
+	free(used);
+	free(o);
+	at_end(&t);
+}
+
+static void test_model_4k(void **state)
+{
+	(void)state;
+	model("", "200M", 1);
+}
+
+static void test_model_2k(void **state)
+{
+	(void)state;
+	model("-b 2048 -O ^flex_bg", "60M", 2);
+}
+
+static void test_model_1k(void **state)
+{
+	(void)state;
+	model("-b 1024 -G 2", "40M", 3);
+}
+
+static void test_model_tiny_groups(void **state)
+{
+	(void)state;
+	model("-b 1024 -g 256 -O ^resize_inode", "20M", 4);
+}
+
+/* Summaries go when there are too many, and are made again. */
+static void test_summaries_are_bounded(void **state)
+{
+	struct handle *h;
+	struct at t;
+	pblk_t blk;
+
+	(void)state;
+	at_start(&t, "-b 1024 -g 256 -O ^resize_inode", "20M");
+	t.sbi->alloc->max_runs = 5;
+	for (u32 i = 0; i < 3 * t.sbi->groups; i++) {
+		u32 len = 20;
+
+		h = at_handle(&t, EXT4_ALLOC_CREDITS * 2);
+		assert_int_equal(ext4_alloc_blocks(h, t.sbi, i, 0, 0, &len, &blk), 0);
+		assert_int_equal(ext4_free_blocks(h, t.sbi, 12, blk, len), 0);
+		assert_int_equal(handle_stop(h), 0);
+		assert_in_range(atomic_load(&t.sbi->alloc->nr_runs), 1, 5);
+	}
+	at_check(&t);
+	at_end(&t);
+}
+
+/* The window of a file that was used longest ago makes room. */
+static void test_windows_are_bounded(void **state)
+{
+	struct ext4_claim *c, *all[2 * EXT4_WINDOWS];
+	struct at t;
+
+	(void)state;
+	at_start(&t, "", "200M");
+	for (u32 i = 0; i < 2 * EXT4_WINDOWS; i++) {
+		all[i] = ext4_window_get(t.sbi, 1000 + i);
+		assert_non_null(all[i]);
+		assert_ptr_equal(ext4_window_find(t.sbi, 1000 + i), all[i]);
+	}
+	for (u32 i = 0; i < 2 * EXT4_WINDOWS; i++) {
+		c = ext4_window_find(t.sbi, 1000 + i);
+		assert_true(!c || c == all[i]);
+		ext4_release_window(t.sbi, 1000 + i);
+		assert_null(ext4_window_find(t.sbi, 1000 + i));
+	}
+	at_end(&t);
+}
+
 /* Tables of a flex group reach from one small group into the next: a walk over
  * the zones of one group comes to an end all the same. */
 static void test_zone_across_the_end_of_a_group(void **state)
@@ -675,6 +1168,22 @@ int main(void)
 		cmocka_unit_test(test_overlapping_structures_are_refused),
 		cmocka_unit_test(test_zones_and_geometry_agree_with_mke2fs),
 		cmocka_unit_test(test_zone_across_the_end_of_a_group),
+		cmocka_unit_test(test_two_streams_have_few_extents),
+		cmocka_unit_test(test_eight_streams_have_few_extents),
+		cmocka_unit_test(test_streams_1k),
+		cmocka_unit_test(test_streams_no_flex_bg),
+		cmocka_unit_test(test_small_files_lie_together),
+		cmocka_unit_test(test_claimed_blocks_count_as_free),
+		cmocka_unit_test(test_claims_are_drained_before_enospc),
+		cmocka_unit_test(test_summaries_are_bounded),
+		cmocka_unit_test(test_windows_are_bounded),
+		cmocka_unit_test(test_fill_to_the_last_block),
+		cmocka_unit_test(test_fill_to_the_last_block_1k),
+		cmocka_unit_test(test_fill_to_the_last_block_tiny_groups),
+		cmocka_unit_test(test_model_4k),
+		cmocka_unit_test(test_model_2k),
+		cmocka_unit_test(test_model_1k),
+		cmocka_unit_test(test_model_tiny_groups),
 		cmocka_unit_test(test_churn_default),
 		cmocka_unit_test(test_churn_1k),
 		cmocka_unit_test(test_churn_uninit_bg),
