@@ -27,21 +27,6 @@
 
 #define SCAN_BATCH 32
 
-struct folio_shard {
-	struct spinlock lock;        /* RANK_CACHE_LIST */
-	struct cds_list_head lru;    /* oldest first [lock] */
-	u64 nr;                      /* [lock] */
-} __cacheline_aligned;
-
-struct mapping_cache {
-	struct super_block *sb;      /* [const] */
-	struct shrinker shrinker;
-	struct mem_pool *pool;       /* [const] */
-	unsigned nr_shards;          /* [const] */
-	_Atomic unsigned next_scan;  /* shard to begin with [atomic] */
-	struct folio_shard shards[];
-};
-
 /* ---- memory ---- */
 
 u32 folio_size_for(const struct super_block *sb, u32 want)
@@ -138,8 +123,7 @@ static bool folio_busy(struct map_leaf *leaf, const struct folio *f)
 }
 
 /*
- * Drops a clean folio's blocks from its leaf. The blocks keep their MAPPED
- * marks while the leaf lives. Returns the bytes that come free. Collects in
+ * Drops a clean folio's blocks from its leaf. Records stay. Returns the bytes that come free. Collects in
  * `dead` what the drop itself freed; our own reference is the caller's.
  */
 static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
@@ -232,7 +216,7 @@ static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo)
 }
 
 /* The first round takes the referenced bits away, the second the folios. */
-static u64 mapping_scan(struct shrinker *s, u64 bytes)
+static u64 folio_scan(struct shrinker *s, u64 bytes)
 {
 	struct mapping_cache *mc = s->priv;
 	unsigned first = atomic_fetch_add_explicit(&mc->next_scan, 1,
@@ -257,6 +241,40 @@ static u64 mapping_scan(struct shrinker *s, u64 bytes)
 
 /* ---- per super block ---- */
 
+static u64 ext_scan(struct shrinker *s, u64 bytes)
+{
+	return mapping_extent_scan(s->priv, bytes);
+}
+
+u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which)
+{
+	return (u64)counter_sum(sb->s_mapping_cache->count[which]);
+}
+
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which)
+{
+	mapping_count(sb->s_mapping_cache, which, 1);
+}
+
+static void counters_free(struct mapping_cache *mc)
+{
+	unsigned i;
+
+	for (i = 0; i < MAPPING_COUNTERS; i++)
+		counter_free(mc->count[i]);
+}
+
+static bool counters_new(struct mapping_cache *mc)
+{
+	unsigned i;
+
+	for (i = 0; i < MAPPING_COUNTERS; i++)
+		mc->count[i] = counter_new(0, 1 << 20);
+	for (i = 0; i < MAPPING_COUNTERS && mc->count[i]; i++)
+		;
+	return i == MAPPING_COUNTERS;
+}
+
 int mapping_cache_create(struct super_block *sb)
 {
 	unsigned nr = min_of(thread_nr_cpus(), 16u), i;
@@ -269,7 +287,10 @@ int mapping_cache_create(struct super_block *sb)
 	if (!mc)
 		return -ENOMEM;
 	mc->pool = mem_pool_new();
-	if (!mc->pool) {
+	if (!counters_new(mc) || !mc->pool) {
+		counters_free(mc);
+		if (mc->pool)
+			mem_pool_free(mc->pool);
 		free(mc);
 		return -ENOMEM;
 	}
@@ -282,15 +303,24 @@ int mapping_cache_create(struct super_block *sb)
 		spin_init(&sh->lock, RANK_CACHE_LIST);
 		CDS_INIT_LIST_HEAD(&sh->lru);
 		sh->nr = 0;
+		CDS_INIT_LIST_HEAD(&sh->maps);
+		sh->nr_maps = 0;
 	}
 	mc->shrinker = (struct shrinker){
 		.name = "folios",
 		.kind = BUDGET_FOLIO,
-		.scan = mapping_scan,
+		.scan = folio_scan,
+		.priv = mc,
+	};
+	mc->ext_shrinker = (struct shrinker){
+		.name = "extent records",
+		.kind = BUDGET_TREE,
+		.scan = ext_scan,
 		.priv = mc,
 	};
 	sb->s_mapping_cache = mc;
 	budget_register(sb->s_budget, &mc->shrinker);
+	budget_register(sb->s_budget, &mc->ext_shrinker);
 	return 0;
 }
 
@@ -299,15 +329,18 @@ void mapping_cache_destroy(struct super_block *sb)
 	struct mapping_cache *mc = sb->s_mapping_cache;
 	unsigned i;
 
+	budget_unregister(sb->s_budget, &mc->ext_shrinker);
 	budget_unregister(sb->s_budget, &mc->shrinker);
 	rcu_barrier(); /* leaves and nodes on their way out */
 	for (i = 0; i < mc->nr_shards; i++) {
 		struct folio_shard *sh = &mc->shards[i];
 
 		assert(sh->nr == 0);
+		assert(sh->nr_maps == 0);
 		spin_destroy(&sh->lock);
 	}
 	mem_pool_free(mc->pool);
+	counters_free(mc);
 	free(mc);
 	sb->s_mapping_cache = NULL;
 }

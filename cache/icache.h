@@ -64,14 +64,16 @@ struct inode {
 	_Atomic u32 i_pause_us;      /* what its writers owe the throttle [atomic] */
 	struct rcu_head i_rcu;
 
-	/* attributes: changed with i_rwsem held (exclusively, except times and
-	 * i_size by rules of fs/file.c) and i_lock; read under either */
+	/* attributes: changed with i_rwsem held (exclusively, except times, and
+	 * i_size as it grows, by rules of fs/file.c) and i_lock; read under
+	 * either; i_size without both by who can do with any moment's value, and
+	 * under a leaf lock by the rules of cache/mapping.h */
 	u32 i_generation;
 	u32 i_uid, i_gid;
 	_Atomic u32 i_mode;  /* these three are also looked at without a lock, */
 	_Atomic u32 i_nlink; /* for decisions that any moment's value allows */
 	_Atomic u32 i_flags; /* EXT4_*_FL of the disk */
-	u64 i_size;
+	_Atomic u64 i_size;
 	u64 i_blocks;  /* 512-byte units */
 	u64 i_version;
 	u64 i_rdev;    /* makedev() form */

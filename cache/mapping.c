@@ -8,6 +8,9 @@
  * not need it gives back. A write that finds all its blocks takes the lock
  * once for each 64 KiB.
  *
+ * Reads of what is cached and overwrites of what is cached need no i_rwsem
+ * (mapping_read_cached(), mapping_overwrite()): their declarations say why.
+ *
  * Locks:  leaf lock, and what nests in it (mapping_internal.h)
  * Never:  an allocation under a leaf lock
  * Threads: any
@@ -125,19 +128,60 @@ absent:
 	return len;
 }
 
+/* Does the file reach to `end` now? Leaf lock held, which orders it with the
+ * end of a truncation's work on the leaf. Tests have no inode. */
+static bool size_covers(const struct mapping *m, u64 end)
+{
+	return !m->m_inode || atomic_load(&m->m_inode->i_size) >= end;
+}
+
+bool mapping_read_cached(struct mapping *m, u64 pos, void *buf, u32 len)
+	NO_THREAD_SAFETY
+{
+	u32 blocksize = m->m_sb->s_blocksize;
+	u32 done = 0;
+
+	if (!atomic_load_explicit(&m->m_nr_folio_blocks, memory_order_relaxed))
+		return false;
+	while (done < len) {
+		u32 chunk = (u32)min_of((u64)(len - done),
+					leaf_room(m, pos + done));
+		struct span sp = span_of(m, pos + done);
+		struct map_leaf *leaf = leaf_lock(m, sp.index);
+		u32 n = 0;
+
+		if (!leaf)
+			return false;
+		chunk = min_of(chunk, COPY_MAX);
+		if (size_covers(m, pos + len))
+			n = copy_present(leaf, &sp, blocksize,
+					 (char *)buf + done, chunk);
+		leaf_unlock(leaf);
+		if (n < chunk)
+			return false;
+		done += n;
+	}
+	return true;
+}
+
 u32 mapping_query(struct mapping *m, lblk_t lblk, u32 nr, u64 *unknown,
 		  u64 *absent) NO_THREAD_SAFETY
 {
-	struct map_leaf *leaf = leaf_lock(m, lblk >> LEAF_SHIFT);
-	u32 first = lblk % LEAF_BLOCKS;
+	u32 first = lblk % LEAF_BLOCKS, in_value = 0;
+	struct map_leaf *leaf;
 	u32 n = 0, i;
+	u64 v;
+
+	leaf = leaf_lock_or_value(m, lblk >> LEAF_SHIFT, &v);
+	if (v && value_state(v) != EXTENT_HOLE)
+		in_value = value_len(v);
 
 	assert(nr && first + nr <= LEAF_BLOCKS);
 	memset(unknown, 0, LEAF_WORDS * sizeof(u64));
 	if (absent)
 		memset(absent, 0, LEAF_WORDS * sizeof(u64));
 	for (i = 0; i < nr; i++) {
-		if (!leaf || !leaf_known(leaf, first + i)) {
+		if (leaf ? !leaf_known(leaf, first + i) : first + i >= in_value) {
 			bm_set(unknown, i);
 			n++;
 		}
@@ -158,7 +202,7 @@ u64 mapping_generation(struct mapping *m)
 
 /* gen: NULL for no check. */
 static int fill_one(struct mapping *m, lblk_t lblk, const void *data,
-		    bool mapped, const u64 *gen) NO_THREAD_SAFETY
+		    const u64 *gen) NO_THREAD_SAFETY
 {
 	struct folio *f = folio_alloc(m->m_sb, lblk, 1);
 	u32 b = lblk % LEAF_BLOCKS;
@@ -183,13 +227,12 @@ static int fill_one(struct mapping *m, lblk_t lblk, const void *data,
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (gen && atomic_load(&m->m_drop_gen) != *gen) {
+		mapping_count(m->m_sb->s_mapping_cache, MAPPING_RETRIES, 1);
 		ret = -EAGAIN;
 		goto out_unlock;
 	}
 	cds_list_del(&f->f_lru);
 	leaf_set_folio(leaf, b, f, &d);
-	if (mapped && !bm_test(leaf_mark(leaf, MARK_DELAYED), b))
-		bm_set(leaf_mark(leaf, MARK_MAPPED), b);
 	folio_lru_add(f);
 	leaf_account(leaf, &d);
 out_unlock:
@@ -199,15 +242,14 @@ out_free:
 	return ret;
 }
 
-int mapping_fill(struct mapping *m, lblk_t lblk, const void *data, bool mapped)
+int mapping_fill(struct mapping *m, lblk_t lblk, const void *data)
 {
-	return fill_one(m, lblk, data, mapped, NULL);
+	return fill_one(m, lblk, data, NULL);
 }
 
-int mapping_fill_since(struct mapping *m, lblk_t lblk, const void *data,
-		       bool mapped, u64 gen)
+int mapping_fill_since(struct mapping *m, lblk_t lblk, const void *data, u64 gen)
 {
-	return fill_one(m, lblk, data, mapped, &gen);
+	return fill_one(m, lblk, data, &gen);
 }
 
 /*
@@ -243,16 +285,13 @@ static struct folio *spare_for(struct write_op *op, lblk_t lblk)
 	return NULL;
 }
 
-/* Gives an unknown block its mark. False: no reservation left. */
+/* Gives an unknown block that is not on disk either its reservation. False:
+ * there is none left. */
 static bool mark_known(struct map_leaf *leaf, u32 b, bool mapped,
 		       u32 *reserved, struct leaf_delta *d)
 {
-	if (leaf_known(leaf, b))
+	if (mapped || leaf_known(leaf, b))
 		return true;
-	if (mapped) {
-		bm_set(leaf_mark(leaf, MARK_MAPPED), b);
-		return true;
-	}
 	if (!*reserved)
 		return false;
 	(*reserved)--;
@@ -390,6 +429,9 @@ static int spare_fill(struct write_op *op, const struct absent_run *runs, u32 n)
  */
 static void size_reaches(struct inode *inode, u64 end)
 {
+	/* It falls with i_rwsem held exclusively only, and we hold it. */
+	if (atomic_load_explicit(&inode->i_size, memory_order_relaxed) >= end)
+		return;
 	spin_lock(&inode->i_lock);
 	if (inode->i_size < end)
 		inode->i_size = end;
@@ -409,7 +451,7 @@ static int write_one_chunk(struct write_op *op, u32 end, bool *stop)
 	struct absent_run runs[MAX_RUNS];
 	enum write_step step;
 	struct map_leaf *leaf;
-	u32 nr_runs;
+	u32 nr_runs, tried = 0;
 	int ret;
 
 	for (;;) {
@@ -443,6 +485,9 @@ static int write_one_chunk(struct write_op *op, u32 end, bool *stop)
 			*stop = true;
 			return 0;
 		}
+		if (tried++)
+			mapping_count(op->m->m_sb->s_mapping_cache,
+				      MAPPING_RETRIES, 1);
 		ret = spare_fill(op, runs, nr_runs);
 		if (ret)
 			return ret;
@@ -475,6 +520,59 @@ s64 mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 	}
 	folio_free_list(&op.spare);
 	return op.done ? (s64)op.done : ret;
+}
+
+/* Bytes copied, up to the first block that is absent or unknown. Leaf locked. */
+static u32 overwrite_chunk(struct map_leaf *leaf, const struct span *sp,
+			   const char *src, u32 len, struct leaf_delta *d)
+{
+	u32 blocksize = leaf->l_map->m_sb->s_blocksize;
+	u32 done = 0, b = sp->first, off = sp->offset;
+	struct folio *f;
+
+	while (done < len && (f = leaf_folio(leaf, b)) && leaf_known(leaf, b)) {
+		lblk_t lblk = (lblk_t)leaf_base(leaf) + b;
+		u32 n = min_of(blocksize - off, len - done);
+
+		memcpy((char *)folio_block(f, lblk, blocksize) + off, src + done,
+		       n);
+		folio_touch(f);
+		mark_dirty(leaf, b, d);
+		done += n;
+		off = 0;
+		b++;
+	}
+	return done;
+}
+
+u32 mapping_overwrite(struct mapping *m, u64 pos, const void *src, u32 len,
+		      u64 end) NO_THREAD_SAFETY
+{
+	u32 done = 0;
+
+	assert(len && len <= leaf_room(m, pos));
+	if (!atomic_load_explicit(&m->m_nr_folio_blocks, memory_order_relaxed))
+		return 0;
+	while (done < len) {
+		struct span sp = span_of(m, pos + done);
+		u32 chunk = min_of(len - done,
+				   COPY_MAX - (u32)((pos + done) % COPY_MAX));
+		struct map_leaf *leaf = leaf_lock(m, sp.index);
+		struct leaf_delta d = { 0 };
+		u32 n = 0;
+
+		if (!leaf)
+			break;
+		if (size_covers(m, end))
+			n = overwrite_chunk(leaf, &sp, (const char *)src + done,
+					    chunk, &d);
+		leaf_account(leaf, &d);
+		leaf_unlock(leaf);
+		done += n;
+		if (n < chunk)
+			break;
+	}
+	return done;
 }
 
 int mapping_zero(struct mapping *m, u64 pos, u32 len, bool mapped)

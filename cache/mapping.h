@@ -13,27 +13,42 @@
  *   WRITEBACK  on its way; stays until the extent is converted and the inode
  *              says so (end of io_end), so that a reader never goes to disk
  *              for it too early
- *   DELAYED    has a reserved block, none allocated
- *   MAPPED     known to have a block on disk (written or unwritten)
- * A block with neither DELAYED nor MAPPED is unknown: ask the extent tree.
- * The MAPPED mark of a block without folio may be forgotten at any time; so a
- * block may be made DELAYED that has a place on disk already (forgotten
- * between mapping_query() and mapping_write()): write-out looks at the extent
- * tree first and gives the reservation back for what it finds mapped.
- * DIRTY implies a folio and one of DELAYED, MAPPED.
+ *   DELAYED    has a reserved block, none allocated; a mark, not a record,
+ *              since it may not be forgotten and must not need memory
+ * DIRTY implies a folio, and DELAYED or a place on disk.
  *
- * Whole-file operations and who excludes them (L5):
- *   truncate, evict          hold i_rwsem exclusively (evict: the last user);
- *                            mapping_wait_writeback() then mapping_invalidate(),
- *                            to the end; then the extents go
- *   punch, zero range        the same for the whole blocks of the range; the parts
- *                            of blocks at its ends are written as by a writer,
- *                            mapping_zero(), before
+ * Records, per leaf: what the extent tree says of runs of its blocks: a hole,
+ * unwritten or written from a block of the volume on. No record: unknown, ask
+ * the tree. A leaf that has no folios and knows one run from its start is only
+ * a value of 64 bits in its parent's slot: 2 MiB of a contiguous file at 4 KiB,
+ * or a small file, cost 8 bytes. Records are changed by the code of the extent
+ * tree alone, with i_data_sem held: shared to enter what was found,
+ * exclusively together with the tree: after it if blocks come or become
+ * written, before it if they go. So a record is never older than the tree
+ * once i_data_sem is free, and whoever may rely on an extent that he was told
+ * (i_rwsem held, or the block under WRITEBACK) may rely on a record. The
+ * shrinker may forget any. An allocation that fails makes a record unknown,
+ * never wrong.
+ *
+ * Whole-file operations, and who excludes what (L5):
+ *   truncate                 i_rwsem exclusively; i_size falls before
+ *                            mapping_invalidate(), with wb_lock held from the wait for
+ *                            WRITEBACK until then; the tail is zeroed after; then
+ *                            the extents go
+ *   evict                    nobody else has the inode: mapping_wait_writeback(),
+ *                            mapping_invalidate(), the extents
+ *   punch, zero range        i_rwsem exclusively; wait, invalidate, extents, for the
+ *                            whole blocks of the range; the parts of blocks at its
+ *                            ends are written as by a writer, mapping_zero(), before
  *   preallocate              i_rwsem exclusively; what is dirty is written first;
  *                            data that found no place meanwhile finds its block
  *   copy_file_range          a reader, then a writer; no lock in between
- * Readers and writers hold i_rwsem (shared, or exclusive when extending);
- * write-out holds no i_rwsem: it sets WRITEBACK before it looks at extents.
+ * Readers of the device and writers hold i_rwsem (shared, or exclusively when
+ * extending). mapping_read_cached() and mapping_overwrite() run without it:
+ * they look, under the lock of each leaf, at the size and at what is present,
+ * and so come wholly before or wholly after the step of a whole-file operation
+ * that concerns the leaf. Write-out holds no i_rwsem: it sets WRITEBACK before
+ * it looks at extents.
  *
  * Memory: charged to sb->s_budget. Clean folios sit on a sharded LRU of the
  * super block and are dropped by its shrinker; dirty and WRITEBACK ones never.
@@ -53,6 +68,7 @@
 #define LEAF_WORDS (LEAF_BLOCKS / 64)
 
 struct folio;
+struct folio_shard;
 struct map_node;
 
 /* errseq: bits 0-11 errno, bit 12 seen, rest counts (as the kernel's lib/errseq.c). */
@@ -61,7 +77,7 @@ typedef u32 errseq_t;
 struct mapping {
 	struct inode *m_inode;         /* [const] */
 	struct super_block *m_sb;      /* [const] */
-	void *_Atomic m_root;          /* [rcu, write m_lock] tagged node pointer */
+	_Atomic u64 m_root;            /* [rcu, write m_lock] as a slot of a node */
 	struct spinlock m_lock;        /* tree shape: insert and remove of nodes; RANK_CACHE_LIST */
 	_Atomic u32 m_nr_dirty;        /* blocks with DIRTY [atomic] */
 	_Atomic u32 m_nr_writeback;    /* blocks with WRITEBACK [atomic]; wait key: the mapping */
@@ -70,6 +86,11 @@ struct mapping {
 	_Atomic u32 m_wb_seq;          /* write-outs ended [write leaf lock] */
 	_Atomic errseq_t m_wb_err;     /* [atomic] */
 	_Atomic u64 m_drop_gen;        /* see mapping_generation() [atomic] */
+	/* the shrinker of records */
+	struct folio_shard *_Atomic m_shard; /* on its list, or NULL [atomic] */
+	struct cds_list_head m_list;   /* [lock of m_shard] */
+	_Atomic u32 m_pins;            /* scans at work; wait key: itself [atomic] */
+	_Atomic u32 m_scan_next;       /* leaf where the next scan begins [atomic] */
 };
 
 void mapping_init(struct mapping *m, struct inode *inode, struct super_block *sb);
@@ -85,19 +106,32 @@ void mapping_destroy(struct mapping *m);
 u32 mapping_read(struct mapping *m, u64 pos, void *buf, u32 len, bool *cached);
 
 /*
+ * Copies [pos, pos+len), len > 0, if all of it is present and inside i_size,
+ * without i_rwsem: one leaf lock for each 64 KiB. False: go the other way, buf
+ * may have been touched. The bytes of two leaves may be of different moments.
+ *
+ * Against truncate (size falls, leaf is emptied, tail is zeroed):
+ *   the size is read and the bytes are copied under the leaf lock, so either
+ *   before the leaf is emptied (the size may be new or old: old bytes, inside
+ *   the old size), or after (the size is new: nothing beyond it is copied). A
+ *   zeroed tail is seen only with the size that cut it.
+ */
+bool __must_check mapping_read_cached(struct mapping *m, u64 pos, void *buf,
+				      u32 len);
+
+/*
  * Of the blocks [lblk, lblk+nr), nr > 0, all in one leaf: sets bit i of
- * unknown[] (LEAF_WORDS words, zeroed first) for each block lblk+i that is neither DELAYED
- * nor MAPPED, and of absent[] (may be NULL) for each without folio. Returns
+ * unknown[] (LEAF_WORDS words, zeroed first) for each block lblk+i that has neither a
+ * reservation nor, as far as is known here, a place on disk, and of absent[] (may be NULL) for each without folio. Returns
  * the number of unknown ones.
  */
 u32 mapping_query(struct mapping *m, lblk_t lblk, u32 nr, u64 *unknown, u64 *absent);
 
 /*
  * Inserts one block read from disk, or zeroes (data: one block, copied), clean and up to date.
- * mapped: set MAPPED. A block present already is left alone. 0 or -ENOMEM.
+ * A block present already is left alone. 0 or -ENOMEM.
  */
-int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data,
-			      bool mapped);
+int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data);
 /*
  * For whoever reads from the device without excluding writers (i_rwsem
  * shared): between his "absent" and his fill the block may have been written,
@@ -110,13 +144,13 @@ int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data,
  */
 u64 mapping_generation(struct mapping *m);
 int __must_check mapping_fill_since(struct mapping *m, lblk_t lblk,
-				    const void *data, bool mapped, u64 gen);
+				    const void *data, u64 gen);
 
 /*
  * Copies [pos, pos+len), all in one leaf, into the cache and marks the blocks
  * dirty. Blocks wholly covered need no folio yet; a partly covered block must be
- * present. A block that is unknown becomes MAPPED if bit i (relative to the
- * first block touched) of mapped[] is set, else DELAYED, consuming one of
+ * present. A block that is unknown has a place on disk if bit i (relative to the
+ * first block touched) of mapped[] is set, else becomes DELAYED, consuming one of
  * *reserved. Stops early (short count) if *reserved runs out (a race with write-out or
  * another writer) or before a partly covered absent block. zero_from: bytes of
  * the first and last block beyond what was there are the caller's matter.
@@ -126,6 +160,28 @@ int __must_check mapping_fill_since(struct mapping *m, lblk_t lblk,
  */
 s64 __must_check mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 			       const u64 *mapped, u32 *reserved);
+
+/*
+ * Overwrites [pos, pos+len), all in one leaf, of a file that ends at or after
+ * `end`, without i_rwsem: one leaf lock for each 64 KiB. Every block must be
+ * present and have a reservation or a place on disk. Returns the bytes copied:
+ * if fewer than len, write all of it the other way. The caller marks the inode
+ * dirty.
+ *
+ * What may happen at the same time, and why it is right. All is decided under
+ * the leaf lock:
+ *   truncate lowered the size before:  seen here, nothing is written
+ *   ... lowers it after the look:      it empties this leaf later, under the
+ *       lock: the block goes, or the part of the tail beyond the size is zeroed
+ *   punch emptied the leaf before:     the block is absent
+ *   ... empties it after:              the write came first, and goes
+ *   the shrinker took the block:       absent
+ *   the shrinker forgot its record:    unknown, unless DIRTY or WRITEBACK
+ *   write-out takes it, or ends:       as for any write; DIRTY is set again
+ *   fallocate maps it:                 only holes, and these are not written here
+ */
+u32 __must_check mapping_overwrite(struct mapping *m, u64 pos, const void *src,
+				   u32 len, u64 end);
 
 /* Zeroes [pos, pos+len) within one present block, marking it dirty if it
  * becomes so; -ENODATA if not present, -EAGAIN if unknown and !mapped. */
@@ -154,7 +210,7 @@ struct wb_run {
  */
 void mapping_take_dirty(struct mapping *m, lblk_t start, lblk_t end, u32 max,
 			bool sync, struct wb_run *run);
-/* The blocks got their place on disk: DELAYED -> MAPPED. Returns how many were DELAYED. */
+/* The blocks got their place on disk: no longer DELAYED. Returns how many were. */
 u32 mapping_set_mapped(struct mapping *m, lblk_t lblk, u32 nr);
 /*
  * Write-out of a (part of a) run has ended: clears WRITEBACK, drops the
@@ -165,17 +221,48 @@ void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
 void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end);
 
 /*
- * Drops all blocks in [start, end), dirty or not, and their marks; none is
+ * Drops all blocks in [start, end), dirty or not, their marks and records; none is
  * under WRITEBACK (the caller waited and keeps new write-out away: loops
  * internally over any that started in between). Returns the number that were
  * DELAYED, whose reservation the caller gives back.
  */
 u32 mapping_invalidate(struct mapping *m, lblk_t start, lblk_t end);
-/* Forgets MAPPED of clean blocks in [start, end) and drops them (after the extent tree changed). */
+/* Drops the clean blocks in [start, end), and forgets the records of the range. */
 void mapping_drop_clean(struct mapping *m, lblk_t start, lblk_t end);
 
 /* First block in [start, end) that is DIRTY or WRITEBACK (SEEK_DATA); end if none. */
 lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end);
+
+/* ---- records of extents (see above for who may call these) ---- */
+
+enum extent_state {
+	EXTENT_UNKNOWN,
+	EXTENT_HOLE,
+	EXTENT_UNWRITTEN, /* reads as zero */
+	EXTENT_WRITTEN,
+};
+
+struct extent_status {
+	enum extent_state state;
+	u32 nr;      /* blocks; > 0 unless unknown */
+	pblk_t pblk; /* of the first; 0 for a hole */
+	bool open;   /* what follows is unknown */
+};
+
+/*
+ * What is known of [lblk, lblk+nr), nr > 0: the run of one state, contiguous
+ * on the volume, that lblk begins; over leaves, but not more than 64 of them.
+ * One leaf lock for each that is not a value. False: unknown. Any time.
+ */
+bool mapping_extent_get(struct mapping *m, lblk_t lblk, u32 nr,
+			struct extent_status *es);
+/* Enters what the extent tree says. i_data_sem held; may allocate. */
+void mapping_extent_set(struct mapping *m, lblk_t lblk, u64 end,
+			enum extent_state state, pblk_t pblk);
+/* The unwritten blocks of [lblk, end) are written now. i_data_sem exclusively. */
+void mapping_extent_written(struct mapping *m, lblk_t lblk, u64 end);
+/* i_data_sem exclusively, before blocks of [lblk, end) go. */
+void mapping_extent_forget(struct mapping *m, lblk_t lblk, u64 end);
 
 /* ---- errors ---- */
 void mapping_set_error(struct mapping *m, int error);      /* negative errno */
@@ -186,6 +273,18 @@ int mapping_check_error(struct mapping *m, errseq_t *since);
 int mapping_peek_error(struct mapping *m, errseq_t since);
 
 /* ---- per super block ---- */
+
+enum mapping_counter {
+	MAPPING_LEAF_WAITS,     /* leaf locks that another thread had */
+	MAPPING_LEAF_WAIT_NS,   /* and for how long they were waited for */
+	MAPPING_RETRIES,        /* looked again: things had changed meanwhile */
+	MAPPING_EXTENT_LOOKUPS, /* extents that were unknown here */
+	MAPPING_COUNTERS
+};
+u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which);
+/* For who looks again above. */
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which);
+
 int __must_check mapping_cache_create(struct super_block *sb); /* LRU and its shrinker */
 void mapping_cache_destroy(struct super_block *sb);
 

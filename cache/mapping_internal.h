@@ -4,6 +4,7 @@
  *
  *   mapping.c       copying to and from folios
  *   mapping_tree.c  the tree and its leaves: locking, growing, freeing
+ *   mapping_extent.c  records of extents, values, their shrinker
  *   mapping_wb.c    marks: write-out, waiting, invalidation; errors
  *   folio.c         memory of folios, the LRU and its shrinker
  *
@@ -34,29 +35,82 @@
 /* Most bytes that are copied in one hold of a leaf lock. */
 #define COPY_MAX (64u << 10)
 
-enum leaf_mark { MARK_DIRTY, MARK_WRITEBACK, MARK_DELAYED, MARK_MAPPED, MARK_NR };
+enum leaf_mark { MARK_DIRTY, MARK_WRITEBACK, MARK_DELAYED, MARK_NR };
+
+/* What the extent tree says of the blocks [start, start+len) of a leaf. */
+struct leaf_ext {
+	u16 start;
+	u16 len;
+	u16 state; /* enum extent_state, not UNKNOWN */
+	u16 unused;
+	pblk_t pblk; /* of start; 0 for a hole */
+};
+_Static_assert(sizeof(struct leaf_ext) == 16, "size of a record");
+#define LEAF_INLINE_EXT 8u
 
 /*
  * A leaf. Everything is [l_lock] but where noted. The lock and the counts are
  * in the first cache line; the marks (MARK_NR maps of l_cap bits, whole words)
  * and the slots follow the struct in one allocation of whole cache lines.
- * Extent records of the range will be one more array behind the slots.
+ * Records are sorted, do not overlap, and two that could be one are one; more
+ * than fit into the leaf are in an array of their own.
  */
 struct map_leaf {
 	struct spinlock l_lock; /* RANK_LEAF */
 	struct mapping *l_map;  /* [const] */
 	u32 l_index;            /* first block / 512 [const] */
-	u16 l_cap;              /* blocks it has room for: 16, 64, 512 [const] */
+	u16 l_cap;              /* blocks it has slots for: 0, 16, 64, 512 [const] */
 	u16 l_nr_folio;         /* slots in use */
 	_Atomic u16 l_nr_dirty; /* DIRTY [write l_lock] */
 	_Atomic u16 l_nr_wb;    /* WRITEBACK [write l_lock] */
 	bool l_dead;            /* replaced or removed: walk again */
+	bool l_referenced;      /* the records were asked since the last scan */
 	struct rcu_head l_rcu;
+	u16 l_nr_ext, l_cap_ext; /* records, and room for them */
+	struct leaf_ext *l_ext;  /* l_inline, or memory of its own */
+	struct leaf_ext l_inline[LEAF_INLINE_EXT];
 	u64 l_words[] __cacheline_aligned;
 };
 #ifndef SLUICE_DEBUG_LOCKS
 _Static_assert(offsetof(struct map_leaf, l_rcu) <= 64, "hot part of a leaf");
 #endif
+
+/*
+ * What a slot of the tree may hold (mapping_tree.c). A value is the record
+ * [0, len) of a leaf: tag, state (2 bits), referenced, len (10), pblk (48).
+ */
+#define SLOT_NODE 1ull
+#define SLOT_VALUE 2ull
+#define VALUE_REFERENCED (1ull << 4)
+#define VALUE_STATE_SHIFT 2
+#define VALUE_LEN_SHIFT 5
+#define VALUE_PBLK_SHIFT 16
+
+static inline bool is_value(u64 p)
+{
+	return (p & (SLOT_NODE | SLOT_VALUE)) == SLOT_VALUE;
+}
+
+static inline enum extent_state value_state(u64 v)
+{
+	return (enum extent_state)(v >> VALUE_STATE_SHIFT & 3);
+}
+
+static inline u32 value_len(u64 v)
+{
+	return (u32)(v >> VALUE_LEN_SHIFT) & 0x3ff;
+}
+
+static inline pblk_t value_pblk(u64 v)
+{
+	return v >> VALUE_PBLK_SHIFT;
+}
+
+static inline u64 value_make(enum extent_state state, u32 len, pblk_t pblk)
+{
+	return SLOT_VALUE | (u64)state << VALUE_STATE_SHIFT |
+	       (u64)len << VALUE_LEN_SHIFT | pblk << VALUE_PBLK_SHIFT;
+}
 
 static inline u32 leaf_words(const struct map_leaf *leaf)
 {
@@ -84,10 +138,35 @@ static inline struct folio *leaf_folio(struct map_leaf *leaf, u32 b)
 	return b < leaf->l_cap ? leaf_slots(leaf)[b] : NULL;
 }
 
+/* ---- records (mapping_extent.c); the leaf is locked ---- */
+
+/* Is block b known to have a place on disk? Beyond a small leaf's end too. */
+bool leaf_ext_mapped(const struct map_leaf *leaf, u32 b);
+void leaf_ext_forget(struct map_leaf *leaf, u32 s, u32 e);
+/* A new leaf, linked by the caller, gets the records of an old one. */
+void leaf_ext_move(struct map_leaf *old, struct map_leaf *new);
+void leaf_ext_from_value(struct map_leaf *leaf, u64 value);
+/* The records as a value, if that is possible. */
+bool leaf_ext_value(const struct map_leaf *leaf, u64 *value);
+/* Memory of records outside of the leaf, bytes. */
+static inline size_t leaf_ext_bytes(const struct map_leaf *leaf)
+{
+	return leaf->l_ext == leaf->l_inline
+		       ? 0
+		       : leaf->l_cap_ext * sizeof(struct leaf_ext);
+}
+
+/*
+ * Reserved, or on disk. What is newer than the disk and has no reservation has
+ * a place: it was looked up when it was written, and nobody takes it away from
+ * under a block that is DIRTY or WRITEBACK.
+ */
 static inline bool leaf_known(struct map_leaf *leaf, u32 b)
 {
-	return b < leaf->l_cap && (bm_test(leaf_mark(leaf, MARK_DELAYED), b) ||
-				   bm_test(leaf_mark(leaf, MARK_MAPPED), b));
+	return (b < leaf->l_cap && (bm_test(leaf_mark(leaf, MARK_DELAYED), b) ||
+				    bm_test(leaf_mark(leaf, MARK_DIRTY), b) ||
+				    bm_test(leaf_mark(leaf, MARK_WRITEBACK), b))) ||
+	       leaf_ext_mapped(leaf, b);
 }
 
 /* Which leaves leaf_lock_next() stops at. */
@@ -95,6 +174,9 @@ enum leaf_want { WANT_ANY, WANT_DIRTY, WANT_WRITEBACK, WANT_EITHER };
 
 /* The leaf with this index, locked; NULL if there is none. */
 struct map_leaf *leaf_lock(struct mapping *m, u32 index) NO_THREAD_SAFETY;
+/* The same; *value: the value in the place of a leaf, or 0. */
+struct map_leaf *leaf_lock_or_value(struct mapping *m, u32 index,
+				    u64 *value) NO_THREAD_SAFETY;
 /* The first leaf that meets [start, end) and `want` (judged without the
  * lock, as things were at some time during the call), locked; or NULL. */
 struct map_leaf *leaf_lock_next(struct mapping *m, u64 start, u64 end,
@@ -102,9 +184,38 @@ struct map_leaf *leaf_lock_next(struct mapping *m, u64 start, u64 end,
 /* The leaf that has room for block lblk, locked; made or grown if need be. */
 int __must_check leaf_lock_create(struct mapping *m, lblk_t lblk,
 				  struct map_leaf **out) NO_THREAD_SAFETY;
-/* Also takes a leaf without folios out of the tree and frees it. The mapping
- * may go at any time after that. */
+/* The same without room for folios: for its records. */
+int __must_check leaf_lock_create_bare(struct mapping *m, u32 index,
+				       struct map_leaf **out) NO_THREAD_SAFETY;
+/* A leaf without folios and records also goes, and one whose records a value
+ * can hold becomes that. The mapping may go at any time after that. */
 void leaf_unlock(struct map_leaf *leaf) NO_THREAD_SAFETY;
+
+size_t leaf_bytes(u32 cap);
+
+/*
+ * Changes the value of a place that has no leaf: fn, under m_lock, gets what
+ * is there (0: nothing) and changes it. 0, fn's verdict, -EEXIST: there is a
+ * leaf. -ENOMEM.
+ */
+enum value_verdict {
+	VALUE_OK = 0,
+	VALUE_NEEDS_LEAF = 1, /* nothing is changed */
+};
+int value_change(struct mapping *m, u32 index,
+		 enum value_verdict (*fn)(u64 *value, void *priv), void *priv);
+/* Second chance for a value that was read. */
+void value_touch(struct mapping *m, u32 index, u64 value);
+/* The first index in [index, last] with a leaf or value; UINT64_MAX: none. */
+u64 tree_next_index(struct mapping *m, u64 index, u64 last);
+
+/* End of all blocks that a leaf can have, for the functions below. */
+#define EXTENT_END (1ull << 32)
+/* Off the list that the shrinker of records works on; waits for it. */
+void mapping_unlist(struct mapping *m);
+void mapping_list(struct mapping *m);
+/* Forgets records that were not asked for lately; bytes freed. */
+u64 mapping_extent_scan(struct mapping_cache *mc, u64 bytes);
 
 /* Changes of the counts of one leaf and its mapping, applied in one go. */
 struct leaf_delta {
@@ -122,6 +233,31 @@ u32 leaf_drop_slots(struct map_leaf *leaf, u32 s, u32 e,
 		    struct cds_list_head *dead);
 
 /* ---- folio.c ---- */
+
+struct folio_shard {
+	struct spinlock lock;        /* RANK_CACHE_LIST */
+	struct cds_list_head lru;    /* oldest first [lock] */
+	u64 nr;                      /* [lock] */
+	struct cds_list_head maps;   /* mappings with records [lock] */
+	u64 nr_maps;                 /* [lock] */
+} __cacheline_aligned;
+
+struct mapping_cache {
+	struct super_block *sb;      /* [const] */
+	struct shrinker shrinker;    /* of folios */
+	struct shrinker ext_shrinker; /* of records */
+	struct mem_pool *pool;       /* [const] */
+	struct counter *count[MAPPING_COUNTERS]; /* [const] */
+	unsigned nr_shards;          /* [const] */
+	_Atomic unsigned next_scan;  /* shard to begin with [atomic] */
+	struct folio_shard shards[];
+};
+
+static inline void mapping_count(struct mapping_cache *mc,
+				 enum mapping_counter which, u64 n)
+{
+	counter_add(mc->count[which], (s64)n);
+}
 
 struct folio {
 	_Atomic u32 f_refs;                 /* [atomic] */

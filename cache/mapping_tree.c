@@ -2,19 +2,27 @@
 /*
  * cache/mapping_tree.c - page cache of a file: the tree and its leaves
  *
- * m_root is NULL, leaf 0, or (bit 0 set) a node. A node of shift s covers
- * 64 << s leaves. Walks run under RCU and end by locking the leaf: if it is
- * dead by then, the walk starts again. Leaves and nodes are linked under
- * m_lock, with memory allocated before; a leaf is unlinked by who finds it
- * without folios when it unlocks it, and takes nodes that become empty along.
+ * m_root and the slots of nodes hold one of (low bits tell which)
+ *
+ *   0      nothing
+ *   ..00   a leaf
+ *   ...1   a node; one of shift s covers 64 << s leaves
+ *   ..10   a value: a leaf without folios that knows one extent, at its start
+ *
+ * Walks run under RCU and end by locking the leaf: if it is dead by then, the
+ * walk starts again. Slots change under m_lock, with memory allocated before.
+ * A leaf is judged by who unlocks it: without folios it goes if it knows
+ * nothing, becomes a value if one will do, and else gives up its slots for
+ * folios (leaf_settle()). Nodes that become empty go along.
  *
  *   lookup   walk under RCU ---- lock ---- l_dead? -> again
- *   unlink   [leaf locked] slot = NULL under m_lock, l_dead = 1, unlock, RCU
- *   grow     [old leaf locked] copy to the new (locked) one, folios' f_leaf
+ *   unlink   [leaf locked] slot = value or 0 under m_lock, l_dead = 1,
+ *            unlock, RCU
+ *   replace  [old leaf locked] copy to the new (locked) one, folios' f_leaf
  *            to the new one, slot = new under m_lock, old l_dead = 1
  *
- * A leaf without folios has at most MAPPED marks, which may be forgotten (the
- * extent tree knows): so "no folios" is all that decides about freeing it.
+ * n_obj of a node has a bit for each slot below which there is a leaf, so that
+ * a search for leaves passes over values, of which a large file has many.
  *
  * Locks:  leaf lock -> m_lock; two leaf locks when a leaf grows (the new one
  *         is not linked yet).
@@ -24,41 +32,51 @@
  * Threads: any
  */
 #include "cache/mapping_internal.h"
+#include "lib/wait.h"
 #include <stdlib.h>
 #include <string.h>
-
-#define NODE_TAG 1u
 
 struct map_node {
 	struct rcu_head n_rcu;
 	struct super_block *n_sb; /* [const] */
 	u32 n_shift; /* of a leaf index: 0, 6, 12, 18 [const] */
 	u32 n_count; /* slots in use [m_lock] */
-	void *_Atomic n_slot[NODE_SLOTS]; /* [rcu, write m_lock] */
+	_Atomic u64 n_obj; /* slots with a leaf below [write m_lock] */
+	_Atomic u64 n_slot[NODE_SLOTS]; /* [rcu, write m_lock] */
 };
 
-static inline bool is_node(const void *p)
+static inline bool is_node(u64 p)
 {
-	return ((uintptr_t)p & NODE_TAG) != 0;
+	return (p & SLOT_NODE) != 0;
 }
 
-static inline struct map_node *to_node(void *p)
+static inline struct map_node *to_node(u64 p)
 {
-	return (struct map_node *)((uintptr_t)p & ~(uintptr_t)NODE_TAG);
+	return (struct map_node *)(uintptr_t)(p & ~SLOT_NODE);
 }
 
-static inline void *from_node(struct map_node *node)
+static inline u64 from_node(struct map_node *node)
 {
-	return (void *)((uintptr_t)node | NODE_TAG);
+	return (u64)(uintptr_t)node | SLOT_NODE;
 }
 
-static inline void *slot_load(void *_Atomic *slot)
+static inline struct map_leaf *to_leaf(u64 p)
+{
+	return (struct map_leaf *)(uintptr_t)p;
+}
+
+static inline u64 from_leaf(struct map_leaf *leaf)
+{
+	return (u64)(uintptr_t)leaf;
+}
+
+static inline u64 slot_load(_Atomic u64 *slot)
 {
 	return atomic_load_explicit(slot, memory_order_acquire);
 }
 
 /* Pairs with slot_load(): who sees the pointer sees what it points to. */
-static inline void slot_store(void *_Atomic *slot, void *p)
+static inline void slot_store(_Atomic u64 *slot, u64 p)
 {
 	atomic_store_explicit(slot, p, memory_order_release);
 }
@@ -71,7 +89,7 @@ static inline u64 node_span(u32 shift)
 
 /* ---- leaves and nodes as memory ---- */
 
-static size_t leaf_bytes(u32 cap)
+size_t leaf_bytes(u32 cap)
 {
 	size_t words = DIV_ROUND_UP(cap, 64u) * MARK_NR;
 
@@ -87,7 +105,9 @@ static u32 leaf_cap_for(u32 index, u32 b)
 	return b < 16 ? 16 : 64;
 }
 
-static struct map_leaf *leaf_alloc(struct mapping *m, u32 index, u32 cap)
+/* sb: the mapping's, which may be gone. */
+static struct map_leaf *leaf_alloc(struct mapping *m, struct super_block *sb,
+				   u32 index, u32 cap)
 {
 	struct map_leaf *leaf = aligned_alloc(64, leaf_bytes(cap));
 
@@ -98,12 +118,16 @@ static struct map_leaf *leaf_alloc(struct mapping *m, u32 index, u32 cap)
 	leaf->l_map = m;
 	leaf->l_index = index;
 	leaf->l_cap = (u16)cap;
-	budget_charge(m->m_sb->s_budget, BUDGET_TREE, (s64)leaf_bytes(cap));
+	leaf->l_cap_ext = LEAF_INLINE_EXT;
+	leaf->l_ext = leaf->l_inline;
+	budget_charge(sb->s_budget, BUDGET_TREE, (s64)leaf_bytes(cap));
 	return leaf;
 }
 
 static void leaf_free(struct map_leaf *leaf)
 {
+	if (leaf->l_ext != leaf->l_inline)
+		free(leaf->l_ext);
 	spin_destroy(&leaf->l_lock);
 	free(leaf);
 }
@@ -113,10 +137,10 @@ static void leaf_free_rcu(struct rcu_head *head)
 	leaf_free(container_of_type(head, struct map_leaf, l_rcu));
 }
 
-static void leaf_discard(struct map_leaf *leaf) /* never linked */
+/* Never linked. */
+static void leaf_discard(struct map_leaf *leaf, struct super_block *sb)
 {
-	budget_uncharge(leaf->l_map->m_sb->s_budget, BUDGET_TREE,
-			(s64)leaf_bytes(leaf->l_cap));
+	budget_uncharge(sb->s_budget, BUDGET_TREE, (s64)leaf_bytes(leaf->l_cap));
 	leaf_free(leaf);
 }
 
@@ -144,61 +168,93 @@ static void node_free_rcu(struct rcu_head *head)
 
 /* ---- the tree ---- */
 
-/* The leaf with this index, or NULL. RCU, or m_lock. */
-static struct map_leaf *tree_find(struct mapping *m, u32 index)
+/* The place of leaf `index`, or NULL if no node covers it. RCU, or m_lock. */
+static _Atomic u64 *tree_slot(struct mapping *m, u32 index)
 {
-	void *p = slot_load(&m->m_root);
+	_Atomic u64 *slot = &m->m_root;
+	u64 p = slot_load(slot);
 
 	if (!is_node(p))
-		return index ? NULL : p;
+		return index ? NULL : slot;
 	if (index >= node_span(to_node(p)->n_shift))
 		return NULL;
 	while (is_node(p)) {
 		struct map_node *node = to_node(p);
 
-		p = slot_load(&node->n_slot[(index >> node->n_shift) %
-					    NODE_SLOTS]);
+		slot = &node->n_slot[(index >> node->n_shift) % NODE_SLOTS];
+		/* A slot of the lowest level; it never becomes a node. */
+		if (!node->n_shift)
+			return slot;
+		p = slot_load(slot);
 	}
+	return NULL;
+}
+
+/* What is in the place of leaf `index`: 0, a leaf or a value. RCU, or m_lock. */
+static u64 tree_find(struct mapping *m, u32 index)
+{
+	_Atomic u64 *slot;
+	u64 p;
+
+	/* m_root may become a node between two looks. */
+	do {
+		slot = tree_slot(m, index);
+		p = slot ? slot_load(slot) : 0;
+	} while (is_node(p));
 	return p;
 }
 
-/* The first leaf in [index, last], or NULL. RCU. */
-static struct map_leaf *tree_find_next(struct mapping *m, u64 index, u64 last)
+/*
+ * The first leaf (or value, unless leaves) in [*index, last], and its index;
+ * or 0. RCU.
+ */
+static u64 tree_next(struct mapping *m, u64 *index, u64 last, bool leaves)
 {
-	while (index <= last) {
-		void *p = slot_load(&m->m_root);
+	while (*index <= last) {
+		u64 p = slot_load(&m->m_root);
 
 		if (!is_node(p))
-			return index ? NULL : p;
-		if (index >= node_span(to_node(p)->n_shift))
-			return NULL;
+			return *index || (leaves && is_value(p)) ? 0 : p;
+		if (*index >= node_span(to_node(p)->n_shift))
+			return 0;
 		while (is_node(p)) {
 			struct map_node *node = to_node(p);
-			u64 unit = 1ull << node->n_shift;
-			u64 end = ALIGN_DOWN(index, node_span(node->n_shift)) +
-				  node_span(node->n_shift);
+			u64 base = ALIGN_DOWN(*index, node_span(node->n_shift));
+			u32 i = (u32)(*index >> node->n_shift) % NODE_SLOTS;
+			u64 obj = UINT64_MAX;
 
-			p = slot_load(&node->n_slot[(index >> node->n_shift) %
-						    NODE_SLOTS]);
-			while (!p) {
-				index = ALIGN_DOWN(index, unit) + unit;
-				if (index >= end || index > last)
+			if (leaves)
+				obj = atomic_load_explicit(
+					&node->n_obj, memory_order_acquire);
+			for (p = 0; i < NODE_SLOTS; i++) {
+				obj &= UINT64_MAX << i;
+				i = obj ? (u32)__builtin_ctzll(obj) : NODE_SLOTS;
+				*index = max_of(*index,
+						base + ((u64)i << node->n_shift));
+				if (i == NODE_SLOTS || *index > last)
 					break;
-				p = slot_load(
-					&node->n_slot[(index >> node->n_shift) %
-						      NODE_SLOTS]);
+				p = slot_load(&node->n_slot[i]);
+				if (leaves && is_value(p))
+					p = 0;
+				if (p)
+					break;
+			}
+			if (i == NODE_SLOTS) {
+				*index = max_of(*index,
+						base + node_span(node->n_shift));
+				p = 0;
 			}
 		}
 		if (p)
 			return p;
 	}
-	return NULL;
+	return 0;
 }
 
 /* Nodes that tree_insert() would take; m_lock held. */
 static unsigned tree_nodes_needed(struct mapping *m, u32 index)
 {
-	void *p = slot_load(&m->m_root);
+	u64 p = slot_load(&m->m_root);
 	u32 shift = 0;
 	unsigned nr = 0;
 
@@ -246,20 +302,48 @@ static struct map_node *stock_take(struct node_stock *stock, u32 shift)
 }
 
 /*
- * Links a leaf; m_lock held, no leaf with this index in the tree, and
+ * There is (or is no longer) a leaf at index: n_obj of the nodes above it.
+ * m_lock held.
+ */
+static void tree_mark(struct mapping *m, u32 index, bool leaf)
+{
+	struct map_node *node[4 + 1];
+	u64 p = slot_load(&m->m_root);
+	unsigned depth = 0;
+
+	while (is_node(p)) {
+		node[depth] = to_node(p);
+		p = slot_load(&node[depth]->n_slot[(index >>
+						    node[depth]->n_shift) %
+						   NODE_SLOTS]);
+		depth++;
+	}
+	while (depth--) {
+		struct map_node *n = node[depth];
+		u64 bit = 1ull << ((index >> n->n_shift) % NODE_SLOTS);
+		u64 obj = atomic_load_explicit(&n->n_obj, memory_order_relaxed);
+
+		obj = leaf ? obj | bit : obj & ~bit;
+		atomic_store_explicit(&n->n_obj, obj, memory_order_release);
+		if (!leaf && obj)
+			break;
+	}
+}
+
+/*
+ * Puts p, a leaf or a value, in the empty place of leaf `index`; m_lock held,
  * tree_nodes_needed() nodes in stock. A node is complete before it is linked,
  * except for the slots that are filled later in this call.
  */
-static void tree_insert(struct mapping *m, struct map_leaf *leaf,
+static void tree_insert(struct mapping *m, u32 index, u64 new,
 			struct node_stock *stock)
 {
-	void *p = slot_load(&m->m_root);
-	u32 index = leaf->l_index;
+	u64 p = slot_load(&m->m_root);
 	struct map_node *node;
-	void *_Atomic *slot;
+	_Atomic u64 *slot;
 
 	if (!p && !index) {
-		slot_store(&m->m_root, leaf);
+		slot_store(&m->m_root, new);
 		return;
 	}
 	if (!p) {
@@ -271,11 +355,14 @@ static void tree_insert(struct mapping *m, struct map_leaf *leaf,
 		slot_store(&m->m_root, p);
 	}
 	while (!is_node(p) || index >= node_span(to_node(p)->n_shift)) {
+		bool obj = is_node(p) ? to_node(p)->n_obj != 0 : !is_value(p);
+
 		node = stock_take(stock, is_node(p) ? to_node(p)->n_shift +
 							      NODE_SHIFT
 						    : 0);
 		atomic_store_explicit(&node->n_slot[0], p,
 				      memory_order_relaxed);
+		atomic_store_explicit(&node->n_obj, obj, memory_order_relaxed);
 		node->n_count = 1;
 		p = from_node(node);
 		slot_store(&m->m_root, p);
@@ -295,56 +382,96 @@ static void tree_insert(struct mapping *m, struct map_leaf *leaf,
 	}
 	assert(!slot_load(slot));
 	node->n_count++;
-	slot_store(slot, leaf);
+	slot_store(slot, new);
+	if (!is_value(new))
+		tree_mark(m, index, true);
 }
 
 /*
- * Puts `new` (or NULL) in the place of a leaf. m_lock held. Nodes that become
- * empty go too, up to the root; walkers in them find nothing and that is true.
+ * Puts `new` (a leaf, a value, or 0) in the place of what is at index. m_lock
+ * held. Nodes that become empty go too, up to the root; walkers in them find
+ * nothing and that is true. Returns the bytes that came free.
  */
-static void tree_replace(struct mapping *m, struct map_leaf *old,
-			 struct map_leaf *new)
+static u64 tree_replace(struct mapping *m, u32 index, u64 new)
 {
-	void *_Atomic *slot[4 + 1] = { &m->m_root };
+	_Atomic u64 *slot[4 + 1] = { &m->m_root };
 	struct map_node *node[4 + 1] = { NULL };
-	void *p = slot_load(&m->m_root);
+	u64 p = slot_load(&m->m_root), freed = 0;
 	unsigned depth = 0;
 
 	while (is_node(p)) {
 		node[depth + 1] = to_node(p);
 		depth++;
 		slot[depth] = &node[depth]->n_slot
-			[(old->l_index >> node[depth]->n_shift) % NODE_SLOTS];
+			[(index >> node[depth]->n_shift) % NODE_SLOTS];
 		p = slot_load(slot[depth]);
 	}
-	assert(p == old);
+	assert(p);
 	slot_store(slot[depth], new);
+	if (is_value(p) != (!new || is_value(new)))
+		tree_mark(m, index, new && !is_value(new));
 	if (new)
-		return;
+		return 0;
 	for (; depth && --node[depth]->n_count == 0; depth--) {
-		slot_store(slot[depth - 1], NULL);
+		slot_store(slot[depth - 1], 0);
 		budget_uncharge(m->m_sb->s_budget, BUDGET_TREE,
 				sizeof(*node[depth]));
+		freed += sizeof(*node[depth]);
 		call_rcu(&node[depth]->n_rcu, node_free_rcu);
 	}
+	return freed;
 }
 
 /* ---- locking a leaf ---- */
 
-struct map_leaf *leaf_lock(struct mapping *m, u32 index)
+/* Someone else has it: counted, and timed, since that is what leaf locks are
+ * there to avoid. */
+static NO_THREAD_SAFETY void leaf_spin_contended(struct mapping *m,
+						 struct map_leaf *leaf)
 {
-	struct map_leaf *leaf;
+	struct mapping_cache *mc = m->m_sb->s_mapping_cache;
+	u64 start = clock_mono_ns();
+
+	spin_lock(&leaf->l_lock);
+	mapping_count(mc, MAPPING_LEAF_WAITS, 1);
+	mapping_count(mc, MAPPING_LEAF_WAIT_NS, clock_mono_ns() - start);
+}
+
+static NO_THREAD_SAFETY inline void leaf_spin(struct mapping *m,
+					      struct map_leaf *leaf)
+{
+#ifdef SLUICE_DEBUG_LOCKS
+	assert_rank_below(RANK_LEAF); /* a trylock checks nothing */
+#endif
+	if (unlikely(!spin_trylock(&leaf->l_lock)))
+		leaf_spin_contended(m, leaf);
+}
+
+struct map_leaf *leaf_lock_or_value(struct mapping *m, u32 index, u64 *value)
+{
+	struct map_leaf *leaf = NULL;
+	u64 p;
 
 	rcu_read_lock();
-	while ((leaf = tree_find(m, index))) {
-		spin_lock(&leaf->l_lock);
+	while ((p = tree_find(m, index)) && !is_value(p)) {
+		leaf = to_leaf(p);
+		leaf_spin(m, leaf);
 		if (likely(!leaf->l_dead))
 			break;
 		/* Marked and unlinked under its lock: the walk sees that now. */
 		spin_unlock(&leaf->l_lock);
+		leaf = NULL;
 	}
 	rcu_read_unlock();
+	*value = leaf ? 0 : p;
 	return leaf;
+}
+
+struct map_leaf *leaf_lock(struct mapping *m, u32 index)
+{
+	u64 value;
+
+	return leaf_lock_or_value(m, index, &value);
 }
 
 static bool leaf_wanted(struct map_leaf *leaf, enum leaf_want want)
@@ -362,70 +489,62 @@ struct map_leaf *leaf_lock_next(struct mapping *m, u64 start, u64 end,
 				enum leaf_want want)
 {
 	struct map_leaf *leaf = NULL;
-	u64 index = start >> LEAF_SHIFT;
+	u64 index = start >> LEAF_SHIFT, p;
 
 	if (start >= end)
 		return NULL;
 	rcu_read_lock();
-	while ((leaf = tree_find_next(m, index, (end - 1) >> LEAF_SHIFT))) {
-		index = leaf->l_index;
+	while ((p = tree_next(m, &index, (end - 1) >> LEAF_SHIFT, true))) {
+		leaf = to_leaf(p);
 		if (!leaf_wanted(leaf, want)) {
+			leaf = NULL;
 			index++;
 			continue;
 		}
-		spin_lock(&leaf->l_lock);
+		leaf_spin(m, leaf);
 		if (likely(!leaf->l_dead))
 			break;
 		spin_unlock(&leaf->l_lock);
+		leaf = NULL;
 	}
 	rcu_read_unlock();
 	return leaf;
 }
 
 /* Takes a locked leaf out of the tree. The caller unlocks it and frees it. */
-static void leaf_unlink(struct map_leaf *leaf, struct map_leaf *new)
+static void leaf_unlink(struct map_leaf *leaf, u64 new)
 {
 	struct mapping *m = leaf->l_map;
 
 	assert_spin_held(&leaf->l_lock);
 	budget_uncharge(m->m_sb->s_budget, BUDGET_TREE,
-			(s64)leaf_bytes(leaf->l_cap));
+			(s64)(leaf_bytes(leaf->l_cap) + leaf_ext_bytes(leaf)));
 	leaf->l_dead = true;
 	spin_lock(&m->m_lock);
-	tree_replace(m, leaf, new);
+	tree_replace(m, leaf->l_index, new);
 	spin_unlock(&m->m_lock);
 	/* m may be gone if this was its last leaf: mapping_destroy() */
 }
 
-void leaf_unlock(struct map_leaf *leaf)
-{
-	bool empty = leaf->l_nr_folio == 0;
-
-	if (empty)
-		leaf_unlink(leaf, NULL);
-	spin_unlock(&leaf->l_lock);
-	/* Nobody but us frees it, so it outlives the unlock. */
-	if (empty)
-		call_rcu(&leaf->l_rcu, leaf_free_rcu);
-}
-
 /*
- * Replaces a small leaf, locked, by a larger one, new; returns the new one
- * locked. A shrinker that trylocked the old leaf's lock in vain, or comes
- * later, sees f_leaf changed or the old leaf dead.
+ * Replaces a leaf, locked, by another one with more room, or, if it has no
+ * folios, with less; returns with the new one locked. A shrinker that
+ * trylocked the old leaf's lock in vain, or comes later, sees f_leaf changed
+ * or the old leaf dead.
  */
-static void leaf_grow(struct map_leaf *old, struct map_leaf *new)
+static void leaf_replace(struct map_leaf *old, struct map_leaf *new)
 	NO_THREAD_SAFETY
 {
 	struct folio **from = leaf_slots(old), **to = leaf_slots(new);
 	u32 b;
 	int i;
 
+	assert(new->l_cap >= old->l_cap || !old->l_nr_folio);
 	spin_lock(&new->l_lock);
-	for (i = 0; i < MARK_NR; i++)
+	for (i = 0; i < MARK_NR && old->l_nr_folio; i++)
 		memcpy(leaf_mark(new, i), leaf_mark(old, i),
 		       leaf_words(old) * sizeof(u64));
-	for (b = 0; b < old->l_cap; b++) {
+	for (b = 0; b < old->l_cap && old->l_nr_folio; b++) {
 		to[b] = from[b];
 		if (to[b])
 			atomic_store_explicit(&to[b]->f_leaf, new,
@@ -436,9 +555,55 @@ static void leaf_grow(struct map_leaf *old, struct map_leaf *new)
 			      memory_order_release);
 	atomic_store_explicit(&new->l_nr_wb, old->l_nr_wb,
 			      memory_order_release);
-	leaf_unlink(old, new);
+	leaf_ext_move(old, new);
+	leaf_unlink(old, from_leaf(new));
 	spin_unlock(&old->l_lock);
 	call_rcu(&old->l_rcu, leaf_free_rcu);
+}
+
+/*
+ * A leaf whose last folio has gone, but which knows more than a value can say,
+ * locked: gives up its slots. Unlocks it. In between the leaf may die, and
+ * then the mapping may be gone too: only the leaf says so.
+ */
+static NO_THREAD_SAFETY void leaf_slim(struct map_leaf *leaf)
+{
+	struct mapping *m = leaf->l_map;
+	struct super_block *sb = m->m_sb;
+	u32 index = leaf->l_index;
+	struct map_leaf *new;
+
+	rcu_read_lock();
+	spin_unlock(&leaf->l_lock);
+	new = leaf_alloc(m, sb, index, 0);
+	if (new) {
+		spin_lock(&leaf->l_lock);
+		if (!leaf->l_dead && !leaf->l_nr_folio) {
+			leaf_replace(leaf, new);
+			spin_unlock(&new->l_lock);
+		} else {
+			spin_unlock(&leaf->l_lock);
+			leaf_discard(new, sb);
+		}
+	}
+	rcu_read_unlock();
+}
+
+void leaf_unlock(struct map_leaf *leaf)
+{
+	u64 value = 0;
+
+	if (leaf->l_nr_folio || (leaf->l_nr_ext && !leaf_ext_value(leaf, &value))) {
+		if (leaf->l_nr_folio || !leaf->l_cap)
+			spin_unlock(&leaf->l_lock);
+		else
+			leaf_slim(leaf);
+		return;
+	}
+	leaf_unlink(leaf, value);
+	spin_unlock(&leaf->l_lock);
+	/* Nobody but us frees it, so it outlives the unlock. */
+	call_rcu(&leaf->l_rcu, leaf_free_rcu);
 }
 
 /* Fills the stock with what an insertion at index needs now. */
@@ -457,25 +622,33 @@ static int stock_fill(struct node_stock *stock, struct super_block *sb,
 }
 
 /*
- * Links the new leaf, locked, if nobody else has linked one meanwhile.
- * 0: linked. -EEXIST. -ENOMEM.
+ * Links the new leaf, locked, if nobody else has linked one meanwhile. It
+ * takes over what a value in its place knows. 0: linked. -EEXIST. -ENOMEM.
  */
 static int leaf_link(struct mapping *m, struct map_leaf *new) NO_THREAD_SAFETY
 {
 	struct node_stock stock = { .nr = 0 };
+	u32 index = new->l_index;
 	unsigned need;
 	int ret = 0;
+	u64 p;
 
 	spin_lock(&new->l_lock);
 	spin_lock(&m->m_lock);
 	for (;;) {
-		if (tree_find(m, new->l_index)) {
+		p = tree_find(m, index);
+		if (p && !is_value(p)) {
 			ret = -EEXIST;
 			break;
 		}
-		need = tree_nodes_needed(m, new->l_index);
+		if (p) {
+			leaf_ext_from_value(new, p);
+			tree_replace(m, index, from_leaf(new));
+			break;
+		}
+		need = tree_nodes_needed(m, index);
 		if (need <= stock.nr) {
-			tree_insert(m, new, &stock);
+			tree_insert(m, index, from_leaf(new), &stock);
 			break;
 		}
 		spin_unlock(&m->m_lock);
@@ -494,25 +667,26 @@ static int leaf_link(struct mapping *m, struct map_leaf *new) NO_THREAD_SAFETY
 	return ret;
 }
 
-int leaf_lock_create(struct mapping *m, lblk_t lblk, struct map_leaf **out)
+/* cap: slots that it needs to have. */
+static int lock_create(struct mapping *m, u32 index, u32 cap,
+		       struct map_leaf **out) NO_THREAD_SAFETY
 {
-	u32 index = lblk >> LEAF_SHIFT, b = lblk % LEAF_BLOCKS;
 	struct map_leaf *leaf, *new = NULL;
 	int ret;
 
 	for (;;) {
 		leaf = leaf_lock(m, index);
-		if (leaf && b < leaf->l_cap)
+		if (leaf && cap <= leaf->l_cap)
 			break;
 		if (leaf && new) {
-			leaf_grow(leaf, new);
+			leaf_replace(leaf, new);
 			*out = new;
 			return 0;
 		}
 		if (leaf)
 			leaf_unlock(leaf);
 		if (!new) {
-			new = leaf_alloc(m, index, leaf_cap_for(index, b));
+			new = leaf_alloc(m, m->m_sb, index, cap);
 			if (!new)
 				return -ENOMEM;
 			if (leaf)
@@ -524,14 +698,94 @@ int leaf_lock_create(struct mapping *m, lblk_t lblk, struct map_leaf **out)
 			return 0;
 		}
 		if (ret != -EEXIST) {
-			leaf_discard(new);
+			leaf_discard(new, m->m_sb);
 			return ret;
 		}
 	}
 	if (new)
-		leaf_discard(new);
+		leaf_discard(new, m->m_sb);
 	*out = leaf;
 	return 0;
+}
+
+int leaf_lock_create(struct mapping *m, lblk_t lblk, struct map_leaf **out)
+{
+	u32 index = lblk >> LEAF_SHIFT;
+
+	return lock_create(m, index, leaf_cap_for(index, lblk % LEAF_BLOCKS),
+			   out);
+}
+
+int leaf_lock_create_bare(struct mapping *m, u32 index, struct map_leaf **out)
+{
+	return lock_create(m, index, 0, out);
+}
+
+/* ---- values ---- */
+
+int value_change(struct mapping *m, u32 index,
+		 enum value_verdict (*fn)(u64 *value, void *priv), void *priv)
+{
+	struct node_stock stock = { .nr = 0 };
+	unsigned need;
+	int ret = 0;
+
+	spin_lock(&m->m_lock);
+	for (;;) {
+		u64 old = tree_find(m, index), new = old;
+
+		if (old && !is_value(old)) {
+			ret = -EEXIST;
+			break;
+		}
+		ret = fn(&new, priv);
+		if (ret || new == old)
+			break;
+		if (old) {
+			tree_replace(m, index, new);
+			break;
+		}
+		need = tree_nodes_needed(m, index);
+		if (need <= stock.nr) {
+			tree_insert(m, index, new, &stock);
+			break;
+		}
+		spin_unlock(&m->m_lock);
+		ret = stock_fill(&stock, m->m_sb, need);
+		spin_lock(&m->m_lock);
+		if (ret)
+			break;
+	}
+	spin_unlock(&m->m_lock);
+	while (stock.nr)
+		node_discard(stock.node[--stock.nr]);
+	return ret;
+}
+
+void value_touch(struct mapping *m, u32 index, u64 value)
+{
+	_Atomic u64 *slot;
+
+	if (value & VALUE_REFERENCED)
+		return;
+	rcu_read_lock();
+	slot = tree_slot(m, index);
+	/* If it fails something else is there by now. */
+	if (slot)
+		atomic_compare_exchange_strong_explicit(
+			slot, &value, value | VALUE_REFERENCED,
+			memory_order_relaxed, memory_order_relaxed);
+	rcu_read_unlock();
+}
+
+u64 tree_next_index(struct mapping *m, u64 index, u64 last)
+{
+	u64 p;
+
+	rcu_read_lock();
+	p = tree_next(m, &index, last, false);
+	rcu_read_unlock();
+	return p ? index : UINT64_MAX;
 }
 
 /* ---- slots ---- */
@@ -614,7 +868,7 @@ void mapping_init(struct mapping *m, struct inode *inode,
 {
 	m->m_inode = inode;
 	m->m_sb = sb;
-	atomic_init(&m->m_root, NULL);
+	atomic_init(&m->m_root, 0);
 	spin_init(&m->m_lock, RANK_CACHE_LIST);
 	atomic_init(&m->m_nr_dirty, 0);
 	atomic_init(&m->m_nr_writeback, 0);
@@ -623,6 +877,9 @@ void mapping_init(struct mapping *m, struct inode *inode,
 	atomic_init(&m->m_wb_seq, 0);
 	atomic_init(&m->m_wb_err, 0);
 	atomic_init(&m->m_drop_gen, 0);
+	atomic_init(&m->m_pins, 0);
+	atomic_init(&m->m_scan_next, 0);
+	atomic_init(&m->m_shard, NULL);
 }
 
 /*
@@ -632,8 +889,10 @@ void mapping_init(struct mapping *m, struct inode *inode,
  */
 void mapping_destroy(struct mapping *m)
 {
-	void *root;
+	u64 root;
 
+	mapping_unlist(m);
+	mapping_extent_forget(m, 0, EXTENT_END);
 	spin_lock(&m->m_lock);
 	root = slot_load(&m->m_root);
 	spin_unlock(&m->m_lock);

@@ -9,7 +9,7 @@
  *   absent or clean -----> DIRTY ----------------> WRITEBACK ----------> clean
  *                            ^                        |
  *                            +------ redirty ---------+
- *   DELAYED becomes MAPPED in mapping_set_mapped(), under WRITEBACK. If no
+ *   DELAYED ends in mapping_set_mapped(), under WRITEBACK. If no
  *   place was found for it, a block ends clean and DELAYED: it keeps its
  *   reservation and its folio until it is written again or invalidated.
  *
@@ -38,6 +38,13 @@ static bool leaf_clip(const struct map_leaf *leaf, u64 start, u64 end, u32 *s,
 	if (*s >= *e)
 		*s = *e = 0;
 	return *s < *e;
+}
+
+/* End of a range of blocks, of all there may be if it is the last: a record
+ * may reach beyond the last block that a file can have. */
+static u64 range_end(lblk_t end)
+{
+	return end > LBLK_MAX ? EXTENT_END : end;
 }
 
 /* Where the search goes on after a leaf. */
@@ -172,7 +179,6 @@ u32 mapping_set_mapped(struct mapping *m, lblk_t lblk, u32 nr) NO_THREAD_SAFETY
 			u32 w = bm_weight(delayed, s, e);
 
 			bm_clear_range(delayed, s, e - s);
-			bm_set_range(leaf_mark(leaf, MARK_MAPPED), s, e - s);
 			d.delayed = -(s32)w;
 			n += w;
 		}
@@ -344,10 +350,12 @@ u32 mapping_invalidate(struct mapping *m, lblk_t start, lblk_t end)
 		leaf_unlock(leaf);
 		folio_free_list(&dead);
 	}
+	/* Last: the end of a write-out that was waited for enters some. */
+	mapping_extent_forget(m, start, range_end(end));
 	return n;
 }
 
-/* The clean blocks of [s, e), run by run, without their MAPPED marks. */
+/* The clean blocks of [s, e), run by run. */
 static void leaf_drop_clean(struct map_leaf *leaf, u32 s, u32 e,
 			    struct cds_list_head *dead)
 {
@@ -360,7 +368,6 @@ static void leaf_drop_clean(struct map_leaf *leaf, u32 s, u32 e,
 		u32 b = bm_find_set_or(dirty, wb, s, e);
 
 		b = bm_find_set(delayed, s, b);
-		bm_clear_range(leaf_mark(leaf, MARK_MAPPED), s, b - s);
 		d.folio -= (s32)leaf_drop_slots(leaf, s, b, dead);
 		s = b + 1;
 	}
@@ -384,6 +391,7 @@ void mapping_drop_clean(struct mapping *m, lblk_t start, lblk_t end)
 		leaf_unlock(leaf);
 		folio_free_list(&dead);
 	}
+	mapping_extent_forget(m, start, range_end(end));
 }
 
 /* ---- errors ---- */

@@ -9,7 +9,8 @@
  * its commit leaves holes or zeroes, never another file's bytes.
  *
  * i_rwsem is held exclusively, over the I/O too. So nobody reads or writes the
- * file, and nothing of the range gets into the page cache once it is cleared:
+ * file but where it is cached, and nothing of the range gets into the page cache
+ * once it is cleared (an overwrite of what was there came before this one):
  * what is not there is read from the device, which has it by then. Small direct
  * writes are not worth that: they go through the cache as all others do.
  *

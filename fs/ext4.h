@@ -50,6 +50,8 @@ struct ext4_inode {
 	_Atomic jtid_t i_sync_tid;     /* last transaction that changed the inode [atomic] */
 	_Atomic jtid_t i_datasync_tid; /* ... size or mapping [atomic] */
 	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
+	_Atomic s64 i_atime_fresh;     /* s: until then a read need not look at the times
+					  (relatime); 0: it must [write i_lock] */
 	/* directories [i_rwsem] */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
 	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */

@@ -8,6 +8,12 @@
  * next entry of the leaf, or of the nearest ancestor that has one. Hole
  * lengths are therefore exact without reading a second leaf.
  *
+ * What a lookup finds is entered into the leaves of the page cache, and asked
+ * of them first the next time (cache/mapping.h, records): a range that is
+ * known takes a leaf lock, and neither i_data_sem nor the tree. All changes of
+ * the tree keep the records true: blocks that came (ext4_map_create()), became
+ * written (extents_convert.c), or are about to go (extents_remove.c, indirect.c).
+ *
  * Allocation does all that can fail first (access to the buffers on the path,
  * blocks and buffers of new nodes, then the data blocks) and only then changes
  * the tree: -ENOSPC and -EAGAIN leave everything as it was. The data blocks
@@ -104,11 +110,13 @@ void ext_path_put(struct ext_path *p)
 	p->depth = 0;
 }
 
-/* What the path, found for map->lblk, says of it. */
-static void map_from_path(struct ext_path *p, struct ext4_map *map)
+/* What the path, found for map->lblk, says of it. Returns how many blocks
+ * before map->lblk it says the same of. */
+static u32 map_from_path(struct ext_path *p, struct ext4_map *map)
 {
 	struct ext_node *leaf = ext_path_leaf(p);
 	u32 next = (u32)(leaf->pos + 1);
+	u32 before = 0;
 	u64 end;
 
 	map->flags = 0;
@@ -120,32 +128,97 @@ static void map_from_path(struct ext_path *p, struct ext4_map *map)
 			map->flags = e.unwritten ? EXT4_MAP_UNWRITTEN : EXT4_MAP_MAPPED;
 			map->pblk = e.pblk + (map->lblk - e.lblk);
 			map->len = (u32)min_of((u64)map->len, ext_end(&e) - map->lblk);
-			return;
+			return map->lblk - e.lblk;
 		}
+		before = (u32)(map->lblk - ext_end(&e));
 	}
 	end = next < eh_entries(leaf->eh) ? ext_key(leaf->eh, next) : leaf->bound;
 	/* Without an extent ahead (bound at the very end) the hole has no end. */
 	if (end < EXT_LBLK_END)
 		map->len = (u32)min_of((u64)map->len, end - map->lblk);
+	return before;
+}
+
+static enum extent_state map_state(u32 flags)
+{
+	if (flags & EXT4_MAP_MAPPED)
+		return EXTENT_WRITTEN;
+	return flags & EXT4_MAP_UNWRITTEN ? EXTENT_UNWRITTEN : EXTENT_HOLE;
+}
+
+/*
+ * What the leaves of the page cache know. A hole is to be as long as the tree
+ * says, for the sake of those who fill it: if its end is not known, no answer.
+ */
+static bool map_from_records(struct ext4_inode *ei, struct ext4_map *map)
+{
+	static const u32 flags[] = {
+		[EXTENT_HOLE] = 0,
+		[EXTENT_UNWRITTEN] = EXT4_MAP_UNWRITTEN,
+		[EXTENT_WRITTEN] = EXT4_MAP_MAPPED,
+	};
+	struct extent_status es;
+
+	if (!mapping_extent_get(&ei->vfs.i_mapping, map->lblk, map->len, &es) ||
+	    (es.state == EXTENT_HOLE && es.nr < map->len && es.open))
+		return false;
+	map->len = es.nr;
+	map->pblk = es.pblk;
+	map->flags = flags[es.state];
+	return true;
+}
+
+/* What is entered of an extent that reaches over many leaves. */
+#define LEARN_MAX (64u * LEAF_BLOCKS)
+
+/*
+ * The leaves learn what was found, while i_data_sem keeps it true: in the
+ * leaf of map->lblk also what lies before it. Of a hole no more than that leaf:
+ * it may be most of 16 TiB.
+ */
+static void map_learn(struct ext4_inode *ei, const struct ext4_map *map, u32 before)
+{
+	u32 most = map->flags ? LEARN_MAX : LEAF_BLOCKS - map->lblk % LEAF_BLOCKS;
+	u64 len = min_of(map->len, most);
+	u64 end = min_of(map->lblk + len, (u64)EXT_LBLK_END);
+	pblk_t pblk = map->pblk;
+
+	before = min_of(before, map->lblk % LEAF_BLOCKS);
+	if (map->flags)
+		pblk -= before;
+	mapping_extent_set(&ei->vfs.i_mapping, map->lblk - before, end,
+			   map_state(map->flags), pblk);
 }
 
 int ext4_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
 {
+	u32 room = LEAF_BLOCKS - map->lblk % LEAF_BLOCKS;
+	u32 asked = map->len, before = 0;
 	struct ext_path p;
 	int err;
 
 	assert(map->len > 0);
+	if (map_from_records(ei, map))
+		return 0;
+	mapping_counter_add(ei->vfs.i_sb, MAPPING_EXTENT_LOOKUPS);
+	/* To the end of the leaf, so that it learns more than was asked. */
+	if (map->lblk <= LBLK_MAX)
+		room = (u32)min_of((u64)room, EXT_LBLK_END - map->lblk);
+	map->len = max_of(asked, room);
 	rwsem_down_read(&ei->i_data_sem);
 	if (!ext_inode_has_extents(ei)) {
 		err = ext4_ind_map_blocks(ei, map);
 	} else {
 		err = ext_find(ei, map->lblk, &p);
 		if (!err) {
-			map_from_path(&p, map);
+			before = map_from_path(&p, map);
 			ext_path_put(&p);
 		}
 	}
+	if (!err)
+		map_learn(ei, map, before);
 	rwsem_up_read(&ei->i_data_sem);
+	map->len = min_of(map->len, asked);
 	return err;
 }
 
@@ -440,6 +513,9 @@ int ext4_map_create(struct handle *h, struct ext4_inode *ei, struct ext4_map *ma
 	}
 	rwsem_down_write(&ei->i_data_sem);
 	err = map_create_locked(h, ei, map, flags);
+	/* The tree first, then the leaves. */
+	if (!err)
+		map_learn(ei, map, 0);
 	rwsem_up_write(&ei->i_data_sem);
 	return err;
 }

@@ -27,10 +27,12 @@
  * If there is no space for a node, a small extent is written whole: zeroes
  * are put on the device where it has no data, then all of it is marked
  * written. That is safe only if nobody else is writing there: a block under
- * write-out has WRITEBACK set from before its extent is looked up (under
- * i_data_sem) until it is converted, so with i_data_sem held exclusively and
- * no such mark in the page cache, whoever comes next will see it written, and
- * writes after the zeroes. The zeroes are durable before the commit, which
+ * write-out has WRITEBACK set from before its extent is looked up until it is
+ * converted. It is looked up in the records of its leaf, then under i_data_sem;
+ * so with i_data_sem held exclusively, the records forgotten, and after that
+ * no such mark in the page cache, whoever comes next finds no record, waits
+ * for i_data_sem, sees the extent written, and writes after the zeroes. The
+ * zeroes are durable before the commit, which
  * flushes the device before its commit block.
  *
  * Locks:  i_data_sem exclusively (RANK_I_DATA) -> leaf lock of the page cache
@@ -158,8 +160,11 @@ static int conv_zeroout(struct conv *c)
 	void *zeroes;
 	int err;
 
-	if ((u64)c->e.len << bits > ZEROOUT_BYTES || y > covered ||
-	    !conv_quiet(ei, c->e.lblk, c->s) || !conv_quiet(ei, c->end, y))
+	if ((u64)c->e.len << bits > ZEROOUT_BYTES || y > covered)
+		return -ENOSPC;
+	/* Before the look at the marks: see the top of this file. */
+	mapping_extent_forget(&ei->vfs.i_mapping, c->e.lblk, y);
+	if (!conv_quiet(ei, c->e.lblk, c->s) || !conv_quiet(ei, c->end, y))
 		return -ENOSPC;
 	zeroes = io_alloc(ZEROOUT_BYTES);
 	if (!zeroes)
@@ -286,6 +291,12 @@ int ext4_ext_convert_written(struct handle *h, struct ext4_inode *ei, lblk_t lbl
 		err = ext_fold(h, ei, 2);
 	if (err)
 		cover_size(ei, &r);
+	/* Before WRITEBACK ends: until then readers find the data in the cache.
+	 * After an error some of it may be written. */
+	if (err)
+		mapping_extent_forget(&ei->vfs.i_mapping, lblk, r.end);
+	else
+		mapping_extent_written(&ei->vfs.i_mapping, lblk, r.end);
 	rwsem_up_write(&ei->i_data_sem);
 	/* After an error the caller may not do it, but the root may be new. */
 	if (err)
@@ -334,8 +345,12 @@ static int zero_at(struct handle *h, struct ext4_inode *ei, u64 *cur, u64 end)
 	}
 	c.end = min_of(c.end, (u64)c.s + EXT4_EXT_UNWRITTEN_MAX_LEN);
 	err = ext_ensure(h, ei, ext_insert_step_credits(p.depth), 0);
-	if (err == 0)
+	if (err == 0) {
+		/* A record must not say "written" any more: who believed it
+		 * would not convert what he wrote. */
+		mapping_extent_forget(&ei->vfs.i_mapping, c.e.lblk, ext_end(&c.e));
 		err = conv_step(&c);
+	}
 	if (err == 0)
 		*cur = c.end;
 out_path:

@@ -208,6 +208,9 @@ static int rm_apply(struct rm *r)
 	bool head = r->s == r->x.lblk, tail = r->e == ext_end(&r->x);
 	int err;
 
+	/* The leaves first. Piece by piece: i_data_sem is dropped between them,
+	 * and what is there still may be learnt again. */
+	mapping_extent_forget(&r->ei->vfs.i_mapping, (lblk_t)r->s, r->e);
 	r->nr_gone = 0;
 	if (head && tail)
 		err = rm_entry(r);

@@ -16,13 +16,15 @@
  *
  *   write-out holds no i_rwsem. It may be at a dirty block of the range, with or
  *   without a place for it; but WRITEBACK stands from before it looks at the
- *   extents until they are converted, and nobody makes blocks dirty while i_rwsem
- *   is held exclusively. So after mapping_invalidate() nothing of the range is under
+ *   extents until they are converted, and while i_rwsem is held exclusively blocks
+ *   are made dirty only by who overwrites what is present, which after
+ *   mapping_invalidate() nothing is. So after it nothing of the range is under
  *   way, and nothing will be.
  *   The size on disk may have been waiting for one of the blocks that are
  *   dropped: it is brought up to i_size first. What is not written yet below it is
  *   a hole or unwritten on disk, and reads as zero after a crash.
- *   Readers hold i_rwsem; they do not see the steps.
+ *   Readers hold i_rwsem, unless they find all in the cache; they do not see
+ *   the steps.
  *
  * After a crash each byte of the range is what it was, or zero: a range may take
  * several transactions, each of which leaves a valid tree, and the edges follow with

@@ -8,6 +8,15 @@
  * it extends the file or must bring a partly overwritten block into the cache
  * (a reader of the device and another writer must not cross there).
  *
+ * What the cache can do alone is tried first, without i_rwsem: a read of
+ * blocks that are all there (mapping_read_cached()), an overwrite of blocks
+ * that are there and have their place or reservation (mapping_overwrite()),
+ * both inside the file. One leaf lock each; the size is looked at under it.
+ * What does not come through whole is done again, from its beginning, with
+ * i_rwsem: so a truncation in between is before all of it. Readers of the
+ * device do hold i_rwsem: a block must not be freed, and given to another
+ * file, between its lookup and the end of the transfer.
+ *
  * A read takes what the cache has and goes to the device for the rest, past
  * the cache: the kernel keeps clean pages already. WRITEBACK lasts until the
  * extents are converted, so a block that is not in the cache is on disk.
@@ -247,6 +256,10 @@ void ext4_touch_atime(struct inode *inode)
 	    (sbi->opts.nodiratime && S_ISDIR(inode->i_mode)))
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
+	if (sbi->opts.atime == SL_ATIME_RELATIME &&
+	    now.tv_sec < atomic_load_explicit(&EXT4_I(inode)->i_atime_fresh,
+					      memory_order_relaxed))
+		return;
 	if (!sbi->nsec_times)
 		now.tv_nsec = 0;
 	spin_lock(&inode->i_lock);
@@ -256,6 +269,10 @@ void ext4_touch_atime(struct inode *inode)
 	      now.tv_sec - inode->i_atime.tv_sec >= 24 * 3600;
 	if (due)
 		inode->i_atime = now;
+	else
+		atomic_store_explicit(&EXT4_I(inode)->i_atime_fresh,
+				      inode->i_atime.tv_sec + 24 * 3600,
+				      memory_order_relaxed);
 	spin_unlock(&inode->i_lock);
 	if (due)
 		inode_mark_dirty(inode, I_DIRTY_INODE);
@@ -338,6 +355,22 @@ static int read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len)
 	return 0;
 }
 
+/* Without i_rwsem, all or nothing; *len is cut at the end of the file. */
+static bool read_cached(struct inode *inode, void *buf, size_t *len, u64 pos)
+{
+	u64 size = atomic_load(&inode->i_size);
+	size_t n;
+
+	if (pos >= size || EXT4_I(inode)->i_inline)
+		return false;
+	n = (size_t)min_of((u64)*len, size - pos);
+	if (n > UINT32_MAX ||
+	    !mapping_read_cached(&inode->i_mapping, pos, buf, (u32)n))
+		return false;
+	*len = n;
+	return true;
+}
+
 ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 {
 	struct inode *inode = f->inode;
@@ -350,10 +383,12 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		return -EISDIR;
 	if (!len)
 		return 0;
+	if (read_cached(inode, buf, &len, pos)) {
+		ext4_touch_atime(inode);
+		return (ssize_t)len;
+	}
 	rwsem_down_read(&inode->i_rwsem);
-	spin_lock(&inode->i_lock);
-	size = inode->i_size;
-	spin_unlock(&inode->i_lock);
+	size = atomic_load(&inode->i_size);
 	if (pos >= size)
 		len = 0;
 	else
@@ -576,11 +611,39 @@ static void wrote(struct ext4_inode *ei, u64 pos, u64 len, bool keep_times)
 	if (!keep_times)
 		inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
+	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
 	behind = stream_advance(ei, pos, len, &start, &end);
 	spin_unlock(&inode->i_lock);
 	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
 	if (behind)
 		flusher_behind(ext4_sb_of(ei)->flusher, inode, start, end);
+}
+
+/* Without i_rwsem, all or nothing (what was written all the same is written
+ * once more by who does it the other way). */
+static bool overwrite_cached(const struct write_ctx *w)
+{
+	struct ext4_inode *ei = w->ei;
+	u32 leaf_bytes = LEAF_BLOCKS * ext4_sb_of(ei)->s.s_blocksize;
+	u64 end = w->pos + w->left;
+	size_t done = 0;
+	u32 len, n;
+
+	if (end > atomic_load(&ei->vfs.i_size))
+		return false;
+	do {
+		u64 pos = w->pos + done;
+
+		len = (u32)min_of((u64)leaf_bytes - pos % leaf_bytes, end - pos);
+		n = mapping_overwrite(&ei->vfs.i_mapping, pos, w->src + done,
+				      len, end);
+		done += n;
+	} while (n == len && done < w->left);
+	if (done)
+		wrote(ei, w->pos, done, w->keep_times);
+	if (done && done < w->left)
+		mapping_counter_add(ei->vfs.i_sb, MAPPING_RETRIES);
+	return done == w->left;
 }
 
 /* i_rwsem held as w says. Bytes written; *err: why it stopped. */
@@ -638,9 +701,7 @@ static NO_THREAD_SAFETY void lock_for(struct write_ctx *w)
 			return;
 		}
 		rwsem_down_read(&inode->i_rwsem);
-		spin_lock(&inode->i_lock);
-		size = inode->i_size;
-		spin_unlock(&inode->i_lock);
+		size = atomic_load(&inode->i_size);
 		if (w->pos + w->left <= size)
 			return;
 		rwsem_up_read(&inode->i_rwsem);
@@ -692,11 +753,13 @@ static size_t write_cached(struct write_ctx *w, int *err)
 	size_t done = 0;
 	int tries = 0;
 
-	do {
+	for (;;) {
 		budget_throttle(sbi->s.s_budget);
 		balance_dirty(sbi->flusher, inode, w->left);
-		lock_for(w);
 		*err = 0;
+		if (!done && !w->exclusive && overwrite_cached(w))
+			return w->left;
+		lock_for(w);
 		if (w->exclusive && w->pos > inode->i_size)
 			*err = ext4_zero_tail(w->ei, inode->i_size);
 		if (!*err)
@@ -708,8 +771,9 @@ static size_t write_cached(struct write_ctx *w, int *err)
 		if (*err == -ENOSPC && !tries++ &&
 		    !journal_force_commit(sbi->journal))
 			*err = -ENOLCK;
-	} while (*err == -ENOLCK);
-	return done;
+		if (*err != -ENOLCK)
+			return done;
+	}
 }
 
 ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,

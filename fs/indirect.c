@@ -208,6 +208,9 @@ static int ind_ensure(struct ext4_inode *ei, struct ind_rm *r, u32 groups,
 	do
 		err = ext_ensure(r->h, ei, 1 + groups * EXT4_ALLOC_CREDITS, revokes);
 	while (err == 1);
+	/* i_data_sem is kept from here to the change: the leaves first. */
+	if (!err)
+		mapping_extent_forget(&ei->vfs.i_mapping, (lblk_t)r->start, r->end);
 	return err;
 }
 

@@ -562,6 +562,7 @@ void ext4_touch(struct ext4_inode *ei, u32 which)
 		ei->vfs.i_mtime = now;
 	if (which & EXT4_T_CTIME)
 		ei->vfs.i_ctime = now;
+	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
 	spin_unlock(&ei->vfs.i_lock);
 }
 
@@ -942,6 +943,7 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 	inode->i_ctime = valid & SL_SET_CTIME ? storable_time(ei, st->st_ctim)
 					      : now;
 	inode->i_version++;
+	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
 	spin_unlock(&inode->i_lock);
 }
 

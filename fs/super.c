@@ -1233,7 +1233,9 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     "cache_limit %llu\ncache_used %llu\ncache_inode_bytes %llu\n"
 		     "cache_buffer_bytes %llu\ncache_folio_bytes %llu\n"
 		     "inodes %llu\nshadows %llu\ninode_hits %llu\ninode_misses %llu\n"
-		     "inodes_evicted %llu\ndirty_bytes %lld\n",
+		     "inodes_evicted %llu\ndirty_bytes %lld\ncache_tree_bytes %llu\n"
+		     "delayed_blocks %lld\nleaf_waits %llu\nleaf_wait_ns %llu\n"
+		     "mapping_retries %llu\nextent_lookups %llu\n",
 		     (unsigned long long)budget_limit(sb->s_budget),
 		     (unsigned long long)budget_used_total(sb->s_budget),
 		     (unsigned long long)budget_used(sb->s_budget, BUDGET_INODE),
@@ -1242,7 +1244,13 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)ic.inodes, (unsigned long long)ic.shadows,
 		     (unsigned long long)ic.hits, (unsigned long long)ic.misses,
 		     (unsigned long long)ic.evicted,
-		     (long long)counter_sum(sb->s_dirty_bytes));
+		     (long long)counter_sum(sb->s_dirty_bytes),
+		     (unsigned long long)budget_used(sb->s_budget, BUDGET_TREE),
+		     (long long)counter_sum(sbi->reserved),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_LEAF_WAITS),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_LEAF_WAIT_NS),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_RETRIES),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_EXTENT_LOOKUPS));
 	used = n < 0 ? 0 : min_of((size_t)n, len);
 	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
 	if (sbi->flusher && used < len) {

@@ -8,9 +8,18 @@
  * the transaction with the new size; growing repeats it, for volumes that
  * others wrote.
  *
- * Order of a shrink: wait for write-out -> zero the tail and write it -> size
- * in memory -> drop folios -> handle: orphan, size on disk -> remove blocks
+ * Order of a shrink: the block with the new end into the cache (this may
+ * fail) -> [wb_lock: wait for write-out -> size in memory -> drop folios] ->
+ * zero the tail and write it -> handle: orphan, size on disk -> remove blocks
  * from the end, over as many transactions as needed -> off the orphan list.
+ *
+ * Readers and overwriters of cached blocks do not take i_rwsem; they look at
+ * the size under the lock of each leaf. So the size falls before anything is
+ * dropped or zeroed: who comes to a leaf after it was emptied sees the new
+ * size, and what came before is dropped, or zeroed with the tail. Write-out
+ * sees the size too: blocks that it takes must not be converted beyond the
+ * size on disk, so none is taken between the fall and the drop, and what was
+ * taken before has ended.
  *
  * Locks:   i_rwsem exclusive (caller) -> wb_lock -> handle
  */
@@ -59,7 +68,7 @@ int ext4_fill_block(struct ext4_inode *ei, lblk_t lblk)
 	else
 		memset(data, 0, bs);
 	if (!err)
-		err = mapping_fill(&ei->vfs.i_mapping, lblk, data, m.flags != 0);
+		err = mapping_fill(&ei->vfs.i_mapping, lblk, data);
 	io_free(data);
 	return err;
 }
@@ -79,7 +88,7 @@ int ext4_zero_block(struct ext4_inode *ei, u64 pos, u32 len)
 		u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
 
 		mapping_query(map, lblk, 1, unknown, absent);
-		if (unknown[0] & 1) {
+		if ((unknown[0] | absent[0]) & 1) {
 			err = ext4_map_blocks(ei, &m);
 			if (err)
 				return err;
@@ -140,6 +149,26 @@ static int grow(struct ext4_inode *ei, u64 size)
 	return err ? err : err2;
 }
 
+/* What zero_rest() will need, as long as nothing has changed yet. */
+static int prepare_tail(struct ext4_inode *ei, u64 size)
+{
+	u32 bs = ext4_sb_of(ei)->s.s_blocksize;
+	lblk_t lblk = (lblk_t)(size / bs);
+	struct ext4_map m = { .lblk = lblk, .len = 1 };
+	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	int err;
+
+	if (!(size & (bs - 1)))
+		return 0;
+	mapping_query(&ei->vfs.i_mapping, lblk, 1, unknown, absent);
+	if (!(absent[0] & 1))
+		return 0;
+	err = ext4_map_blocks(ei, &m);
+	if (!err && m.flags & EXT4_MAP_MAPPED)
+		err = ext4_fill_block(ei, lblk);
+	return err;
+}
+
 static int try_remove_tail(struct ext4_inode *ei, u64 size, lblk_t keep)
 {
 	const u32 last = EXT4_ORPHAN_CREDITS + EXT4_INODE_CREDITS;
@@ -192,19 +221,28 @@ static int shrink(struct ext4_inode *ei, u64 size)
 	u32 bs = sbi->s.s_blocksize;
 	lblk_t keep = (lblk_t)DIV_ROUND_UP(size, (u64)bs);
 	u32 delayed;
-	int err;
+	int err, tries = 0;
 
-	/* With indirect maps too: removal is from the end only. */
-	mapping_wait_writeback(m, keep ? keep - 1 : 0, EXT4_LBLK_END);
-	err = zero_rest(ei, size);
-	if (err == 1)
-		err = ext4_write_range(ei, keep - 1, keep);
+	err = prepare_tail(ei, size);
 	if (err)
 		return err;
+	mutex_lock(&ei->wb_lock);
+	/* With indirect maps too: removal is from the end only. */
+	mapping_wait_writeback(m, keep ? keep - 1 : 0, EXT4_LBLK_END);
 	ext4_set_size(ei, size);
 	delayed = mapping_invalidate(m, keep, EXT4_LBLK_END);
+	mutex_unlock(&ei->wb_lock);
 	if (delayed)
 		ext4_release_reserved(sbi, delayed);
+	/*
+	 * There is no way back. Should the zeroes not get to the device, then
+	 * as with any data the next fsync says so; growing zeroes again.
+	 */
+	do {
+		err = zero_rest(ei, size);
+		if (err == 1)
+			err = ext4_write_range(ei, keep - 1, keep);
+	} while (ext4_retry_nomem(err, &tries));
 	if (!size)
 		ei->i_flush_on_close = true;
 	return remove_tail(ei, size, keep);

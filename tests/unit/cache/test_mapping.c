@@ -12,6 +12,7 @@
 #include "tests/unit/unit.h"
 
 #include "cache/budget.h"
+#include "cache/icache.h"
 #include "cache/mapping.h"
 #include "lib/bitmap.h"
 #include "lib/counter.h"
@@ -35,7 +36,7 @@
 
 struct budget {
 	_Atomic s64 used[BUDGET_KINDS];
-	struct shrinker *shrinker;
+	struct shrinker *shrinker[BUDGET_KINDS];
 };
 
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes)
@@ -52,19 +53,24 @@ void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
 
 void budget_register(struct budget *b, struct shrinker *s)
 {
-	CHECK(!b->shrinker);
-	b->shrinker = s;
+	CHECK(!b->shrinker[s->kind]);
+	b->shrinker[s->kind] = s;
 }
 
 void budget_unregister(struct budget *b, struct shrinker *s)
 {
-	CHECK(b->shrinker == s);
-	b->shrinker = NULL;
+	CHECK(b->shrinker[s->kind] == s);
+	b->shrinker[s->kind] = NULL;
+}
+
+static u64 shrink_kind(struct budget *b, enum budget_kind kind, u64 bytes)
+{
+	return b->shrinker[kind]->scan(b->shrinker[kind], bytes);
 }
 
 static u64 shrink(struct budget *b, u64 bytes)
 {
-	return b->shrinker->scan(b->shrinker, bytes);
+	return shrink_kind(b, BUDGET_FOLIO, bytes);
 }
 
 /* ---- allocations that fail on demand: those the cache uses (malloc() is
@@ -277,7 +283,7 @@ static void test_sparse_file_frees_leaves_and_nodes(void **state)
 		assert_int_equal(byte_at(&v, 5 * 1024), 1);
 		assert_int_equal(mapping_invalidate(&v.m, 0, LBLK_MAX + 1), 1);
 		assert_int_equal(v.budget.used[BUDGET_TREE], 0);
-		assert_null(v.m.m_root);
+		assert_int_equal(v.m.m_root, 0);
 	}
 	vol_close(&v);
 }
@@ -318,7 +324,7 @@ static void test_partial_write_needs_block(void **state)
 	memset(buf, 'p', sizeof(buf));
 	assert_int_equal(mapping_write(&v.m, 100, buf, 3000, none_mapped,
 				       &reserved), 0);
-	assert_int_equal(mapping_fill(&v.m, 0, zero, false), 0);
+	assert_int_equal(mapping_fill(&v.m, 0, zero), 0);
 	/* block 0 present, 1 whole, 2 partly and absent */
 	assert_int_equal(mapping_write(&v.m, 100, buf, 2500, none_mapped,
 				       &reserved), 2048 - 100);
@@ -341,7 +347,7 @@ static void test_zero_in_block(void **state)
 	vol_open(&v, 1024);
 	memset(data, 'z', sizeof(data));
 	assert_int_equal(mapping_zero(&v.m, 5000, 10, true), -ENODATA);
-	assert_int_equal(mapping_fill(&v.m, 4, data, false), 0);
+	assert_int_equal(mapping_fill(&v.m, 4, data), 0);
 	assert_int_equal(mapping_zero(&v.m, 5000, 10, false), -EAGAIN);
 	assert_int_equal(v.m.m_nr_dirty, 0);
 	assert_int_equal(byte_at(&v, 5000), 'z');
@@ -447,7 +453,7 @@ static void test_fill_leaves_present_block(void **state)
 	vol_open(&v, 4096);
 	put_blocks(&v, 7, 1, 'a');
 	memset(data, 'd', sizeof(data));
-	assert_int_equal(mapping_fill(&v.m, 7, data, true), 0);
+	assert_int_equal(mapping_fill(&v.m, 7, data), 0);
 	assert_int_equal(byte_at(&v, 7 * 4096), 'a');
 	assert_int_equal(v.m.m_nr_delayed, 1);
 	vol_close(&v);
@@ -468,18 +474,18 @@ static void test_fill_since_refuses_stale_data(void **state)
 	flush_run(&v, 0, 100);
 	shrink(&v.budget, UINT64_MAX);
 	assert_int_equal(byte_at(&v, 7 * 4096), -1);
-	assert_int_equal(mapping_fill_since(&v.m, 7, old, true, gen), -EAGAIN);
+	assert_int_equal(mapping_fill_since(&v.m, 7, old, gen), -EAGAIN);
 	assert_int_equal(byte_at(&v, 7 * 4096), -1);
 	assert_int_equal(v.budget.used[BUDGET_TREE], 0);
 	gen = mapping_generation(&v.m);
-	assert_int_equal(mapping_fill_since(&v.m, 7, old, true, gen), 0);
+	assert_int_equal(mapping_fill_since(&v.m, 7, old, gen), 0);
 	assert_int_equal(byte_at(&v, 7 * 4096), 'o');
 	/* what was only read may be dropped without making others read again */
 	shrink(&v.budget, UINT64_MAX);
 	assert_int_equal(v.m.m_nr_folio_blocks, 0);
-	assert_int_equal(mapping_fill_since(&v.m, 7, old, true, gen), 0);
+	assert_int_equal(mapping_fill_since(&v.m, 7, old, gen), 0);
 	mapping_invalidate(&v.m, 100, 200);
-	assert_int_equal(mapping_fill_since(&v.m, 8, old, true, gen), -EAGAIN);
+	assert_int_equal(mapping_fill_since(&v.m, 8, old, gen), -EAGAIN);
 	vol_close(&v);
 }
 
@@ -494,12 +500,16 @@ static void test_query_and_forgetting(void **state)
 	assert_int_equal(mapping_query(&v.m, 500, 12, unknown, absent), 12);
 	assert_int_equal(bm_weight(absent, 0, 512), 12);
 	put_blocks(&v, 3, 2, 1);
-	assert_int_equal(mapping_fill(&v.m, 5, data, true), 0);
-	assert_int_equal(mapping_fill(&v.m, 6, data, false), 0);
+	assert_int_equal(mapping_fill(&v.m, 5, data), 0);
+	assert_int_equal(mapping_fill(&v.m, 6, data), 0);
 	/* beyond the end of the small leaf, too */
+	assert_int_equal(mapping_query(&v.m, 2, 30, unknown, absent), 28);
+	assert_int_equal(unknown[0], 0x3ffffff9);
+	assert_int_equal(absent[0], 0x3fffffe1);
+	mapping_extent_set(&v.m, 5, 6, EXTENT_UNWRITTEN, 100);
+	mapping_extent_set(&v.m, 6, 7, EXTENT_HOLE, 0);
 	assert_int_equal(mapping_query(&v.m, 2, 30, unknown, absent), 27);
 	assert_int_equal(unknown[0], 0x3ffffff1);
-	assert_int_equal(absent[0], 0x3fffffe1);
 	mapping_drop_clean(&v.m, 0, LBLK_MAX + 1);
 	assert_int_equal(mapping_query(&v.m, 2, 30, unknown, absent), 28);
 	assert_int_equal(absent[0], 0x3ffffff9);
@@ -602,7 +612,7 @@ static void test_no_memory(void **state)
 	assert_int_equal(reserved, 92);
 	for (n = 0, failures = 0;; n++) {
 		fail_after = n;
-		ret = mapping_fill(&v.m, 100, data, true);
+		ret = mapping_fill(&v.m, 100, data);
 		fail_after = -1;
 		if (!ret)
 			break;
@@ -613,6 +623,312 @@ static void test_no_memory(void **state)
 	assert_int_equal(byte_at(&v, 1024), 1);
 	assert_int_equal(byte_at(&v, 100 * 1024), 7);
 	vol_close(&v);
+}
+
+/* ---- records ---- */
+
+static struct extent_status get(struct vol *v, lblk_t lblk, u32 nr)
+{
+	struct extent_status es;
+
+	(void)mapping_extent_get(&v->m, lblk, nr, &es);
+	return es;
+}
+
+static void test_uniform_leaves_cost_eight_bytes(void **state)
+{
+	struct extent_status es;
+	struct vol v;
+	s64 one_node;
+
+	(void)state;
+	vol_open(&v, 4096);
+	/* a small file: a value in the root, no memory at all */
+	mapping_extent_set(&v.m, 0, 30, EXTENT_WRITTEN, 5000);
+	assert_int_equal(v.budget.used[BUDGET_TREE], 0);
+	es = get(&v, 7, 100);
+	assert_int_equal(es.state, EXTENT_WRITTEN);
+	assert_int_equal(es.nr, 23);
+	assert_int_equal(es.pblk, 5007);
+	assert_true(es.open);
+	/* 64 leaves and all of a node */
+	mapping_extent_set(&v.m, 0, 64 * LEAF_BLOCKS, EXTENT_WRITTEN, 5000);
+	one_node = v.budget.used[BUDGET_TREE];
+	assert_true(one_node > 0);
+	assert_true(one_node <= 1024);
+	es = get(&v, 100, 64 * LEAF_BLOCKS - 100);
+	assert_int_equal(es.nr, 64 * LEAF_BLOCKS - 100);
+	assert_int_equal(es.pblk, 5100);
+	/* the last leaf of a file of 2^32 blocks, and a hole to its very end */
+	mapping_extent_set(&v.m, LBLK_MAX - 510, 1ull << 32, EXTENT_HOLE, 0);
+	assert_int_equal(get(&v, LBLK_MAX, 1).state, EXTENT_HOLE);
+	mapping_invalidate(&v.m, 64 * LEAF_BLOCKS, LBLK_MAX + 1);
+	assert_int_equal(v.budget.used[BUDGET_TREE] > one_node, 1); /* grown */
+	mapping_invalidate(&v.m, 0, LBLK_MAX + 1);
+	assert_int_equal(v.budget.used[BUDGET_TREE], 0);
+	vol_close(&v);
+}
+
+/* value -> leaf with slots -> leaf without -> value */
+static void test_leaf_keeps_what_it_knows(void **state)
+{
+	struct vol v;
+	s64 bare;
+
+	(void)state;
+	vol_open(&v, 4096);
+	mapping_extent_set(&v.m, 512, 1024, EXTENT_WRITTEN, 9000);
+	put_blocks(&v, 600, 1, 'x');
+	assert_int_equal(v.m.m_nr_delayed, 0); /* known to be mapped */
+	assert_int_equal(get(&v, 600, 1).pblk, 9088);
+	while (flush_run(&v, 0, LBLK_MAX + 1))
+		;
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, 0);
+	assert_int_equal(get(&v, 512, 512).nr, 512);
+	bare = v.budget.used[BUDGET_TREE]; /* nodes only */
+	assert_true(bare <= 1024);
+
+	/* two records need a leaf, but no slots once the folios are gone */
+	mapping_extent_set(&v.m, 700, 701, EXTENT_UNWRITTEN, 1);
+	put_blocks(&v, 700, 1, 'y');
+	while (flush_run(&v, 0, LBLK_MAX + 1))
+		;
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(get(&v, 700, 5).state, EXTENT_UNWRITTEN);
+	assert_int_equal(get(&v, 701, 5).pblk, 9189);
+	assert_true(v.budget.used[BUDGET_TREE] > bare);
+	assert_true(v.budget.used[BUDGET_TREE] < bare + 1024);
+	mapping_extent_set(&v.m, 700, 701, EXTENT_WRITTEN, 9188);
+	assert_int_equal(v.budget.used[BUDGET_TREE], bare);
+	assert_int_equal(get(&v, 512, 512).nr, 512);
+	vol_close(&v);
+}
+
+static void test_many_records_of_one_leaf(void **state)
+{
+	struct vol v;
+	u32 b;
+
+	(void)state;
+	vol_open(&v, 4096);
+	for (b = 0; b < 512; b++)
+		mapping_extent_set(&v.m, b, b + 1, EXTENT_WRITTEN, 10 + 2 * b);
+	for (b = 0; b < 512; b++) {
+		assert_int_equal(get(&v, b, 512 - b).nr, 1);
+		assert_int_equal(get(&v, b, 1).pblk, 10 + 2 * b);
+	}
+	assert_true(v.budget.used[BUDGET_TREE] >= 512 * 16);
+	mapping_extent_forget(&v.m, 1, 511);
+	assert_int_equal(get(&v, 0, 1).nr, 1);
+	assert_int_equal(get(&v, 1, 1).state, EXTENT_UNKNOWN);
+	assert_int_equal(get(&v, 511, 1).pblk, 10 + 2 * 511);
+	mapping_extent_set(&v.m, 0, 512, EXTENT_HOLE, 0);
+	assert_int_equal(v.budget.used[BUDGET_TREE], 0);
+	vol_close(&v);
+}
+
+static void test_conversion_in_records(void **state)
+{
+	struct vol v;
+
+	(void)state;
+	vol_open(&v, 4096);
+	mapping_extent_set(&v.m, 500, 600, EXTENT_UNWRITTEN, 100);
+	mapping_extent_set(&v.m, 600, 700, EXTENT_HOLE, 0);
+	mapping_extent_written(&v.m, 510, 520);
+	assert_int_equal(get(&v, 500, 200).nr, 10);
+	assert_int_equal(get(&v, 510, 200).state, EXTENT_WRITTEN);
+	assert_int_equal(get(&v, 510, 200).nr, 10);
+	assert_int_equal(get(&v, 510, 200).pblk, 110);
+	assert_int_equal(get(&v, 520, 200).state, EXTENT_UNWRITTEN);
+	mapping_extent_written(&v.m, 400, 600); /* unknown before 500 */
+	assert_int_equal(get(&v, 610, 9).state, EXTENT_HOLE);
+	assert_int_equal(get(&v, 530, 200).state, EXTENT_WRITTEN);
+	vol_close(&v);
+}
+
+/* No memory: what was there may be wrong now, and is forgotten. */
+static void test_records_without_memory(void **state)
+{
+	struct vol v;
+	long n;
+
+	(void)state;
+	vol_open(&v, 4096);
+	for (n = 0; n < 8; n++) {
+		mapping_extent_set(&v.m, 512, 1024, EXTENT_UNWRITTEN, 100);
+		fail_after = n;
+		mapping_extent_written(&v.m, 600, 610);
+		fail_after = -1;
+		assert_int_not_equal(get(&v, 605, 1).state, EXTENT_UNWRITTEN);
+		assert_int_equal(get(&v, 599, 1).state, EXTENT_UNWRITTEN);
+		mapping_invalidate(&v.m, 0, LBLK_MAX + 1);
+	}
+	vol_close(&v);
+}
+
+static void test_records_are_reclaimed(void **state)
+{
+	struct vol v;
+	u32 i;
+
+	(void)state;
+	vol_open(&v, 4096);
+	put_blocks(&v, 3, 1, 'd');
+	for (i = 0; i < 300; i++) {
+		mapping_extent_set(&v.m, i * 512, i * 512 + 200, EXTENT_WRITTEN,
+				   7);
+		if (i % 2)
+			mapping_extent_set(&v.m, i * 512 + 300, i * 512 + 301,
+					   EXTENT_HOLE, 0);
+	}
+	/* what is asked for all the time stays longer than the rest */
+	(void)get(&v, 512, 1);
+	shrink_kind(&v.budget, BUDGET_TREE, 1000);
+	assert_int_equal(get(&v, 512, 1).state, EXTENT_WRITTEN);
+	for (i = 0; i < 20; i++)
+		shrink_kind(&v.budget, BUDGET_TREE, UINT64_MAX);
+	assert_int_equal(get(&v, 512, 1).state, EXTENT_UNKNOWN);
+	assert_int_equal(v.m.m_nr_delayed, 1); /* never */
+	assert_int_equal(byte_at(&v, 3 * 4096), 'd');
+	mapping_invalidate(&v.m, 0, LBLK_MAX + 1);
+	assert_int_equal(v.budget.used[BUDGET_TREE], 0);
+	vol_close(&v);
+}
+
+/* ---- without i_rwsem: each line of the table at mapping_overwrite() ---- */
+
+struct fast {
+	struct vol v;
+	struct inode inode; /* its size only */
+	char buf[4096];
+};
+
+/* 8 blocks 'a', written out, and a size that ends in the last. */
+static void fast_open(struct fast *f)
+{
+	vol_open(&f->v, 1024);
+	memset(&f->inode, 0, sizeof(f->inode));
+	spin_init(&f->inode.i_lock, RANK_I_LOCK);
+	f->v.m.m_inode = &f->inode;
+	put_blocks(&f->v, 0, 8, 'a');
+	assert_int_equal(flush_run(&f->v, 0, 8), 8);
+	mapping_extent_set(&f->v.m, 0, 8, EXTENT_WRITTEN, 100);
+	atomic_store(&f->inode.i_size, 8 * 1024 - 24);
+	memset(f->buf, 'b', sizeof(f->buf));
+}
+
+static void fast_close(struct fast *f)
+{
+	vol_close(&f->v);
+	spin_destroy(&f->inode.i_lock);
+}
+
+static u32 fast_write(struct fast *f, u64 pos, u32 len)
+{
+	return mapping_overwrite(&f->v.m, pos, f->buf, len, pos + len);
+}
+
+static void test_overwrite_of_cached_blocks(void **state)
+{
+	struct fast f;
+
+	(void)state;
+	fast_open(&f);
+	assert_int_equal(fast_write(&f, 1000, 100), 100);
+	assert_int_equal(f.v.m.m_nr_dirty, 2);
+	assert_int_equal(byte_at(&f.v, 999), 'a');
+	assert_int_equal(byte_at(&f.v, 1000), 'b');
+	/* to the end, and not beyond it */
+	assert_int_equal(fast_write(&f, 8000, 168), 168);
+	assert_int_equal(fast_write(&f, 8000, 169), 0);
+	assert_int_equal(f.v.m.m_nr_delayed, 0);
+	/* under WRITEBACK, and after it */
+	struct wb_run run;
+
+	mapping_take_dirty(&f.v.m, 0, 2, 2, false, &run);
+	assert_int_equal(fast_write(&f, 0, 1024), 1024);
+	mapping_end_writeback(&f.v.m, run.lblk, run.nr, false);
+	assert_int_equal(f.v.m.m_nr_dirty, 2);
+	fast_close(&f);
+}
+
+static void test_overwrite_against_truncate(void **state)
+{
+	struct fast f;
+	char buf[16];
+
+	(void)state;
+	/* the size fell before the look: nothing is written */
+	fast_open(&f);
+	atomic_store(&f.inode.i_size, 1500);
+	assert_int_equal(fast_write(&f, 1400, 200), 0);
+	assert_false(mapping_read_cached(&f.v.m, 1490, buf, 16));
+	assert_true(mapping_read_cached(&f.v.m, 1484, buf, 16));
+	assert_int_equal(f.v.m.m_nr_dirty, 0);
+	fast_close(&f);
+
+	/* the look came before: what was written goes with the leaf, and the
+	 * part of the tail behind the end is zeroed */
+	fast_open(&f);
+	assert_int_equal(fast_write(&f, 1400, 2000), 2000);
+	atomic_store(&f.inode.i_size, 1500);
+	mapping_invalidate(&f.v.m, 2, LBLK_MAX + 1);
+	assert_int_equal(mapping_zero(&f.v.m, 1500, 548, true), 0);
+	assert_int_equal(byte_at(&f.v, 1499), 'b');
+	assert_int_equal(byte_at(&f.v, 1500), 0);
+	assert_int_equal(byte_at(&f.v, 2048), -1);
+	assert_int_equal(f.v.m.m_nr_dirty, 1);
+	fast_close(&f);
+
+	/* between the fall and the drop: the blocks are there still */
+	fast_open(&f);
+	atomic_store(&f.inode.i_size, 1500);
+	assert_int_equal(fast_write(&f, 3000, 10), 0);
+	assert_false(mapping_read_cached(&f.v.m, 3000, buf, 10));
+	fast_close(&f);
+}
+
+static void test_overwrite_against_punch(void **state)
+{
+	struct fast f;
+	char buf[16];
+
+	(void)state;
+	fast_open(&f);
+	assert_int_equal(fast_write(&f, 2048, 1024), 1024);
+	mapping_invalidate(&f.v.m, 2, 4);
+	assert_int_equal(f.v.m.m_nr_dirty, 0);
+	/* after: absent, also with a record that was learnt again */
+	mapping_extent_set(&f.v.m, 0, 8, EXTENT_WRITTEN, 100);
+	assert_int_equal(fast_write(&f, 2048, 1024), 0);
+	assert_int_equal(fast_write(&f, 1024, 2048), 1024);
+	assert_false(mapping_read_cached(&f.v.m, 2040, buf, 16));
+	fast_close(&f);
+}
+
+static void test_overwrite_against_shrinkers(void **state)
+{
+	struct fast f;
+
+	(void)state;
+	/* the record is forgotten */
+	fast_open(&f);
+	assert_int_equal(fast_write(&f, 0, 10), 10);
+	mapping_extent_forget(&f.v.m, 0, 8);
+	assert_int_equal(fast_write(&f, 0, 10), 10); /* DIRTY */
+	assert_int_equal(fast_write(&f, 1024, 10), 0);
+	/* a clean zero block over a hole may not become dirty without space */
+	mapping_extent_set(&f.v.m, 1, 2, EXTENT_HOLE, 0);
+	assert_int_equal(fast_write(&f, 1024, 10), 0);
+	fast_close(&f);
+
+	/* the folio is taken */
+	fast_open(&f);
+	shrink(&f.v.budget, UINT64_MAX);
+	assert_int_equal(fast_write(&f, 0, 10), 0);
+	fast_close(&f);
 }
 
 /* ---- waits ---- */
@@ -710,7 +1026,9 @@ static u64 seed_get(void)
 static const u32 model_leaf[4] = { 0, 1, 77, LBLK_MAX >> 9 };
 
 struct mblock {
-	bool present, dirty, wb, delayed, mapped;
+	bool present, dirty, wb, delayed;
+	enum extent_state state; /* the record */
+	pblk_t pblk;
 };
 
 struct model {
@@ -758,10 +1076,10 @@ static u32 m_pick(struct model *md)
 
 static bool m_known(const struct mblock *b)
 {
-	return b->delayed || b->mapped;
+	return b->delayed || b->dirty || b->wb ||
+	       b->state == EXTENT_UNWRITTEN || b->state == EXTENT_WRITTEN;
 }
 
-/* Blocks without folio may lose MAPPED; present ones answer exactly. */
 static void m_query(struct model *md, u32 i, u32 nr)
 {
 	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
@@ -773,8 +1091,6 @@ static void m_query(struct model *md, u32 i, u32 nr)
 		struct mblock *b = &md->b[i + k];
 
 		CHECK(bm_test(absent, k) == !b->present);
-		if (!b->present && b->mapped && bm_test(unknown, k))
-			b->mapped = false;
 		CHECK(bm_test(unknown, k) == !m_known(b));
 	}
 }
@@ -816,15 +1132,11 @@ static void m_write(struct model *md)
 
 		if (!b->present && n < bs)
 			break;
-		if (!m_known(b)) {
-			if (bm_test(mapped, k)) {
-				b->mapped = true;
-			} else if (left) {
-				left--;
-				b->delayed = true;
-			} else {
+		if (!m_known(b) && !bm_test(mapped, k)) {
+			if (!left)
 				break;
-			}
+			left--;
+			b->delayed = true;
 		}
 		b->present = b->dirty = true;
 		memcpy(m_data(md, i + k) + o, buf + expect, n);
@@ -839,18 +1151,16 @@ static void m_write(struct model *md)
 static void m_fill(struct model *md)
 {
 	u32 i = m_pick(md), k;
-	bool mapped = rnd(&md->seed, 2);
 	u8 buf[4096];
 
 	m_query(md, i, 1);
 	for (k = 0; k < md->bs; k++)
 		buf[k] = (u8)rnd(&md->seed, 256);
-	CHECK(mapping_fill_since(&md->v.m, m_lblk(i), buf, mapped,
+	CHECK(mapping_fill_since(&md->v.m, m_lblk(i), buf,
 				 mapping_generation(&md->v.m)) == 0);
 	if (md->b[i].present)
 		return;
 	md->b[i].present = true;
-	md->b[i].mapped |= mapped;
 	memcpy(m_data(md, i), buf, md->bs);
 }
 
@@ -869,8 +1179,6 @@ static void m_zero(struct model *md)
 		CHECK(ret == -EAGAIN);
 	} else {
 		CHECK(ret == 0);
-		if (!m_known(b))
-			b->mapped = true;
 		b->dirty = true;
 		memset(m_data(md, i) + off, 0, len);
 	}
@@ -894,6 +1202,12 @@ static void m_read(struct model *md)
 	CHECK(cached == md->b[i].present);
 	if (cached)
 		CHECK(!memcmp(buf, m_data(md, i) + off, got));
+	memset(buf, 0, len);
+	cached = mapping_read_cached(&md->v.m, (u64)m_lblk(i) * bs + off, buf,
+				     len);
+	CHECK(cached == (md->b[i].present && got == len));
+	if (cached)
+		CHECK(!memcmp(buf, m_data(md, i) + off, len));
 	free(buf);
 }
 
@@ -989,7 +1303,6 @@ static void m_end(struct model *md)
 		for (k = 0; k < run->nr; k++) {
 			delayed += md->b[i + k].delayed;
 			md->b[i + k].delayed = false;
-			md->b[i + k].mapped = true;
 		}
 		CHECK(mapping_set_mapped(&md->v.m, run->lblk, run->nr) ==
 		      delayed);
@@ -1001,6 +1314,137 @@ static void m_end(struct model *md)
 		m_end_part(md, run->lblk + cut, run->nr - cut,
 			   !rnd(&md->seed, 4));
 	md->runs[r] = md->runs[--md->nr_runs];
+}
+
+static bool m_clean(const struct mblock *b)
+{
+	return !b->dirty && !b->wb && !b->delayed;
+}
+
+/* Does block k + 1 of the model go on where block k ends? */
+static bool m_joins(const struct model *md, u32 k)
+{
+	const struct mblock *a = &md->b[k], *b = a + 1;
+
+	if (k + 1 == MODEL_BLOCKS || m_lblk(k + 1) != m_lblk(k) + 1)
+		return false;
+	return a->state == b->state && a->state != EXTENT_UNKNOWN &&
+	       (a->state == EXTENT_HOLE || a->pblk + 1 == b->pblk);
+}
+
+/* What is known of one place, to the end of what was asked for. */
+static void m_get(struct model *md)
+{
+	u32 i = m_pick(md), nr = 1 + rnd(&md->seed, 700), n;
+	struct extent_status es;
+	bool found = mapping_extent_get(&md->v.m, m_lblk(i), nr, &es);
+	const struct mblock *b = &md->b[i];
+
+	CHECK(found == (b->state != EXTENT_UNKNOWN));
+	CHECK(es.state == b->state);
+	if (!found)
+		return;
+	for (n = 1; n < nr && m_joins(md, i + n - 1); n++)
+		;
+	CHECK(es.nr == n);
+	CHECK(es.pblk == (b->state == EXTENT_HOLE ? 0 : b->pblk));
+	if (n == nr)
+		return;
+	/* Beyond the four leaves nothing is known. */
+	b = &md->b[i + n];
+	CHECK(es.open == (i + n == MODEL_BLOCKS ||
+			  m_lblk(i + n) != m_lblk(i) + n ||
+			  b->state == EXTENT_UNKNOWN));
+}
+
+/* More may have been forgotten than was asked, but nothing may be wrong. */
+static void m_forgotten(struct model *md)
+{
+	u32 k;
+
+	for (k = 0; k < MODEL_BLOCKS; k++) {
+		struct extent_status es;
+
+		if (!mapping_extent_get(&md->v.m, m_lblk(k), 1, &es)) {
+			CHECK(es.state == EXTENT_UNKNOWN);
+			md->b[k].state = EXTENT_UNKNOWN;
+			continue;
+		}
+		CHECK(es.state == md->b[k].state);
+		CHECK(es.state == EXTENT_HOLE || es.pblk == md->b[k].pblk);
+	}
+}
+
+/* Sets, forgets, converts, or has the shrinker forget, inside one or two
+ * adjacent leaves, now and then without memory. */
+static void m_extent(struct model *md)
+{
+	u32 i = m_pick(md), k, n, what = rnd(&md->seed, 8);
+	enum extent_state state = 1 + rnd(&md->seed, 3);
+	pblk_t pblk = 1 + i + (rnd(&md->seed, 3) ? 0 : rnd(&md->seed, 9));
+	bool poor = !rnd(&md->seed, 6);
+
+	n = rnd(&md->seed, 3) ? 1 + rnd(&md->seed, 9) : 1 + rnd(&md->seed, 600);
+	if (!rnd(&md->seed, 6)) {
+		i -= i % LEAF_BLOCKS;
+		n = LEAF_BLOCKS;
+	}
+	for (k = 1; k < n && i + k < MODEL_BLOCKS - 1 &&
+		    m_lblk(i + k) == m_lblk(i) + k; k++)
+		;
+	n = k;
+	fail_after = poor ? (long)rnd(&md->seed, 3) : -1;
+	if (what < 5)
+		mapping_extent_set(&md->v.m, m_lblk(i), (u64)m_lblk(i) + n, state,
+				   state == EXTENT_HOLE ? 0 : pblk);
+	else if (what == 5)
+		mapping_extent_forget(&md->v.m, m_lblk(i), (u64)m_lblk(i) + n);
+	else if (what == 6)
+		mapping_extent_written(&md->v.m, m_lblk(i), (u64)m_lblk(i) + n);
+	else
+		shrink_kind(&md->v.budget, BUDGET_TREE,
+			    rnd(&md->seed, 2) ? UINT64_MAX : 300);
+	fail_after = -1;
+	for (k = i; k < i + n && what < 7; k++) {
+		struct mblock *b = &md->b[k];
+
+		if (what < 5) {
+			b->state = state;
+			b->pblk = pblk + (k - i);
+		} else if (what == 5) {
+			b->state = EXTENT_UNKNOWN;
+		} else if (b->state == EXTENT_UNWRITTEN) {
+			b->state = EXTENT_WRITTEN;
+		}
+	}
+	if (what >= 5 || poor)
+		m_forgotten(md);
+}
+
+/* Without i_rwsem: wholly present and known, or nothing is changed there. */
+static void m_overwrite(struct model *md)
+{
+	u32 i = m_pick(md), bs = md->bs, off = rnd(&md->seed, bs);
+	u32 room = m_leaf_left(i) * bs - off, expect = 0, k;
+	u32 len = min_of(1 + rnd(&md->seed, 5 * bs), room);
+	u8 *buf = malloc(len);
+
+	CHECK(buf);
+	for (k = 0; k < len; k++)
+		buf[k] = (u8)rnd(&md->seed, 256);
+	for (k = i; expect < len; k++) {
+		struct mblock *b = &md->b[k];
+		u32 o = k == i ? off : 0, n = min_of(bs - o, len - expect);
+
+		if (!b->present || !m_known(b))
+			break;
+		b->dirty = true;
+		memcpy(m_data(md, k) + o, buf + expect, n);
+		expect += n;
+	}
+	CHECK(mapping_overwrite(&md->v.m, (u64)m_lblk(i) * bs + off, buf, len,
+				0) == expect);
+	free(buf);
 }
 
 static void m_invalidate(struct model *md)
@@ -1017,11 +1461,7 @@ static void m_invalidate(struct model *md)
 		memset(&md->b[k], 0, sizeof(md->b[k]));
 	}
 	CHECK(mapping_invalidate(&md->v.m, start, end) == delayed);
-}
-
-static bool m_clean(const struct mblock *b)
-{
-	return !b->dirty && !b->wb && !b->delayed;
+	m_forgotten(md);
 }
 
 static void m_drop_clean(struct model *md)
@@ -1031,9 +1471,12 @@ static void m_drop_clean(struct model *md)
 
 	m_range(md, &i, &j, &start, &end);
 	mapping_drop_clean(&md->v.m, start, end);
-	for (k = i; k < j; k++)
+	for (k = i; k < j; k++) {
+		md->b[k].state = EXTENT_UNKNOWN;
 		if (m_clean(&md->b[k]))
 			memset(&md->b[k], 0, sizeof(md->b[k]));
+	}
+	m_forgotten(md);
 }
 
 /* What it dropped is told by the map; it must have been clean. */
@@ -1106,7 +1549,7 @@ static void model_run(u32 blocksize, u32 steps)
 	CHECK(md->data);
 	vol_open(&md->v, blocksize);
 	for (n = 0; n < steps; n++) {
-		switch (rnd(&md->seed, 24)) {
+		switch (rnd(&md->seed, 36)) {
 		case 0 ... 5:
 			m_write(md);
 			break;
@@ -1133,6 +1576,15 @@ static void model_run(u32 blocksize, u32 steps)
 			break;
 		case 20:
 			m_next_dirty(md);
+			break;
+		case 21 ... 25:
+			m_extent(md);
+			break;
+		case 26 ... 29:
+			m_get(md);
+			break;
+		case 30 ... 31:
+			m_overwrite(md);
 			break;
 		default:
 			m_read(md);
@@ -1190,7 +1642,9 @@ struct hammer {
 	_Atomic u64 floor[HB];
 	_Atomic s64 reserved; /* the file system's reservations */
 	_Atomic bool stop;
+	_Atomic u64 trunc_seq; /* odd: the invalidator is at work */
 	_Atomic u64 writes, reads, misses, refused, runs, freed, truncates;
+	_Atomic u64 fast_writes, fast_reads;
 };
 
 /* The device copies from memory that writers may be changing: as real I/O. */
@@ -1222,12 +1676,28 @@ static void h_check(struct hammer *h, u32 block, const u64 *data, u64 floor)
 	}
 }
 
+/* The record agrees with the extent tree, or there is none and now is: as
+ * a lookup does. dev_lock, which is this tree's lock. */
+static void h_learn(struct hammer *h, u32 block)
+{
+	struct extent_status es;
+
+	if (!mapping_extent_get(&h->v.m, block, 1, &es)) {
+		mapping_extent_set(&h->v.m, block, block + 1ull,
+				   h->mapped[block] ? EXTENT_WRITTEN : EXTENT_HOLE,
+				   h->mapped[block] ? 1000 + block : 0);
+		return;
+	}
+	CHECK(es.state == (h->mapped[block] ? EXTENT_WRITTEN : EXTENT_HOLE));
+	CHECK(es.state == EXTENT_HOLE || es.pblk == 1000 + block);
+}
+
 /* The block into the cache and the buffer. Caller holds i_rwsem. */
 static void h_read_block(struct hammer *h, u32 block, u64 *data)
 {
 	for (;;) {
 		u64 gen = mapping_generation(&h->v.m);
-		bool cached, mapped;
+		bool cached;
 		int ret;
 
 		CHECK(mapping_read(&h->v.m, (u64)block * HBS, data, HBS,
@@ -1236,10 +1706,10 @@ static void h_read_block(struct hammer *h, u32 block, u64 *data)
 			return;
 		atomic_fetch_add(&h->misses, 1);
 		mutex_lock(&h->dev_lock[block]);
-		mapped = h->mapped[block];
+		h_learn(h, block);
 		dma(data, h->dev[block]);
 		mutex_unlock(&h->dev_lock[block]);
-		ret = mapping_fill_since(&h->v.m, block, data, mapped, gen);
+		ret = mapping_fill_since(&h->v.m, block, data, gen);
 		CHECK(ret == 0 || ret == -EAGAIN);
 		if (ret)
 			atomic_fetch_add(&h->refused, 1);
@@ -1253,8 +1723,15 @@ static void h_reader(void *arg)
 
 	while (!h->stop) {
 		u32 block = rnd(&seed, HB);
-		u64 floor;
+		u64 floor, seq = h->trunc_seq;
 
+		/* Without i_rwsem. The floor holds if nothing was emptied. */
+		floor = h->floor[block];
+		if (mapping_read_cached(&h->v.m, (u64)block * HBS, data, HBS)) {
+			h_check(h, block, data,
+				seq % 2 || h->trunc_seq != seq ? 0 : floor);
+			atomic_fetch_add(&h->fast_reads, 1);
+		}
 		rwsem_down_read(&h->i_rwsem);
 		floor = h->floor[block];
 		h_read_block(h, block, data);
@@ -1324,6 +1801,21 @@ static void h_writer(void *arg) NO_THREAD_SAFETY
 		u32 nr = 1 + rnd(&seed, rnd(&seed, 8) ? 4 : MANY), i, k;
 		u64 version[MANY];
 
+		/* Without i_rwsem. If the range is emptied meanwhile, the floor
+		 * has become 0 and stays so, as the write came before. */
+		mutex_lock(&h->wlock[block]);
+		version[0] = h->floor[block];
+		for (k = 0; k < HWORDS; k++)
+			buf[0][k] = stamp(block, version[0] + 1);
+		if (mapping_overwrite(&h->v.m, (u64)block * HBS, buf, HBS, 0) ==
+		    HBS) {
+			atomic_compare_exchange_strong(&h->floor[block],
+						       &version[0],
+						       version[0] + 1);
+			atomic_fetch_add(&h->fast_writes, 1);
+		}
+		mutex_unlock(&h->wlock[block]);
+
 		nr = min_of(nr, HB - block);
 		rwsem_down_read(&h->i_rwsem);
 		for (i = 0; i < nr; i++) {
@@ -1374,6 +1866,8 @@ static void h_flush(struct hammer *h, u64 *seed, bool sync)
 				mutex_lock(&h->dev_lock[b]);
 				dma(h->dev[b], from);
 				h->mapped[b] = true;
+				mapping_extent_set(&h->v.m, b, b + 1ull,
+						   EXTENT_WRITTEN, 1000 + b);
 				mutex_unlock(&h->dev_lock[b]);
 			}
 		}
@@ -1409,6 +1903,7 @@ static void h_shrinker(void *arg)
 							 ? rnd(&seed, 100 << 10)
 							 : UINT64_MAX);
 
+		shrink_kind(&h->v.budget, BUDGET_TREE, rnd(&seed, 2000));
 		atomic_fetch_add(&h->freed, freed);
 		if (!freed)
 			usleep(100);
@@ -1420,16 +1915,19 @@ static void h_truncate(struct hammer *h, u32 s, u32 e)
 	u32 b, n;
 
 	rwsem_down_write(&h->i_rwsem);
+	atomic_fetch_add(&h->trunc_seq, 1);
 	mapping_wait_writeback(&h->v.m, s, e);
 	n = mapping_invalidate(&h->v.m, s, e);
 	atomic_fetch_sub(&h->reserved, n);
 	for (b = s; b < e; b++) {
 		mutex_lock(&h->dev_lock[b]);
+		mapping_extent_forget(&h->v.m, b, b + 1ull);
 		memset(h->dev[b], 0, HBS);
 		h->mapped[b] = false;
 		mutex_unlock(&h->dev_lock[b]);
 		h->floor[b] = 0;
 	}
+	atomic_fetch_add(&h->trunc_seq, 1);
 	rwsem_up_write(&h->i_rwsem);
 	atomic_fetch_add(&h->truncates, 1);
 }
@@ -1478,14 +1976,17 @@ static void test_hammer(void **state)
 	for (i = 0; i < ARRAY_SIZE(fns); i++)
 		thread_join(t[i]);
 	print_message("writes %llu reads %llu misses %llu refused %llu "
-		      "runs %llu freed %llu truncates %llu\n",
+		      "runs %llu freed %llu truncates %llu, without i_rwsem: "
+		      "writes %llu reads %llu\n",
 		      (unsigned long long)h->writes,
 		      (unsigned long long)h->reads,
 		      (unsigned long long)h->misses,
 		      (unsigned long long)h->refused,
 		      (unsigned long long)h->runs,
 		      (unsigned long long)h->freed,
-		      (unsigned long long)h->truncates);
+		      (unsigned long long)h->truncates,
+		      (unsigned long long)h->fast_writes,
+		      (unsigned long long)h->fast_reads);
 
 	for (i = 0; i < HB; i++) {
 		h_read_block(h, i, data);
@@ -1505,6 +2006,8 @@ static void test_hammer(void **state)
 	shrink(&h->v.budget, UINT64_MAX);
 	assert_int_equal(h->v.m.m_nr_folio_blocks, 0);
 	assert_int_equal(h->v.budget.used[BUDGET_FOLIO], 0);
+	for (i = 0; i < 4; i++)
+		shrink_kind(&h->v.budget, BUDGET_TREE, UINT64_MAX);
 	assert_int_equal(h->v.budget.used[BUDGET_TREE], 0);
 	vol_close(&h->v);
 	for (i = 0; i < HB; i++) {
@@ -1527,9 +2030,12 @@ static void ev_shrinker(void *arg)
 {
 	struct evict *ev = arg;
 
-	while (!ev->stop)
-		if (!shrink(&ev->v.budget, UINT64_MAX))
+	while (!ev->stop) {
+		u64 freed = shrink_kind(&ev->v.budget, BUDGET_TREE, 5000);
+
+		if (!shrink(&ev->v.budget, UINT64_MAX) && !freed)
 			usleep(50);
+	}
 }
 
 static void ev_owner(void *arg)
@@ -1546,10 +2052,14 @@ static void ev_owner(void *arg)
 		mapping_init(m, NULL, &ev->v.sb);
 		for (i = 0; i < nr; i++)
 			CHECK(!mapping_fill(m, i * (rnd(&seed, 3) ? 1 : 700),
-					    data, true));
+					    data));
 		if (rnd(&seed, 2))
 			sched_yield();
+		mapping_extent_set(m, rnd(&seed, 2) ? 0 : 5, nr * 100,
+				   EXTENT_WRITTEN, 77);
 		mapping_invalidate(m, 0, LBLK_MAX + 1);
+		if (rnd(&seed, 2))
+			mapping_extent_set(m, 512, 5000, EXTENT_HOLE, 0);
 		mapping_destroy(m);
 		memset(m, 0x5a, sizeof(*m));
 		free(m);
@@ -1599,6 +2109,16 @@ int main(void)
 		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_uniform_leaves_cost_eight_bytes),
+		cmocka_unit_test(test_leaf_keeps_what_it_knows),
+		cmocka_unit_test(test_many_records_of_one_leaf),
+		cmocka_unit_test(test_conversion_in_records),
+		cmocka_unit_test(test_records_without_memory),
+		cmocka_unit_test(test_records_are_reclaimed),
+		cmocka_unit_test(test_overwrite_of_cached_blocks),
+		cmocka_unit_test(test_overwrite_against_truncate),
+		cmocka_unit_test(test_overwrite_against_punch),
+		cmocka_unit_test(test_overwrite_against_shrinkers),
 		cmocka_unit_test(test_waits_for_writeback),
 		cmocka_unit_test(test_model_1k),
 		cmocka_unit_test(test_model_4k),

@@ -431,6 +431,30 @@ lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end)
 	return from < min_of((u64)end, fake.dirty_to) ? (lblk_t)from : end;
 }
 
+/* No page cache: nothing is known but by the tree. */
+bool mapping_extent_get(struct mapping *m, lblk_t lblk, u32 nr,
+			struct extent_status *es)
+{
+	return false;
+}
+
+void mapping_extent_set(struct mapping *m, lblk_t lblk, u64 end,
+			enum extent_state state, pblk_t pblk)
+{
+}
+
+void mapping_extent_written(struct mapping *m, lblk_t lblk, u64 end)
+{
+}
+
+void mapping_extent_forget(struct mapping *m, lblk_t lblk, u64 end)
+{
+}
+
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which)
+{
+}
+
 int bdev_write(struct bdev *bd, u64 pos, const void *buf, size_t len, u32 flags)
 {
 	if (fake.write_error)
