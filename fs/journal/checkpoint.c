@@ -217,7 +217,7 @@ static int write_batch(struct journal *j, u32 n)
 		at += j->blocksize;
 		written++;
 	}
-	page_io_submit(&pio);
+	page_io_submit_wait(&pio);
 	jio_end(io);
 	err2 = jio_wait(io);
 	return err ?: err2 ?: written;

@@ -58,8 +58,12 @@ static void log_writer_init(struct log_writer *w, struct journal *j)
 	w->half_blocks = ARENA_HALF / j->blocksize;
 }
 
-/* Sends the half being filled; on return the other half is free to fill. */
-static int log_writer_send(struct log_writer *w)
+/*
+ * Sends the half being filled; on return the other half is free to fill. last:
+ * there is nothing to fill it with, so a single bio may be written by this
+ * thread: a small commit wakes no other.
+ */
+static int log_writer_send(struct log_writer *w, bool last)
 {
 	struct journal *j = w->j;
 	struct jio *io = &j->jio[w->half];
@@ -80,7 +84,10 @@ static int log_writer_send(struct log_writer *w)
 		n += len;
 		at = ring_add(j, at, len);
 	}
-	page_io_submit(&w->pio);
+	if (last)
+		page_io_submit_wait(&w->pio);
+	else
+		page_io_submit(&w->pio);
 	jio_end(io);
 	w->half ^= 1;
 	w->used = 0;
@@ -92,7 +99,7 @@ static int log_writer_send(struct log_writer *w)
 /* Waits for everything sent, also after an error. */
 static int log_writer_finish(struct log_writer *w)
 {
-	int err = log_writer_send(w), err0, err1;
+	int err = log_writer_send(w, true), err0, err1;
 
 	err0 = jio_wait(&w->j->jio[0]);
 	err1 = jio_wait(&w->j->jio[1]);
@@ -103,7 +110,7 @@ static int log_writer_finish(struct log_writer *w)
 static int log_writer_room(struct log_writer *w, u32 n)
 {
 	assert(n <= w->half_blocks);
-	return w->used + n > w->half_blocks ? log_writer_send(w) : 0;
+	return w->used + n > w->half_blocks ? log_writer_send(w, false) : 0;
 }
 
 /* The next log block; its memory holds rubbish. There must be room. */

@@ -82,7 +82,7 @@ int main(int argc, char **argv)
 {
 	const struct row *row = NULL;
 	u64 size, ops = 0, seed = 1, units, step = 1, at = 0, pos;
-	u64 *buf, *want;
+	u64 *buf = NULL, *want = NULL;
 	struct bench_usage used;
 	int fd;
 
