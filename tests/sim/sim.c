@@ -7,6 +7,7 @@
  * fails is written to a file with the command that repeats it.
  *
  *   sim torture [--seconds N] [--seeds N] [--seed S] [--jobs J] [--profile P]
+ *               [--mix]  pairs of operations and single faults among them
  *   sim ace [--two N]      one-operation workloads, or N pairs
  *   sim oom [--every K]    brief streams, each request for memory failing in turn
  *   sim enospc [--every K] ... each request for blocks or an inode
@@ -51,7 +52,7 @@ struct options {
 	u32 seconds, jobs, every;
 	enum sim_profile profile;
 	const char *keep; /* folder for streams that fail */
-	bool quiet;
+	bool quiet, mix;
 };
 
 static struct run_config cfg = { .points = 14, .only_point = -1, .only_cut = -1 };
@@ -275,11 +276,47 @@ static int run_pool(stream_source next, void *priv, const char *self)
 
 /* ---- sources ---- */
 
+/* --mix: some seeds are a pair of operations, or one fault in a brief stream. */
+static void generate_mixed(struct sim_stream *s, u64 seed)
+{
+	struct rng rng = rng_derive(seed, 0x317);
+	u32 kind = rng_below(&rng, 100);
+
+	if (kind >= 22) {
+		sim_stream_generate(s, seed, opt.profile);
+		return;
+	}
+	if (kind < 8)
+		sim_ace_two(s, rng_below(&rng, sim_ace_count()),
+			    rng_below(&rng, sim_ace_count()));
+	else
+		sim_brief(s, rng_below(&rng, sim_brief_count()));
+	s->seed = seed;
+	if (kind >= 8 && kind < 14) {
+		s->oom = 1 + rng_below(&rng, 1000);
+	} else if (kind >= 14 && kind < 17) {
+		s->enospc = 1 + rng_below(&rng, 40);
+	} else if (kind >= 17) {
+		s->fault.op = 1 + rng_below(&rng, SIM_FAULT_NR - 1);
+		s->fault.nth = rng_below(&rng, s->fault.op == SIM_FAULT_FLUSH ? 12 : 90);
+		s->fault.forever = rng_chance(&rng, 30);
+		s->fault.partial = rng_chance(&rng, 50);
+	}
+}
+
+static void generate(struct sim_stream *s, u64 seed)
+{
+	if (opt.mix)
+		generate_mixed(s, seed);
+	else
+		sim_stream_generate(s, seed, opt.profile);
+}
+
 static bool from_seed(struct sim_stream *s, u64 n, void *priv)
 {
 	if (opt.seeds && n >= opt.seeds)
 		return false;
-	sim_stream_generate(s, opt.seed + n, opt.profile);
+	generate(s, opt.seed + n);
 	return true;
 }
 
@@ -527,7 +564,7 @@ static int usage(void)
 		"usage: sim torture|ace|oom|enospc|eio|streams|run|print|replay|shrink|mutants"
 		" [options]\n"
 		"  --seed S --seeds N --seconds N --jobs J --points N --all --profile P\n"
-		"  --two N --every K --point E --cut C --keep DIR --kernel --verbose --quiet\n");
+		"  --two N --every K --point E --cut C --keep DIR --kernel --mix --verbose --quiet\n");
 	return 2;
 }
 
@@ -541,7 +578,8 @@ static bool parse(int argc, char **argv)
 		{ "cut", 1, NULL, 'c' },     { "keep", 1, NULL, 'k' },
 		{ "all", 0, NULL, 'a' },     { "kernel", 0, NULL, 'K' },
 		{ "verbose", 0, NULL, 'v' }, { "quiet", 0, NULL, 'q' },
-		{ "every", 1, NULL, 'E' },   { NULL, 0, NULL, 0 },
+		{ "every", 1, NULL, 'E' },   { "mix", 0, NULL, 'm' },
+		{ NULL, 0, NULL, 0 },
 	};
 	int c;
 
@@ -555,6 +593,7 @@ static bool parse(int argc, char **argv)
 		case 'j': opt.jobs = (u32)min_of(max_of(v, (u64)1), (u64)MAX_JOBS); break;
 		case 'p': cfg.points = (u32)v; break;
 		case '2': opt.two = v; break;
+		case 'm': opt.mix = true; break;
 		case 'E': opt.every = max_of((u32)v, 1u); break;
 		case 'e': cfg.only_point = (s64)v; break;
 		case 'c': cfg.only_cut = (s64)v; break;
@@ -582,7 +621,7 @@ static int one_stream(const char *cmd, const char *arg, const char *self)
 	int result;
 
 	if (!strcmp(cmd, "run") || !strcmp(cmd, "print"))
-		sim_stream_generate(&s, strtoull(arg, NULL, 10), opt.profile);
+		generate(&s, strtoull(arg, NULL, 10));
 	else if (!load(&s, arg))
 		return 2;
 	if (!strcmp(cmd, "print")) {
