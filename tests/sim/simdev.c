@@ -359,13 +359,23 @@ static u8 *copy_of(const struct bio *bio)
 	return data;
 }
 
+/* The primary superblock is written in place and is exempt from tearing. */
+static bool holds_super(u64 pos, u32 len)
+{
+	return pos < 2048 && pos + len > 1024;
+}
+
 static void copy_in(struct simdev *sd, struct bio *bio, const u8 *data, bool some)
 {
+	u32 atom = holds_super(bio->bi_pos, bio->bi_bytes) ? sd->img->base->blocksize
+							   : SECTOR;
+
 	if (!some)
 		sim_image_write(sd->img, bio->bi_pos, data, bio->bi_bytes);
-	for (u32 off = 0; some && off < bio->bi_bytes; off += SECTOR)
+	for (u32 off = 0; some && off < bio->bi_bytes; off += atom)
 		if (rng_chance(&sd->rng, 50))
-			sim_image_write(sd->img, bio->bi_pos + off, data + off, SECTOR);
+			sim_image_write(sd->img, bio->bi_pos + off, data + off,
+					min_of(atom, bio->bi_bytes - off));
 }
 
 /* len: from the start */
@@ -650,12 +660,6 @@ static void put_parts(struct sim_image *img, const struct sim_write *w, u32 atom
 					min_of(atom, w->len - off));
 }
 
-/* The primary superblock is written in place and is exempt from tearing. */
-static bool holds_super(const struct sim_write *w)
-{
-	return w->pos < 2048 && w->pos + w->len > 1024;
-}
-
 struct sim_image *sim_crash_image(const struct sim_crash *c, enum sim_cut cut, bool torn,
 				  struct rng *rng, u32 *doubt)
 {
@@ -668,7 +672,7 @@ struct sim_image *sim_crash_image(const struct sim_crash *c, enum sim_cut cut, b
 	chosen = nr ? rng_below(rng, nr) : 0;
 	for (u32 i = c->folded; i < c->log->nr_wr && c->log->wr[i].submit < c->at; i++) {
 		const struct sim_write *w = &c->log->wr[i];
-		u32 atom = torn && !holds_super(w) ? SECTOR : c->blocksize;
+		u32 atom = torn && !holds_super(w->pos, w->len) ? SECTOR : c->blocksize;
 		bool there;
 
 		if (w->durable < c->at) {
