@@ -513,7 +513,9 @@ static bool inode_evictable_locked(const struct inode *inode)
 
 	return atomic_load(&inode->i_count) == 0 && inode->i_nlink > 0 &&
 	       !(inode_state(inode) & busy) &&
-	       inode->i_nlookup <= SHADOW_NLOOKUP_MAX;
+	       inode->i_nlookup <= SHADOW_NLOOKUP_MAX &&
+	       /* A shadow has no room for it: who opens the file next must hear. */
+	       !mapping_error_unseen(&inode->i_mapping);
 }
 
 /* i_lock held: from here on it belongs to the caller, who calls inode_evict(). */
@@ -1208,8 +1210,10 @@ static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
 			atomic_fetch_sub(&lru->nr, 1);
 			cds_list_add_tail(&inode->i_lru, victims);
 			nr++;
-		} else if (inode->i_nlookup > SHADOW_NLOOKUP_MAX) {
-			/* No put may come: a FORGET makes it evictable. */
+		} else if (inode->i_nlookup > SHADOW_NLOOKUP_MAX ||
+			   mapping_error_unseen(&inode->i_mapping)) {
+			/* No put may come: a FORGET makes it evictable, or
+			 * that somebody is told. */
 			cds_list_add_tail(&inode->i_lru, &lru->list);
 		} else {
 			state_clear_locked(inode, I_LRU);

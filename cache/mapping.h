@@ -271,6 +271,8 @@ errseq_t mapping_sample_error(struct mapping *m);          /* at open */
 int mapping_check_error(struct mapping *m, errseq_t *since);
 /* The same without advancing: it counts as seen by nobody. */
 int mapping_peek_error(struct mapping *m, errseq_t since);
+/* Is there an error that nobody was told of? The inode must stay, then. */
+bool mapping_error_unseen(const struct mapping *m);
 
 /* ---- per super block ---- */
 

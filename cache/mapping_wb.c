@@ -430,6 +430,13 @@ int mapping_peek_error(struct mapping *m, errseq_t since)
 	return cur == since ? 0 : -(int)(cur & ERRSEQ_ERRNO);
 }
 
+bool mapping_error_unseen(const struct mapping *m)
+{
+	errseq_t cur = atomic_load(&m->m_wb_err);
+
+	return cur && !(cur & ERRSEQ_SEEN);
+}
+
 int mapping_check_error(struct mapping *m, errseq_t *since)
 {
 	errseq_t cur = atomic_load(&m->m_wb_err);

@@ -97,6 +97,35 @@ static void test_errors_once(void **state)
 	end();
 }
 
+/* A lost write that nobody was told of outlives reclaim of the inode's memory. */
+static void test_errors_outlive_reclaim(void **state)
+{
+	char block[1024] = "x";
+	struct inode *inode;
+	struct sl_file *f;
+	u64 ino;
+
+	begin("-b 1024", "16M", &opts);
+	f = open_new("file");
+	ino = sl_ino(sl_file_inode(f));
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(sl_write(f, block, 1024, 0, 0, &root_cred), 1024);
+	fail_next_write();
+	assert_int_not_equal(ext4_sync_inode(EXT4_I(sl_file_inode(f)), false), 1);
+	sl_release(f);
+	for (int told = 0; told < 2; told++) {
+		(void)!sl_sync(sb);
+		sl_drop_caches(sb);
+		sl_drop_caches(sb);
+		assert_int_equal(sl_iget(sb, ino, &inode), 0);
+		assert_int_equal(sl_open(inode, 0, &f), 0);
+		sl_iput(inode);
+		assert_int_equal(sl_fsync(f, false), told ? 0 : -EIO);
+		sl_release(f);
+	}
+	end();
+}
+
 /* The blocks of a file, of which there is one extent, are held back from now on. */
 static void hold_file(struct sl_file *f, u64 bytes)
 {
@@ -510,6 +539,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_errors_once),
+		cmocka_unit_test(test_errors_outlive_reclaim),
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
 		cmocka_unit_test(test_stream_is_written_behind),
 		cmocka_unit_test(test_nodelalloc),
