@@ -70,7 +70,7 @@ enum ext4_alloc_stat {
 	ALLOC_MAGAZINE,
 	ALLOC_SEARCH,
 	ALLOC_BLOCKS,    /* in all of these */
-	ALLOC_LOOKS,     /* bitmaps searched */
+	ALLOC_LOOKS,     /* bitmaps searched beyond the first of an allocation */
 	ALLOC_BUSY,      /* groups passed over because their lock was taken */
 	ALLOC_DRAINS,    /* all claims given back for want of space */
 	ALLOC_STATS
@@ -182,6 +182,10 @@ struct ext4_claim *ext4_window_get(struct ext4_sb *sbi, ino_nr ino);
 struct ext4_run ext4_claim_peek(struct ext4_claim *c, ino_nr owner, group_t *g);
 /* Under the lock of g: what c holds there for owner is free again. */
 void ext4_claim_give(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner, group_t g);
+/* Under the lock of g: if r is the front of what c holds there, it is free again,
+ * for the caller to take before the unlock; the rest stays. */
+bool ext4_claim_use(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
+		    group_t g, struct ext4_run r);
 /* Under the lock of g: holds a free run, if c has nothing and there is enough
  * for all. *spare as in ext4_space_hold(); NULL will do if the group has a map. */
 void ext4_claim_take(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,

@@ -70,6 +70,7 @@
 #define NEAR_GROUPS 64u   /* groups after the goal's, tried before the rotor */
 #define BITMAPS_PER_PASS 32u /* looked at before a pass settles for less */
 #define SEARCH_RETRIES 4
+#define MAGAZINE_ENOUGH 64u
 #define WINDOW_BYTES_MIN (64u << 10)
 #define WINDOW_BYTES_MAX (8u << 20)
 
@@ -84,6 +85,8 @@ struct search {
 	group_t goal_group;
 	u32 goal_off;  /* NO_GOAL: none */
 	u32 looked;    /* bitmaps looked at in this pass */
+	u32 looks;     /* and in all */
+	u32 busy;      /* groups whose lock was taken */
 	/* What is claimed on the way; NULL: nothing. */
 	struct ext4_claim *claim;
 	ino_nr owner;  /* of claim; 0: a magazine */
@@ -505,14 +508,19 @@ static const char *take_and_claim(struct search *s, group_t g, void *map,
 {
 	struct ext4_sb *sbi = s->sbi;
 	struct ext4_group_info *gi = &sbi->group_info[g];
+	bool used = false;
 
 	s->got = 0;
 	if (gi->flags & EXT4_GRP_BBITMAP_CORRUPT)
 		return NULL;
+	if (from_claim) {
+		r = (struct ext4_run){ s->goal_off, s->want };
+		used = ext4_claim_use(sbi, s->claim, s->owner, g, r);
+	}
 	/* Free for us; and for nobody else, as the lock is held. */
-	if (s->claim)
+	if (s->claim && !used)
 		ext4_claim_give(sbi, s->claim, s->owner, g);
-	if (from_claim || !run_still_free(gi, map, r))
+	if (!used && (from_claim || !run_still_free(gi, map, r)))
 		r = choose_run(s, g, map);
 	if (!r.len)
 		return NULL;
@@ -521,7 +529,8 @@ static const char *take_and_claim(struct search *s, group_t g, void *map,
 		return "a block of the file system is marked free";
 	if (!take_run(sbi, g, map, r))
 		return "fewer free blocks than the bitmap has";
-	claim_behind(s, g, map, r);
+	if (!used)
+		claim_behind(s, g, map, r);
 	return NULL;
 }
 
@@ -596,14 +605,14 @@ static int alloc_in_group(struct search *s, group_t g)
 		break;
 	}
 	s->looked++;
-	counter_add(s->sbi->alloc->stat[ALLOC_LOOKS], 1);
+	s->looks++;
 	error = bbitmap_load(s->sbi, g, &b);
 	if (error) /* reported */
 		return error == -ENOMEM ? error : -ENOSPC;
 	error = alloc_normal(s, g, b, try);
 	buffer_put(b);
 	if (error == -EBUSY) {
-		counter_add(s->sbi->alloc->stat[ALLOC_BUSY], 1);
+		s->busy++;
 		return -ENOSPC;
 	}
 	return error;
@@ -676,6 +685,9 @@ static int search_all(struct search *s)
 	int error;
 
 	longest = min_of(longest, s->sbi->blocks_per_group / 2);
+	/* A magazine need not be full for its first filling to be worth it. */
+	if (s->claim && !s->owner)
+		longest = min_of(longest, max_of(s->want, MAGAZINE_ENOUGH));
 	longest = max_of(longest, 1u);
 	s->min = longest;
 	s->last = s->min == 1;
@@ -885,6 +897,10 @@ static void count_alloc(const struct search *s, pblk_t goal)
 		source = ALLOC_AT_GOAL;
 	counter_add(al->stat[source], 1);
 	counter_add(al->stat[ALLOC_BLOCKS], s->got);
+	if (s->looks > 1)
+		counter_add(al->stat[ALLOC_LOOKS], s->looks - 1);
+	if (s->busy)
+		counter_add(al->stat[ALLOC_BUSY], s->busy);
 }
 
 /* Admission, search, accounts. */
@@ -1263,7 +1279,7 @@ size_t ext4_alloc_stats(struct ext4_sb *sbi, char *buf, size_t len)
 		[ALLOC_MAGAZINE] = "alloc_magazine",
 		[ALLOC_SEARCH] = "alloc_search",
 		[ALLOC_BLOCKS] = "alloc_blocks",
-		[ALLOC_LOOKS] = "alloc_bitmap_looks",
+		[ALLOC_LOOKS] = "alloc_more_bitmaps",
 		[ALLOC_BUSY] = "alloc_groups_busy",
 		[ALLOC_DRAINS] = "alloc_drains",
 	};

@@ -74,15 +74,16 @@ static struct free_slice read_slice(const void *map, const void *held, u32 start
 
 static u32 longest_run(const struct free_runs *fr)
 {
-	u32 longest = 0, carry = 0;
+	u32 longest = 0, carry = 0, full = 1u << fr->shift, nr = nr_slices(fr);
 
-	for (u32 i = 0; i < nr_slices(fr); i++) {
+	for (u32 i = 0; i < nr; i++) {
 		const struct free_slice *s = &fr->s[i];
 
 		carry += s->head;
 		longest = max_of(longest, carry);
 		longest = max_of(longest, (u32)s->best);
-		if (s->head < slice_end(fr, i) - slice_start(fr, i))
+		/* The last slice may be shorter, but nothing comes after it. */
+		if (s->head < full)
 			carry = s->tail;
 	}
 	return longest;

@@ -9,9 +9,9 @@
  *     the others are for everybody, and only they are found by a search
  *
  * A claim is memory only: its blocks are free on disk until they are used, so
- * a crash loses nothing. Its owner gives it back, takes what it wants, and
- * claims what follows, all under one hold of the group lock; for everybody
- * else the blocks are in use meanwhile.
+ * a crash loses nothing. Its owner uses it from the front; when that is not
+ * enough it gives all back, takes what it wants and claims what follows, under
+ * one hold of the group lock.
  *
  * Nobody may be refused space that lies in claims. Who finds nothing raises
  * al->drainers, gives back every claim there is, and searches again. A claim
@@ -226,6 +226,33 @@ void ext4_claim_give(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
 	atomic_fetch_sub(&sbi->alloc->claimed, r.len);
 	if (!(sbi->group_info[g].flags & EXT4_GRP_BBITMAP_CORRUPT))
 		atomic_fetch_add(&sbi->alloc->group_blocks[g], r.len);
+}
+
+bool ext4_claim_use(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
+		    group_t g, struct ext4_run r)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	bool ok;
+
+	spin_lock(&c->lock);
+	ok = c->group == g && c->run.off == r.off && c->run.len >= r.len &&
+	     owned_by(c, owner);
+	if (ok) {
+		c->run.off += r.len;
+		c->run.len -= r.len;
+	}
+	spin_unlock(&c->lock);
+	if (!ok)
+		return false;
+	bm_clear_range(gi->held_blocks, r.off, r.len);
+	gi->nr_held_blocks -= r.len;
+	atomic_fetch_sub(&sbi->alloc->claimed, r.len);
+	atomic_fetch_add(&sbi->alloc->group_blocks[g], r.len);
+	atomic_store_explicit(&c->used,
+			      atomic_fetch_add_explicit(&sbi->alloc->claim_clock, 1,
+							memory_order_relaxed),
+			      memory_order_relaxed);
+	return true;
 }
 
 static bool may_claim(struct ext4_alloc *al, u32 len)
