@@ -146,7 +146,18 @@ static u64 proportion(u64 need, u64 part, u64 whole)
 	return (u64)((unsigned __int128)need * part / whole);
 }
 
-/* Asks every shrinker once for its share of `need`; returns what was freed. */
+/* Asks those who are to go first for all of `need`. */
+static u64 reclaim_first(struct budget *b, u64 need)
+{
+	u64 freed = 0;
+
+	for (struct shrinker *s = b->shrinkers; s && freed < need; s = s->next)
+		if (s->first)
+			freed += s->scan(s, need - freed);
+	return freed;
+}
+
+/* Then every shrinker once for its share of the rest; returns what was freed. */
 static u64 reclaim_pass(struct budget *b, u64 need)
 {
 	u64 use[BUDGET_KINDS] = { 0 };
@@ -163,6 +174,11 @@ static u64 reclaim_pass(struct budget *b, u64 need)
 			use[k] = budget_used(b, k);
 		total += use[k];
 	}
+	freed = reclaim_first(b, need);
+	if (freed >= need)
+		goto out;
+	if (need != UINT64_MAX)
+		need -= freed;
 	for (struct shrinker *s = b->shrinkers; s; s = s->next) {
 		u64 share = proportion(need, use[s->kind], total);
 
@@ -171,6 +187,7 @@ static u64 reclaim_pass(struct budget *b, u64 need)
 			share /= nr[s->kind];
 		freed += s->scan(s, max_of(share, (u64)SCAN_MIN));
 	}
+out:
 	rwsem_up_read(&b->scan);
 	reclaiming_ = false;
 	return freed;

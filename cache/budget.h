@@ -40,6 +40,7 @@ struct shrinker {
 	 */
 	u64 (*scan)(struct shrinker *s, u64 bytes);
 	void *priv;
+	bool first; /* asked for all that is needed before the others are */
 	struct shrinker *next; /* [budget] */
 };
 

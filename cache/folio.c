@@ -311,6 +311,8 @@ int mapping_cache_create(struct super_block *sb)
 		.kind = BUDGET_FOLIO,
 		.scan = folio_scan,
 		.priv = mc,
+		/* The kernel has these pages too. */
+		.first = !sb->s_data_full,
 	};
 	mc->ext_shrinker = (struct shrinker){
 		.name = "extent records",

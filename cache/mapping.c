@@ -200,12 +200,16 @@ u64 mapping_generation(struct mapping *m)
 	return atomic_load(&m->m_drop_gen);
 }
 
-/* gen: NULL for no check. */
-static int fill_one(struct mapping *m, lblk_t lblk, const void *data,
-		    const u64 *gen) NO_THREAD_SAFETY
+/*
+ * Blocks [lblk, lblk+nr) of one leaf from len bytes and zeroes; nr is a size of
+ * folios. gen: NULL for no check.
+ */
+static int fill_run(struct mapping *m, lblk_t lblk, u32 nr, const void *data,
+		    u32 len, const u64 *gen) NO_THREAD_SAFETY
 {
-	struct folio *f = folio_alloc(m->m_sb, lblk, 1);
-	u32 b = lblk % LEAF_BLOCKS;
+	u32 bytes = nr << m->m_sb->s_blocksize_bits;
+	struct folio *f = folio_alloc(m->m_sb, lblk, nr);
+	u32 first = lblk % LEAF_BLOCKS, b;
 	struct leaf_delta d = { 0 };
 	struct map_leaf *leaf;
 	CDS_LIST_HEAD(spare);
@@ -214,42 +218,58 @@ static int fill_one(struct mapping *m, lblk_t lblk, const void *data,
 	if (!f)
 		return -ENOMEM;
 	cds_list_add(&f->f_lru, &spare);
-	memcpy(f->f_data, data, m->m_sb->s_blocksize);
-	ret = leaf_lock_create(m, lblk, &leaf);
+	memcpy(f->f_data, data, len);
+	memset((char *)f->f_data + len, 0, bytes - len);
+	ret = leaf_lock_create(m, lblk + nr - 1, &leaf);
 	if (ret)
 		goto out_free;
-	if (leaf_folio(leaf, b))
-		goto out_unlock;
 	/*
 	 * The generation is raised before a slot is emptied, also where there
 	 * was no leaf to be locked: the fence pairs with that of
 	 * mapping_forget(). Either we see it raised, or it sees our leaf.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (gen && atomic_load(&m->m_drop_gen) != *gen) {
-		mapping_count(m->m_sb->s_mapping_cache, MAPPING_RETRIES, 1);
-		ret = -EAGAIN;
-		goto out_unlock;
+	for (b = first; b < first + nr && !ret; b++) {
+		if (leaf_folio(leaf, b))
+			continue;
+		if (gen && atomic_load(&m->m_drop_gen) != *gen)
+			ret = -EAGAIN;
+		else
+			leaf_set_folio(leaf, b, f, &d);
 	}
-	cds_list_del(&f->f_lru);
-	leaf_set_folio(leaf, b, f, &d);
-	folio_lru_add(f);
+	if (f->f_live) {
+		cds_list_del(&f->f_lru);
+		folio_lru_add(f);
+	}
 	leaf_account(leaf, &d);
-out_unlock:
 	leaf_unlock(leaf);
+	if (ret)
+		mapping_count(m->m_sb->s_mapping_cache, MAPPING_RETRIES, 1);
 out_free:
 	folio_free_list(&spare);
 	return ret;
 }
 
+int mapping_fill_run_since(struct mapping *m, lblk_t lblk, const void *data,
+			   u32 *len, u64 gen)
+{
+	u32 bits = m->m_sb->s_blocksize_bits, blocksize = m->m_sb->s_blocksize;
+	u32 want = DIV_ROUND_UP(min_of(*len, COPY_MAX), blocksize);
+	u32 nr = folio_size_for(m->m_sb,
+				min_of(want, LEAF_BLOCKS - lblk % LEAF_BLOCKS));
+
+	*len = min_of(*len, nr << bits);
+	return fill_run(m, lblk, nr, data, *len, &gen);
+}
+
 int mapping_fill(struct mapping *m, lblk_t lblk, const void *data)
 {
-	return fill_one(m, lblk, data, NULL);
+	return fill_run(m, lblk, 1, data, m->m_sb->s_blocksize, NULL);
 }
 
 int mapping_fill_since(struct mapping *m, lblk_t lblk, const void *data, u64 gen)
 {
-	return fill_one(m, lblk, data, &gen);
+	return fill_run(m, lblk, 1, data, m->m_sb->s_blocksize, &gen);
 }
 
 /*

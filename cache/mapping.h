@@ -145,6 +145,13 @@ int __must_check mapping_fill(struct mapping *m, lblk_t lblk, const void *data);
 u64 mapping_generation(struct mapping *m);
 int __must_check mapping_fill_since(struct mapping *m, lblk_t lblk,
 				    const void *data, u64 gen);
+/*
+ * The same for as many bytes as lie in one leaf, 64 KiB at most, from the start of
+ * block lblk: *len of them were entered (blocks that are present left alone).
+ * The rest of a last block that is not whole becomes zero.
+ */
+int __must_check mapping_fill_run_since(struct mapping *m, lblk_t lblk,
+					const void *data, u32 *len, u64 gen);
 
 /*
  * Copies [pos, pos+len), all in one leaf, into the cache and marks the blocks

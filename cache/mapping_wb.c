@@ -298,7 +298,7 @@ lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end)
 /*
  * Before anything is dropped: whoever reads from the device now must not
  * enter what he found (mapping_fill_since()). Also where no leaf is: a fill
- * may be about to make one. The fence pairs with the one in fill_one().
+ * may be about to make one. The fence pairs with the one in fill_run().
  */
 static void mapping_forget(struct mapping *m)
 {

@@ -74,6 +74,8 @@ struct super_block {
 	struct icache *s_icache;                 /* [const after mount] */
 	struct bcache *s_bcache;                 /* [const after mount] */
 	struct mapping_cache *s_mapping_cache;   /* [const after mount] */
+	bool s_data_full;                /* -o datacache=full: data is kept as all
+					    else, and reads fill the cache [const after mount] */
 	struct counter *s_dirty_bytes;   /* file data dirty or under writeback */
 };
 

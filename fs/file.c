@@ -355,6 +355,36 @@ static int read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len)
 	return 0;
 }
 
+/*
+ * -o datacache=full: what was read from the device goes into the cache, whole
+ * blocks and the last one of the file. gen is from before the blocks were looked
+ * up. It only saves a later read: no memory, or a writer that was faster, end it.
+ */
+static void keep_read(struct inode *inode, u64 pos, const u8 *data, u32 len,
+		      u64 size, u64 gen)
+{
+	u32 bs = inode->i_sb->s_blocksize;
+	u32 skip = (u32)(ALIGN_UP(pos, (u64)bs) - pos);
+
+	if (skip >= len)
+		return;
+	pos += skip;
+	data += skip;
+	len -= skip;
+	if (pos + len < size)
+		len = ALIGN_DOWN(len, bs);
+	while (len) {
+		u32 n = len;
+
+		if (mapping_fill_run_since(&inode->i_mapping, (lblk_t)(pos / bs),
+					   data, &n, gen))
+			return;
+		pos += n;
+		data += n;
+		len -= n;
+	}
+}
+
 /* Without i_rwsem, all or nothing; *len is cut at the end of the file. */
 static bool read_cached(struct inode *inode, void *buf, size_t *len, u64 pos)
 {
@@ -387,6 +417,8 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		ext4_touch_atime(inode);
 		return (ssize_t)len;
 	}
+	if (inode->i_sb->s_data_full)
+		budget_throttle(inode->i_sb->s_budget);
 	rwsem_down_read(&inode->i_rwsem);
 	size = atomic_load(&inode->i_size);
 	if (pos >= size)
@@ -400,11 +432,14 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	while (done < len && !err) {
 		bool cached;
 		u32 n = (u32)min_of(len - done, (size_t)1 << 30);
+		u64 gen = mapping_generation(&inode->i_mapping);
 
 		n = mapping_read(&inode->i_mapping, pos + done, p + done, n,
 				 &cached);
 		if (!cached)
 			err = read_device(EXT4_I(inode), pos + done, p + done, n);
+		if (!cached && !err && inode->i_sb->s_data_full)
+			keep_read(inode, pos + done, p + done, n, size, gen);
 		if (!err)
 			done += n;
 	}

@@ -44,6 +44,8 @@ struct sl_options {
 	u64 dirty_bytes, dirty_background_bytes; /* 0: from cache_bytes */
 	u32 dirty_expire_ms;  /* 0: 5000 */
 	bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out */
+	bool datacache_full;  /* clean data is kept as all else, reads fill the cache;
+				 else it goes first: the kernel has it, too */
 	bool sync;            /* every change durable when the call returns */
 	bool dirsync;
 	const char *mountpoint; /* for s_last_mounted; may be NULL */

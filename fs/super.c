@@ -740,6 +740,7 @@ static int create_caches(struct ext4_sb *sbi)
 	sbi->reserved = counter_new(0, 256);
 	if (!sb->s_dirty_bytes || !sbi->reserved)
 		return -ENOMEM;
+	sb->s_data_full = sbi->opts.datacache_full;
 	err = budget_create(limit, &sb->s_budget);
 	if (!err)
 		err = mapping_cache_create(sb);

@@ -161,6 +161,18 @@ static int take_errors(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+static int take_datacache(struct parse *p, const char *name, const char *value,
+			  size_t field)
+{
+	bool *full = (bool *)((char *)p->o + field);
+
+	if (strcmp(value, "full") && strcmp(value, "writeback"))
+		return refuse(p, "Bad value for '%s': '%s' is none of writeback, "
+			      "full", name, value);
+	*full = !strcmp(value, "full");
+	return 0;
+}
+
 /* ---- the table ---- */
 
 enum option_kind {
@@ -208,6 +220,7 @@ static const struct option_row rows[] = {
 	VALUE("errors", sl.errors, take_errors),
 	VALUE("commit", sl.commit_ms, take_seconds),
 	VALUE("cache", sl.cache_bytes, take_amount),
+	VALUE("datacache", sl.datacache_full, take_datacache),
 	VALUE("dirty_bytes", sl.dirty_bytes, take_amount),
 	VALUE("dirty_background_bytes", sl.dirty_background_bytes, take_amount),
 	VALUE("dirty_expire", sl.dirty_expire_ms, take_seconds),

@@ -157,6 +157,30 @@ static void test_shrinkers_are_asked_in_proportion(void **state)
 	assert_int_equal(atomic_load(&test_errors), 0);
 }
 
+/* As long as the first has something, the other is left alone. */
+static void test_some_shrinkers_go_first(void **state)
+{
+	struct budget *b = budget_new(LIMIT);
+	struct pool first, other;
+
+	pool_init(&other, b, BUDGET_INODE);
+	pool_init(&first, b, BUDGET_FOLIO);
+	first.s.first = true;
+	pool_grow(&other, 8 * MIB);
+	pool_grow(&first, 7 * MIB);
+	test_wait(&pool_event, budget_used_total(b) <= LIMIT - LIMIT / 8);
+	assert_int_equal(atomic_load(&other.left), 8 * MIB);
+	assert_true(atomic_load(&first.left) < 7 * MIB);
+	/* It has no more than this: the other must help. */
+	pool_grow(&other, 8 * MIB);
+	test_wait(&pool_event, budget_used_total(b) <= LIMIT - LIMIT / 8);
+	assert_true(atomic_load(&other.left) < 16 * MIB);
+	pool_end(&first);
+	pool_end(&other);
+	budget_destroy(b);
+	assert_int_equal(atomic_load(&test_errors), 0);
+}
+
 static void test_throttle_reclaims_above_limit(void **state)
 {
 	struct budget *b = budget_new(LIMIT);
@@ -344,6 +368,7 @@ int main(void)
 		cmocka_unit_test(test_leak_is_logged),
 		cmocka_unit_test(test_thread_reclaims_from_low_mark),
 		cmocka_unit_test(test_shrinkers_are_asked_in_proportion),
+		cmocka_unit_test(test_some_shrinkers_go_first),
 		cmocka_unit_test(test_throttle_reclaims_above_limit),
 		cmocka_unit_test(test_nothing_to_free),
 		cmocka_unit_test(test_reclaim_resumes_after_back_off),

@@ -489,6 +489,43 @@ static void test_fill_since_refuses_stale_data(void **state)
 	vol_close(&v);
 }
 
+/* Runs of a read: present blocks stay, the rest of the last becomes zero. */
+static void test_fill_of_a_run(void **state)
+{
+	static char data[100 * 1024];
+	struct vol v;
+	u32 len, done = 0;
+	u64 gen;
+
+	(void)state;
+	vol_open(&v, 1024);
+	memset(data, 'd', sizeof(data));
+	put_blocks(&v, 3, 1, 'w');
+	gen = mapping_generation(&v.m);
+	while (done < 40 * 1024 + 5) {
+		len = 40 * 1024 + 5 - done;
+		assert_int_equal(mapping_fill_run_since(&v.m, done / 1024, data,
+							&len, gen), 0);
+		assert_true(len > 0);
+		done += len;
+	}
+	assert_int_equal(v.m.m_nr_folio_blocks, 41);
+	assert_int_equal(v.m.m_nr_dirty, 1);
+	assert_int_equal(byte_at(&v, 3 * 1024), 'w');
+	assert_int_equal(byte_at(&v, 40 * 1024 + 4), 'd');
+	assert_int_equal(byte_at(&v, 40 * 1024 + 5), 0);
+	/* to the end of its leaf, and not since something was dropped */
+	len = sizeof(data);
+	assert_int_equal(mapping_fill_run_since(&v.m, 510, data, &len, gen), 0);
+	assert_int_equal(len, 2048);
+	mapping_invalidate(&v.m, 510, 512);
+	assert_int_equal(mapping_fill_run_since(&v.m, 510, data, &len, gen),
+			 -EAGAIN);
+	assert_int_equal(byte_at(&v, 510 * 1024), -1);
+	assert_int_equal(mapping_counter_read(&v.sb, MAPPING_RETRIES), 1);
+	vol_close(&v);
+}
+
 static void test_query_and_forgetting(void **state)
 {
 	struct vol v;
@@ -2104,6 +2141,7 @@ int main(void)
 		cmocka_unit_test(test_write_under_writeback),
 		cmocka_unit_test(test_fill_leaves_present_block),
 		cmocka_unit_test(test_fill_since_refuses_stale_data),
+		cmocka_unit_test(test_fill_of_a_run),
 		cmocka_unit_test(test_query_and_forgetting),
 		cmocka_unit_test(test_shrinker_gives_second_chance),
 		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),

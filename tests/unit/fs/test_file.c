@@ -57,6 +57,120 @@ static void fail_next_write(void)
 	memvol_fail_writes(&mv, 0);
 }
 
+/* A counter of sl_stats(). */
+static u64 stat_value(const char *name)
+{
+	char text[8192], *at = text;
+	size_t len = strlen(name);
+
+	text[sl_stats(sb, text, sizeof(text) - 1)] = '\0';
+	while (strncmp(at, name, len) || at[len] != ' ') {
+		at = strchr(at, '\n');
+		assert_non_null(at);
+		at++;
+	}
+	return strtoull(at + len, NULL, 10);
+}
+
+static struct sl_file *open_again(const char *name)
+{
+	struct inode *root, *inode;
+	struct sl_file *f;
+
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_lookup(root, name, strlen(name), &inode), 0);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	sl_iput(inode);
+	sl_iput(root);
+	return f;
+}
+
+/* A file of `bytes`, mounted anew, nothing of it in memory. */
+static struct sl_file *cold_file(const struct sl_options *o, u8 *data, u32 bytes)
+{
+	struct sl_file *f;
+
+	begin("-b 1024", "16M", o);
+	f = open_new("file");
+	for (u32 i = 0; i < bytes; i++)
+		data[i] = (u8)(i / 1024 + i);
+	assert_int_equal(sl_write(f, data, bytes, 0, 0, &root_cred), bytes);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_mount(&mv, o, &sb), 0);
+	return open_again("file");
+}
+
+#define COLD_BYTES (2500u * 1024 + 77)
+
+/* A range that was looked up once is read and overwritten without the tree. */
+static void test_known_extents(void **state)
+{
+	static u8 data[COLD_BYTES], buf[COLD_BYTES];
+	struct sl_file *f = cold_file(&opts, data, COLD_BYTES);
+	u64 lookups, bytes;
+
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	lookups = stat_value("extent_lookups");
+	bytes = stat_value("read_bytes");
+	for (u32 pos = 0; pos < COLD_BYTES; pos += 50000) {
+		u32 n = min_of(COLD_BYTES - pos, 50000u);
+
+		assert_int_equal(sl_read(f, buf, 50000, pos), n);
+		assert_memory_equal(buf, data + pos, n);
+	}
+	/* Read once more from the device, but not looked up. */
+	assert_true(stat_value("read_bytes") >= bytes + COLD_BYTES);
+	memset(data + 1024, 'o', 1000000);
+	assert_int_equal(sl_write(f, data + 1024, 1000000, 1024, 0, &root_cred), 1000000);
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(stat_value("extent_lookups"), lookups);
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	sl_release(f);
+	end();
+}
+
+/* -o datacache=full: what was read is not read again; what changed is new. */
+static void test_datacache_full(void **state)
+{
+	static const struct sl_options full = { .cache_bytes = 16 << 20,
+						.datacache_full = true };
+	static u8 data[COLD_BYTES], buf[COLD_BYTES];
+	struct sl_file *f = cold_file(&full, data, COLD_BYTES);
+	struct stat st = { .st_size = COLD_BYTES - 3000 };
+	u64 bytes;
+
+	/* Not at borders of blocks: the parts are read again, and then kept. */
+	assert_int_equal(sl_read(f, buf, 10000, 100), 10000);
+	assert_memory_equal(buf, data + 100, 10000);
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	bytes = stat_value("read_bytes");
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	assert_int_equal(sl_read(f, buf, 77, COLD_BYTES - 77), 77);
+	assert_memory_equal(buf, data + COLD_BYTES - 77, 77);
+	assert_int_equal(stat_value("read_bytes"), bytes);
+	assert_int_equal(stat_value("dirty_bytes"), 0);
+
+	/* A part of a kept block is overwritten; the end is cut and grows again. */
+	memset(data + 5000, 'p', 3000);
+	assert_int_equal(sl_write(f, data + 5000, 3000, 5000, 0, &root_cred), 3000);
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, NULL, NULL), 0);
+	st.st_size = COLD_BYTES;
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, NULL, NULL), 0);
+	memset(data + COLD_BYTES - 3000, 0, 3000);
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	sl_drop_caches(sb);
+	assert_int_equal(sl_read(f, buf, COLD_BYTES, 0), COLD_BYTES);
+	assert_memory_equal(buf, data, COLD_BYTES);
+	sl_release(f);
+	end();
+}
+
 /* Each open file learns of a lost write once, by fsync; close(2) tells, too. */
 static void test_errors_once(void **state)
 {
@@ -538,6 +652,8 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_known_extents),
+		cmocka_unit_test(test_datacache_full),
 		cmocka_unit_test(test_errors_once),
 		cmocka_unit_test(test_errors_outlive_reclaim),
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),

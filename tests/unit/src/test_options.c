@@ -135,6 +135,11 @@ static void test_values(void **state)
 	accept("sluice dev mnt -o nodelalloc,delalloc,read_ahead_kb=1048576");
 	assert_false(o.sl.nodelalloc);
 	assert_int_equal(o.read_ahead_kb, 1048576);
+	assert_false(o.sl.datacache_full);
+	accept("sluice dev mnt -o datacache=full");
+	assert_true(o.sl.datacache_full);
+	accept("sluice dev mnt -o datacache=full,datacache=writeback");
+	assert_false(o.sl.datacache_full);
 	accept("sluice dev mnt -o errors=continue");
 	assert_int_equal(o.sl.errors, SL_ERRORS_CONTINUE);
 	accept("sluice dev mnt -o errors=remount-ro");
@@ -143,6 +148,7 @@ static void test_values(void **state)
 
 static void test_bad_values_are_named(void **state)
 {
+	refuse("sluice dev mnt -o datacache=all", "datacache");
 	refuse("sluice dev mnt -o commit=5s", "commit");
 	refuse("sluice dev mnt -o commit=-1", "commit");
 	refuse("sluice dev mnt -o commit=", "commit");
