@@ -97,6 +97,9 @@ static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos
 	bytes = (u64)m.len << bits;
 	end = pos + bytes;
 	err = bdev_write(sbi->bdev, m.pblk << bits, buf, bytes, 0);
+	/* What the cache had may have been newer than the device. */
+	if (err)
+		mapping_set_error(&ei->vfs.i_mapping, err);
 	if (!err && (m.flags & EXT4_MAP_UNWRITTEN || end > ei->i_disksize))
 		err = ext4_convert_written(ei, m.lblk, m.len, end);
 	if (err)
