@@ -2,19 +2,13 @@
 /*
  * cache/icache.c - inode cache: lookup by inode number, references, eviction
  *
- * The tree. One shard per 2^18 inode numbers, made when first needed; in it
- * three levels of 64 slots, the root inside the shard. A slot of the last
- * level is a 64-bit value:
+ * The trees are in icache_tree.c. A slot holds nothing, an inode, or a shadow:
  *
- *     0                 nothing
- *     bit 0 clear       struct inode *
- *     bit 0 set         shadow: bit 1 was referenced when evicted,
- *                       bits 2-9 zone (0 so far), bits 10-33 lookup count,
- *                       bits 34-63 eviction stamp (0 so far)
- *
- * Readers walk it under RCU. The shard lock guards every store. A node whose
- * last slot empties is unlinked under that lock and freed a grace period later
- * (a reader in it finds empty slots, which was true when it was unlinked).
+ *     bit 0             1
+ *     bit 1             was worth keeping before: had a second chance
+ *     bits 2-9          zone (0 so far)
+ *     bits 10-33        the kernel's lookups
+ *     bits 34-63        eviction stamp
  *
  * The life of an inode:
  *
@@ -29,11 +23,11 @@
  * - Lookup, eviction. i_count leaves 0 under i_lock only, and I_FREEING is set
  *   under i_lock with i_count 0. So a lookup's increment from non-zero cannot
  *   hit a dying inode, and one under i_lock sees I_FREEING and waits.
- * - Two misses. Whoever stores into the empty slot under the shard lock reads
+ * - Two misses. Whoever stores into the empty slot under the run lock reads
  *   from disk; the other frees its object and waits for I_NEW to go.
  * - FORGET, eviction. The count moves from i_nlookup to the shadow under
- *   i_lock and shard lock; FORGET subtracts under i_lock after seeing that the
- *   inode is still in its slot, or under the shard lock from a shadow.
+ *   i_lock and run lock; FORGET subtracts under i_lock after seeing that the
+ *   inode is still in its slot, or under the run lock from a shadow.
  * - Last put, unlink, FORGET. Each ends in inode_settle_locked() under i_lock;
  *   the one that sees all three at 0 sets I_FREEING and deletes.
  * - A waiter holds no reference and so must not trust the memory it waits on:
@@ -45,13 +39,22 @@
  * finish: nothing is served twice before everything old enough was served
  * once. While I_SYNC is set the inode is on dl->syncing and on none of these.
  *
- * Locks:   i_lock -> { shard | LRU shard | dirty list }, leaves, one at a time.
+ * Tags. DIRTY goes on when the inode gets dirty, and off when it is clean and
+ * nothing of it is under WRITEBACK; if that ends later, a walk takes it off.
+ * RECLAIMABLE goes on at the last put and, like membership of the LRU, is not
+ * taken off by those who use the inode again. So both may be there too long,
+ * and never too short; a walk asks again under i_lock.
+ *
+ * Locks:   i_lock -> { run | LRU shard | dirty list | list of sb_iter.c },
+ *          leaves, one at a time.
  *          The LRU scan holds the LRU lock and trylocks i_lock.
  * Alive:   i_count, I_FREEING (its owner), or an RCU read-side section.
  * Never:   I/O or s_op with a lock held; an inode freed before a grace period.
  */
-#include "cache/icache.h"
+#include "cache/icache_internal.h"
+
 #include "cache/budget.h"
+#include "cache/sb_iter.h"
 #include "lib/counter.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -63,34 +66,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NODE_BITS 6
-#define NODE_SLOTS (1u << NODE_BITS)
-#define NODE_MASK (NODE_SLOTS - 1)
-#define MID_SPAN (1u << 2 * NODE_BITS)
-#define SHARD_BITS (3 * NODE_BITS)
-#define SHARD_SPAN (1u << SHARD_BITS)
-
-#define SHADOW_TAG 1u
 #define SHADOW_WORKINGSET 2u
 #define SHADOW_NLOOKUP_SHIFT 10
 #define SHADOW_NLOOKUP_MAX ((1u << 24) - 1)
+/* Slots looked at in one RCU section. */
+#define TREE_STEPS 1024u
 
 /* What one inode is charged: struct inode and what the file system adds. */
 #define INODE_COST 1024
 #define SCAN_BATCH 32u
-#define ITER_BATCH NODE_SLOTS
 #define WRITERS_BATCH 32
-
-struct ic_node {
-	_Atomic u64 slot[NODE_SLOTS]; /* [rcu, write shard lock] */
-	u32 nr;                       /* slots not 0 [shard lock] */
-	struct rcu_head rcu;
-};
-
-struct ic_shard {
-	struct spinlock lock; /* RANK_CACHE_LIST */
-	struct ic_node root;
-};
 
 struct ic_lru {
 	struct spinlock lock;      /* RANK_CACHE_LIST */
@@ -108,10 +93,8 @@ struct dirty_list {
 
 struct icache {
 	struct super_block *sb;   /* [const] */
-	ino_nr max_ino;           /* [const] */
-	u32 nr_shards;            /* [const] */
 	u32 nr_lru;               /* power of two [const] */
-	struct ic_shard *_Atomic *shards; /* [rcu, set once] */
+	struct ic_tree tree;
 	struct dirty_list dirty;
 	struct shrinker shrinker;
 	struct counter *inodes, *shadows, *hits, *misses, *evicted;
@@ -119,11 +102,10 @@ struct icache {
 	struct ic_lru lru[];
 };
 
-/* Nodes made before the shard lock is taken. */
-struct node_stock {
-	struct ic_node *node[2];
-	u32 nr;
-};
+struct ic_tree *icache_tree(struct super_block *sb)
+{
+	return &sb->s_icache->tree;
+}
 
 /* ---- inodes: locks and memory ---- */
 
@@ -149,11 +131,6 @@ static void inode_free_rcu(struct rcu_head *head)
 	inode->i_sb->s_op->free_inode(inode);
 }
 
-static u32 inode_state(const struct inode *inode)
-{
-	return atomic_load_explicit(&inode->i_state, memory_order_acquire);
-}
-
 static void state_set_locked(struct inode *inode, u32 flags)
 {
 	assert_spin_held(&inode->i_lock);
@@ -167,11 +144,6 @@ static void state_clear_locked(struct inode *inode, u32 flags)
 }
 
 /* ---- shadows ---- */
-
-static bool is_shadow(u64 v)
-{
-	return v & SHADOW_TAG;
-}
 
 static u64 shadow_nlookup(u64 v)
 {
@@ -191,182 +163,17 @@ static u64 shadow_of(const struct inode *inode)
 
 	if (inode_state(inode) & I_REFERENCED)
 		v |= SHADOW_WORKINGSET;
-	return shadow_set_nlookup(v, inode->i_nlookup);
+	return shadow_set_nlookup(v, atomic_load(&inode->i_nlookup));
 }
 
 /* ---- the tree ---- */
 
-static struct inode *slot_inode(u64 v)
+/* Under the run lock, before the inode is in its slot. */
+static void take_over_shadow(void *priv, u64 old)
 {
-	return (struct inode *)(uintptr_t)v;
-}
+	struct inode *inode = priv;
 
-static u64 inode_slot(const struct inode *inode)
-{
-	return (u64)(uintptr_t)inode;
-}
-
-static struct ic_shard *shard_of(struct icache *ic, ino_nr ino)
-{
-	return atomic_load_explicit(&ic->shards[ino >> SHARD_BITS],
-				    memory_order_acquire);
-}
-
-/* RCU read side or shard lock held. Acquire: pairs with node_set(). */
-static u64 node_get(const struct ic_node *node, u32 i)
-{
-	return atomic_load_explicit(&node->slot[i], memory_order_acquire);
-}
-
-static struct ic_node *node_child(const struct ic_node *node, u32 i)
-{
-	return (struct ic_node *)(uintptr_t)node_get(node, i);
-}
-
-/* Shard lock held. */
-static void node_set(struct ic_node *node, u32 i, u64 v)
-{
-	u64 old = atomic_load_explicit(&node->slot[i], memory_order_relaxed);
-
-	node->nr += (v != 0);
-	node->nr -= (old != 0);
-	atomic_store_explicit(&node->slot[i], v, memory_order_release);
-}
-
-static u32 root_index(ino_nr ino)
-{
-	return ino >> 2 * NODE_BITS & NODE_MASK;
-}
-
-static u32 mid_index(ino_nr ino)
-{
-	return ino >> NODE_BITS & NODE_MASK;
-}
-
-static u32 leaf_index(ino_nr ino)
-{
-	return ino & NODE_MASK;
-}
-
-/* The last-level node; NULL if there is none. RCU or shard lock held. */
-static struct ic_node *tree_leaf(struct icache *ic, ino_nr ino)
-{
-	struct ic_shard *shard = shard_of(ic, ino);
-	struct ic_node *mid;
-
-	if (!shard)
-		return NULL;
-	mid = node_child(&shard->root, root_index(ino));
-	return mid ? node_child(mid, mid_index(ino)) : NULL;
-}
-
-/* RCU or shard lock held. */
-static u64 tree_get(struct icache *ic, ino_nr ino)
-{
-	struct ic_node *leaf = tree_leaf(ic, ino);
-
-	return leaf ? node_get(leaf, leaf_index(ino)) : 0;
-}
-
-static void node_free_rcu(struct rcu_head *head)
-{
-	free(caa_container_of(head, struct ic_node, rcu));
-}
-
-static struct ic_node *node_alloc(struct icache *ic)
-{
-	struct ic_node *node = calloc(1, sizeof(*node));
-
-	if (node)
-		budget_charge(ic->sb->s_budget, BUDGET_INDEX, sizeof(*node));
-	return node;
-}
-
-static void node_uncharge(struct icache *ic)
-{
-	budget_uncharge(ic->sb->s_budget, BUDGET_INDEX, sizeof(struct ic_node));
-}
-
-static void stock_free(struct icache *ic, struct node_stock *stock)
-{
-	while (stock->nr) {
-		free(stock->node[--stock->nr]);
-		node_uncharge(ic);
-	}
-}
-
-static int stock_fill(struct icache *ic, struct node_stock *stock)
-{
-	while (stock->nr < ARRAY_SIZE(stock->node)) {
-		struct ic_node *node = node_alloc(ic);
-
-		if (!node)
-			return -ENOMEM;
-		stock->node[stock->nr++] = node;
-	}
-	return 0;
-}
-
-/* The shard, made if need be; NULL: no memory. */
-static struct ic_shard *shard_make(struct icache *ic, ino_nr ino)
-{
-	struct ic_shard *shard = shard_of(ic, ino);
-	struct ic_shard *other = NULL;
-
-	if (shard)
-		return shard;
-	shard = calloc(1, sizeof(*shard));
-	if (!shard)
-		return NULL;
-	spin_init(&shard->lock, RANK_CACHE_LIST);
-	if (atomic_compare_exchange_strong(&ic->shards[ino >> SHARD_BITS],
-					   &other, shard))
-		return shard;
-	spin_destroy(&shard->lock);
-	free(shard);
-	return other;
-}
-
-/* The leaf, made from the stock if need be; NULL if the stock runs out. */
-static struct ic_node *tree_make_leaf_locked(struct ic_shard *shard, ino_nr ino,
-					     struct node_stock *stock)
-{
-	struct ic_node *node = &shard->root;
-	const u32 index[2] = { root_index(ino), mid_index(ino) };
-
-	for (u32 level = 0; level < 2; level++) {
-		struct ic_node *child = node_child(node, index[level]);
-
-		if (!child) {
-			if (!stock->nr)
-				return NULL;
-			child = stock->node[--stock->nr];
-			node_set(node, index[level], (u64)(uintptr_t)child);
-		}
-		node = child;
-	}
-	return node;
-}
-
-/* Stores v; unlinks the nodes that this empties. The leaf exists. */
-static void tree_set_locked(struct icache *ic, struct ic_shard *shard,
-			    ino_nr ino, u64 v)
-{
-	struct ic_node *mid = node_child(&shard->root, root_index(ino));
-	struct ic_node *leaf = node_child(mid, mid_index(ino));
-
-	assert_spin_held(&shard->lock);
-	node_set(leaf, leaf_index(ino), v);
-	if (leaf->nr)
-		return;
-	node_set(mid, mid_index(ino), 0);
-	node_uncharge(ic);
-	call_rcu(&leaf->rcu, node_free_rcu);
-	if (mid->nr)
-		return;
-	node_set(&shard->root, root_index(ino), 0);
-	node_uncharge(ic);
-	call_rcu(&mid->rcu, node_free_rcu);
+	atomic_store(&inode->i_nlookup, is_shadow(old) ? shadow_nlookup(old) : 0);
 }
 
 /*
@@ -376,47 +183,49 @@ static void tree_set_locked(struct icache *ic, struct ic_shard *shard,
  */
 static int tree_insert(struct icache *ic, struct inode *inode, bool fresh_number)
 {
-	struct node_stock stock = { .nr = 0 };
-	struct ic_shard *shard;
-	bool was_shadow = false;
-	int error = 0;
+	u64 old;
+	int error;
 
-	shard = shard_make(ic, inode->i_ino);
-	if (!shard)
-		return -ENOMEM;
-	for (;;) {
-		struct ic_node *leaf;
-
-		spin_lock(&shard->lock);
-		leaf = tree_make_leaf_locked(shard, inode->i_ino, &stock);
-		if (leaf) {
-			u32 i = leaf_index(inode->i_ino);
-			u64 old = node_get(leaf, i);
-
-			was_shadow = is_shadow(old);
-			if (old && (!was_shadow || fresh_number)) {
-				error = -EEXIST;
-			} else {
-				inode->i_nlookup =
-					was_shadow ? shadow_nlookup(old) : 0;
-				node_set(leaf, i, inode_slot(inode));
-			}
-		}
-		spin_unlock(&shard->lock);
-		if (leaf)
-			break;
-		/* Without a stock nothing was linked in; with a full one all. */
-		error = stock_fill(ic, &stock);
-		if (error)
-			break;
-	}
-	stock_free(ic, &stock);
+	error = ic_tree_insert(&ic->tree, inode->i_ino, inode_slot(inode),
+			       !fresh_number, &old, take_over_shadow, inode);
 	if (error)
 		return error;
 	counter_add(ic->inodes, 1);
-	if (was_shadow)
+	if (is_shadow(old))
 		counter_add(ic->shadows, -1);
+	sb_iter_add(inode);
 	return 0;
+}
+
+/* ---- tags ---- */
+
+static void tag_locked(struct icache *ic, struct inode *inode,
+		       enum inode_tag tag, bool on)
+{
+	u32 bit = I_TAG_DIRTY << tag;
+
+	assert_spin_held(&inode->i_lock);
+	if (!(inode_state(inode) & bit) == !on)
+		return;
+	ic_tree_tag(&ic->tree, inode->i_ino, tag, on);
+	if (on)
+		state_set_locked(inode, bit);
+	else
+		state_clear_locked(inode, bit);
+}
+
+/* Dirty, or not clean on the disk yet. */
+static bool inode_is_unwritten(const struct inode *inode)
+{
+	return inode_state(inode) & (I_DIRTY | I_SYNC) ||
+	       atomic_load(&inode->i_mapping.m_nr_writeback);
+}
+
+/* i_lock held, after it may have become clean. */
+static void untag_if_written_locked(struct icache *ic, struct inode *inode)
+{
+	if (!inode_is_unwritten(inode))
+		tag_locked(ic, inode, INODE_TAG_DIRTY, false);
 }
 
 /* ---- waiting ---- */
@@ -431,7 +240,7 @@ static bool slot_is_settled(struct icache *ic, ino_nr ino,
 	bool settled;
 
 	rcu_read_lock();
-	settled = tree_get(ic, ino) != inode_slot(seen) ||
+	settled = ic_tree_get(&ic->tree, ino) != inode_slot(seen) ||
 		  !(inode_state(seen) & (I_NEW | I_FREEING));
 	rcu_read_unlock();
 	return settled;
@@ -456,6 +265,7 @@ static void lru_add_locked(struct icache *ic, struct inode *inode)
 {
 	struct ic_lru *lru = inode_lru(ic, inode);
 
+	tag_locked(ic, inode, INODE_TAG_RECLAIMABLE, true);
 	if (inode_state(inode) & I_LRU)
 		return;
 	spin_lock(&lru->lock);
@@ -485,6 +295,7 @@ static void dirty_queue_locked(struct icache *ic, struct inode *inode)
 {
 	struct dirty_list *dl = &ic->dirty;
 
+	tag_locked(ic, inode, INODE_TAG_DIRTY, true);
 	spin_lock(&dl->lock);
 	if (cds_list_empty(&inode->i_io_list)) {
 		/* The clock is read inside, so that the queue is in order. */
@@ -506,14 +317,13 @@ static void dirty_unqueue_locked(struct icache *ic, struct inode *inode)
 
 enum verdict { INODE_KEEP, INODE_EVICT, INODE_DELETE };
 
-/* i_lock held. No user, nothing to write, and its lookups fit in a shadow. */
-static bool inode_evictable_locked(const struct inode *inode)
+/* No user, nothing to write, and its lookups fit in a shadow. i_lock held, or
+ * an answer of the moment. */
+static bool inode_is_evictable(const struct inode *inode)
 {
-	u32 busy = I_NEW | I_FREEING | I_BAD | I_UNHASHED | I_DIRTY | I_SYNC;
-
 	return atomic_load(&inode->i_count) == 0 && inode->i_nlink > 0 &&
-	       !(inode_state(inode) & busy) &&
-	       inode->i_nlookup <= SHADOW_NLOOKUP_MAX &&
+	       !(inode_state(inode) & (I_BUSY | I_DIRTY | I_SYNC)) &&
+	       atomic_load(&inode->i_nlookup) <= SHADOW_NLOOKUP_MAX &&
 	       /* A shadow has no room for it: who opens the file next must hear. */
 	       !mapping_error_unseen(&inode->i_mapping);
 }
@@ -539,11 +349,11 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 
 	assert_spin_held(&inode->i_lock);
 	if (atomic_load(&inode->i_count) ||
-	    state & (I_NEW | I_FREEING | I_BAD | I_UNHASHED))
+	    state & I_BUSY)
 		return INODE_KEEP;
 	if (inode->i_nlink == 0) {
 		/* An orphan on disk, and here, until the kernel lets go. */
-		if (inode->i_nlookup)
+		if (atomic_load(&inode->i_nlookup))
 			return INODE_KEEP;
 		inode_claim_locked(ic, inode);
 		return INODE_DELETE;
@@ -551,7 +361,7 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 	/* The flusher's put will come here again. */
 	if (state & (I_DIRTY | I_SYNC))
 		return INODE_KEEP;
-	if (state & I_DONTCACHE && inode_evictable_locked(inode)) {
+	if (state & I_DONTCACHE && inode_is_evictable(inode)) {
 		inode_claim_locked(ic, inode);
 		return INODE_EVICT;
 	}
@@ -565,17 +375,19 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
  */
 static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
 {
-	struct ic_shard *shard = shard_of(ic, inode->i_ino);
+	struct spinlock *lock = ic_tree_lock_of(&ic->tree, inode->i_ino);
 	u64 left = 0;
 
 	spin_lock(&inode->i_lock);
-	if (inode->i_nlookup)
+	/* From the list first: who reads the inode anew enters another. */
+	sb_iter_del_locked(inode);
+	if (atomic_load(&inode->i_nlookup))
 		left = shadow_of(inode);
-	spin_lock(&shard->lock);
-	tree_set_locked(ic, shard, inode->i_ino, left);
-	spin_unlock(&shard->lock);
+	spin_lock(lock);
+	ic_tree_set_locked(&ic->tree, inode->i_ino, left);
+	spin_unlock(lock);
 	state_set_locked(inode, I_UNHASHED | new_state);
-	state_clear_locked(inode, I_NEW);
+	state_clear_locked(inode, I_NEW | I_TAGGED);
 	spin_unlock(&inode->i_lock);
 
 	wake_up(inode);
@@ -651,33 +463,80 @@ void inode_put(struct inode *inode)
 	inode_execute(ic, inode, verdict);
 }
 
-enum grab { GRAB_OK, GRAB_BUSY };
-
-/* RCU read side held; the inode was found in the tree. */
-static enum grab inode_grab(struct inode *inode, bool touch)
+/*
+ * A reference, if the inode is usable. RCU read side held; it was found in the
+ * tree. (I_NEW never comes back, and with I_FREEING the count stays 0: no need
+ * to look at the state again after the increment. The acquire pairs with the
+ * clearing of I_NEW.)
+ */
+static bool inode_grab_used(struct inode *inode)
 {
-	u32 busy = I_NEW | I_FREEING | I_BAD | I_UNHASHED;
-	enum grab ret = GRAB_BUSY;
+	return !(inode_state(inode) & I_BUSY) && inode_get_nonzero(inode);
+}
 
-	/*
-	 * I_NEW never comes back, and with I_FREEING the count stays 0: no
-	 * need to look at the state again after the increment. The acquire
-	 * pairs with the clearing of I_NEW.
-	 */
-	if (!(inode_state(inode) & busy) && inode_get_nonzero(inode))
-		return GRAB_OK;
+/* i_lock held: wanted a second time, worth keeping after all. */
+static void inode_touch_locked(struct icache *ic, struct inode *inode)
+{
+	u32 state = inode_state(inode);
+
+	if (!(state & I_REFERENCED))
+		state_set_locked(inode, I_REFERENCED);
+	if (state & I_DONTCACHE) {
+		state_clear_locked(inode, I_DONTCACHE);
+		tag_locked(ic, inode, INODE_TAG_DONTCACHE, false);
+	}
+}
+
+/* As inode_grab_used(), also if nobody has it. */
+static bool inode_grab(struct icache *ic, struct inode *inode)
+{
+	bool ok;
+
+	if (inode_grab_used(inode))
+		return true;
 	spin_lock(&inode->i_lock);
-	if (!(inode_state(inode) & busy)) {
+	ok = !(inode_state(inode) & I_BUSY);
+	if (ok) {
 		atomic_fetch_add(&inode->i_count, 1);
-		if (touch) {
-			/* Wanted a second time: worth keeping after all. */
-			state_set_locked(inode, I_REFERENCED);
-			state_clear_locked(inode, I_DONTCACHE);
-		}
-		ret = GRAB_OK;
+		inode_touch_locked(ic, inode);
 	}
 	spin_unlock(&inode->i_lock);
-	return ret;
+	return ok;
+}
+
+bool inode_fits_walk(const struct inode *inode, u32 flags)
+{
+	u32 state = inode_state(inode);
+
+	if (state & I_BUSY)
+		return false;
+	if (flags & INO_ITER_F_REFERENCED && !atomic_load(&inode->i_count))
+		return false;
+	if (flags & INO_ITER_F_DIRTY && !inode_is_unwritten(inode))
+		return false;
+	if (flags & INO_ITER_F_RECLAIMABLE && !inode_is_evictable(inode))
+		return false;
+	return !(flags & INO_ITER_F_DONTCACHE) || state & I_DONTCACHE;
+}
+
+bool inode_grab_for_walk(struct inode *inode, u32 flags)
+{
+	struct icache *ic = inode->i_sb->s_icache;
+	bool ok;
+
+	if (!(flags & ~INO_ITER_F_REFERENCED) && inode_grab_used(inode))
+		return true;
+	spin_lock(&inode->i_lock);
+	ok = inode_fits_walk(inode, flags);
+	if (ok) {
+		atomic_fetch_add(&inode->i_count, 1);
+	} else if (!(inode_state(inode) & I_BUSY)) {
+		untag_if_written_locked(ic, inode);
+		if (!inode_is_evictable(inode))
+			tag_locked(ic, inode, INODE_TAG_RECLAIMABLE, false);
+	}
+	spin_unlock(&inode->i_lock);
+	return ok;
 }
 
 /* Cached and usable, referenced; NULL if not cached. Waits. */
@@ -685,19 +544,19 @@ static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
 {
 	for (;;) {
 		struct inode *inode;
-		enum grab ret;
+		bool ok;
 		u64 v;
 
 		rcu_read_lock();
-		v = tree_get(ic, ino);
+		v = ic_tree_get(&ic->tree, ino);
 		if (!v || is_shadow(v)) {
 			rcu_read_unlock();
 			return NULL;
 		}
 		inode = slot_inode(v);
-		ret = inode_grab(inode, true);
+		ok = inode_grab(ic, inode);
 		rcu_read_unlock();
-		if (ret == GRAB_OK) {
+		if (ok) {
 			/* So that a pool of reused objects would be found. */
 			assert(inode->i_ino == ino);
 			return inode;
@@ -708,7 +567,7 @@ static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
 
 static bool ino_is_valid(const struct icache *ic, ino_nr ino)
 {
-	return ino >= 1 && ino <= ic->max_ino;
+	return ino >= 1 && ino <= ic->tree.max_ino;
 }
 
 struct inode *icache_find(struct super_block *sb, ino_nr ino)
@@ -812,7 +671,7 @@ int icache_insert(struct super_block *sb, struct inode *inode)
 		if (error != -EEXIST)
 			break;
 		rcu_read_lock();
-		v = tree_get(ic, ino);
+		v = ic_tree_get(&ic->tree, ino);
 		if (is_shadow(v)) {
 			rcu_read_unlock();
 			return -EFSCORRUPTED;
@@ -832,11 +691,15 @@ int icache_insert(struct super_block *sb, struct inode *inode)
 
 void inode_unlock_new(struct inode *inode)
 {
+	struct icache *ic = inode->i_sb->s_icache;
+
 	spin_lock(&inode->i_lock);
 	assert(inode_state(inode) & I_NEW);
 	state_clear_locked(inode, I_NEW);
 	if (inode_state(inode) & I_DIRTY)
-		dirty_queue_locked(inode->i_sb->s_icache, inode);
+		dirty_queue_locked(ic, inode);
+	if (inode_state(inode) & I_DONTCACHE)
+		tag_locked(ic, inode, INODE_TAG_DONTCACHE, true);
 	spin_unlock(&inode->i_lock);
 	wake_up(inode);
 }
@@ -846,7 +709,18 @@ void inode_unlock_new(struct inode *inode)
 void inode_lookup_inc(struct inode *inode)
 {
 	spin_lock(&inode->i_lock);
-	inode->i_nlookup++;
+	atomic_fetch_add(&inode->i_nlookup, 1);
+	spin_unlock(&inode->i_lock);
+}
+
+void inode_set_dontcache(struct inode *inode)
+{
+	struct icache *ic = inode->i_sb->s_icache;
+
+	spin_lock(&inode->i_lock);
+	state_set_locked(inode, I_DONTCACHE);
+	if (!(inode_state(inode) & I_BUSY))
+		tag_locked(ic, inode, INODE_TAG_DONTCACHE, true);
 	spin_unlock(&inode->i_lock);
 }
 
@@ -864,20 +738,20 @@ static u64 nlookup_sub(struct icache *ic, ino_nr ino, u64 nlookup, u64 n)
 /* False: there is no shadow (any more). */
 static bool shadow_forget(struct icache *ic, ino_nr ino, u64 n)
 {
-	struct ic_shard *shard = shard_of(ic, ino);
+	struct spinlock *lock = ic_tree_lock_of(&ic->tree, ino);
 	bool gone = false;
 	u64 v;
 
-	spin_lock(&shard->lock);
-	v = tree_get(ic, ino);
+	spin_lock(lock);
+	v = ic_tree_get(&ic->tree, ino);
 	if (!is_shadow(v)) {
-		spin_unlock(&shard->lock);
+		spin_unlock(lock);
 		return false;
 	}
 	n = nlookup_sub(ic, ino, shadow_nlookup(v), n);
 	gone = n == 0;
-	tree_set_locked(ic, shard, ino, gone ? 0 : shadow_set_nlookup(v, n));
-	spin_unlock(&shard->lock);
+	ic_tree_set_locked(&ic->tree, ino, gone ? 0 : shadow_set_nlookup(v, n));
+	spin_unlock(lock);
 	if (gone)
 		counter_add(ic->shadows, -1);
 	return true;
@@ -895,7 +769,7 @@ void icache_forget(struct super_block *sb, ino_nr ino, u64 n)
 		u64 v;
 
 		rcu_read_lock();
-		v = tree_get(ic, ino);
+		v = ic_tree_get(&ic->tree, ino);
 		if (!v || is_shadow(v)) {
 			rcu_read_unlock();
 			if (v && !shadow_forget(ic, ino, n))
@@ -912,7 +786,9 @@ void icache_forget(struct super_block *sb, ino_nr ino, u64 n)
 			rcu_read_unlock();
 			continue;
 		}
-		inode->i_nlookup = nlookup_sub(ic, ino, inode->i_nlookup, n);
+		atomic_store(&inode->i_nlookup,
+			     nlookup_sub(ic, ino, atomic_load(&inode->i_nlookup),
+					 n));
 		verdict = inode_settle_locked(ic, inode);
 		spin_unlock(&inode->i_lock);
 		rcu_read_unlock();
@@ -963,8 +839,10 @@ void inode_clear_dirty(struct inode *inode, u32 flags)
 	    atomic_load(&inode->i_mapping.m_nr_dirty) > 0)
 		state_set_locked(inode, I_DIRTY_PAGES);
 	state = inode_state(inode);
-	if (!(state & (I_DIRTY | I_SYNC)))
+	if (!(state & (I_DIRTY | I_SYNC))) {
 		dirty_unqueue_locked(inode->i_sb->s_icache, inode);
+		untag_if_written_locked(inode->i_sb->s_icache, inode);
+	}
 	spin_unlock(&inode->i_lock);
 }
 
@@ -1013,7 +891,7 @@ static struct inode *dirty_pick(struct dirty_list *dl, u64 older_than)
 struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
 {
 	struct dirty_list *dl = &sb->s_icache->dirty;
-	u32 busy = I_NEW | I_FREEING | I_UNHASHED | I_SYNC;
+	u32 busy = I_BUSY | I_SYNC;
 
 	/*
 	 * From the list to the inode against the lock order: RCU keeps the
@@ -1062,6 +940,7 @@ void icache_written(struct inode *inode)
 	if (inode_state(inode) & I_DIRTY)
 		cds_list_add_tail(&inode->i_io_list, &dl->more);
 	spin_unlock(&dl->lock);
+	untag_if_written_locked(inode->i_sb->s_icache, inode);
 	spin_unlock(&inode->i_lock);
 	wake_up(inode);
 }
@@ -1094,87 +973,6 @@ bool icache_wait_writers(struct super_block *sb)
 	return nr > 0;
 }
 
-/* ---- walking ---- */
-
-/*
- * First number >= ino whose node of the last level may exist, or above max_ino
- * if there is none. RCU read side held.
- */
-static u64 tree_next_leaf(struct icache *ic, u64 ino)
-{
-	while (ino <= ic->max_ino) {
-		struct ic_shard *shard = shard_of(ic, (ino_nr)ino);
-		struct ic_node *mid;
-
-		if (!shard) {
-			ino = (ino | (SHARD_SPAN - 1)) + 1;
-			continue;
-		}
-		mid = node_child(&shard->root, root_index((ino_nr)ino));
-		if (!mid) {
-			ino = (ino | (MID_SPAN - 1)) + 1;
-			continue;
-		}
-		if (node_child(mid, mid_index((ino_nr)ino)))
-			return ino;
-		ino = (ino | NODE_MASK) + 1;
-	}
-	return ino;
-}
-
-/*
- * References the usable inodes of the next leaf at or after *ino, which moves
- * behind it; -1 at the end of the tree.
- */
-static int iter_grab_leaf(struct icache *ic, u64 *ino, u32 flags,
-			  struct inode *found[ITER_BATCH])
-{
-	struct ic_node *leaf;
-	int nr = 0;
-
-	rcu_read_lock();
-	*ino = tree_next_leaf(ic, *ino);
-	if (*ino > ic->max_ino) {
-		rcu_read_unlock();
-		return -1;
-	}
-	leaf = tree_leaf(ic, (ino_nr)*ino);
-	for (u32 i = 0; leaf && i < NODE_SLOTS; i++) {
-		u64 v = node_get(leaf, i);
-		struct inode *inode = slot_inode(v);
-
-		if (!v || is_shadow(v))
-			continue;
-		if (flags & INO_ITER_F_REFERENCED &&
-		    !atomic_load(&inode->i_count))
-			continue;
-		if (inode_grab(inode, false) == GRAB_OK)
-			found[nr++] = inode;
-	}
-	rcu_read_unlock();
-	*ino = (*ino | NODE_MASK) + 1;
-	return nr;
-}
-
-int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),
-		      void *priv, u32 flags)
-{
-	struct inode *found[ITER_BATCH];
-	u64 ino = 0;
-	int ret = 0;
-	int nr;
-
-	while (!ret && (nr = iter_grab_leaf(sb->s_icache, &ino, flags,
-					    found)) >= 0) {
-		for (int i = 0; i < nr; i++) {
-			if (!ret)
-				ret = fn(found[i], priv);
-			inode_put(found[i]);
-		}
-	}
-	return ret;
-}
-
 /* ---- reclaim ---- */
 
 /*
@@ -1182,7 +980,7 @@ int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),
  * leave the list (their last put brings them back), those with a second
  * chance, or whose i_lock is taken, go to its end.
  */
-static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
+static u32 lru_isolate(struct ic_lru *lru, u32 look,
 		       struct cds_list_head *victims)
 {
 	u32 nr = 0;
@@ -1197,20 +995,20 @@ static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
 			cds_list_add_tail(&inode->i_lru, &lru->list);
 			continue;
 		}
-		if (inode_state(inode) & I_REFERENCED && !force) {
+		if (inode_state(inode) & I_REFERENCED) {
 			state_clear_locked(inode, I_REFERENCED);
 			cds_list_add_tail(&inode->i_lru, &lru->list);
 		} else if (atomic_load(&inode->i_mapping.m_nr_writeback)) {
 			/* Eviction would wait for its I/O. */
 			cds_list_add_tail(&inode->i_lru, &lru->list);
-		} else if (inode_evictable_locked(inode)) {
+		} else if (inode_is_evictable(inode)) {
 			/* As inode_claim_locked(); clean, so on no dirty list. */
 			state_set_locked(inode, I_FREEING);
 			state_clear_locked(inode, I_LRU);
 			atomic_fetch_sub(&lru->nr, 1);
 			cds_list_add_tail(&inode->i_lru, victims);
 			nr++;
-		} else if (inode->i_nlookup > SHADOW_NLOOKUP_MAX ||
+		} else if (atomic_load(&inode->i_nlookup) > SHADOW_NLOOKUP_MAX ||
 			   mapping_error_unseen(&inode->i_mapping)) {
 			/* No put may come: a FORGET makes it evictable, or
 			 * that somebody is told. */
@@ -1226,7 +1024,7 @@ static u32 lru_isolate(struct ic_lru *lru, u32 look, bool force,
 }
 
 /* Evicts up to max inodes of one list; each is looked at once at most. */
-static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max, bool force)
+static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max)
 {
 	u64 left = atomic_load(&lru->nr);
 	u64 freed = 0;
@@ -1238,7 +1036,7 @@ static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max, bool force
 
 		CDS_INIT_LIST_HEAD(&victims);
 		left -= look;
-		freed += lru_isolate(lru, look, force, &victims);
+		freed += lru_isolate(lru, look, &victims);
 		/* I_FREEING is ours: no lock needed to walk. */
 		cds_list_for_each_entry_safe(inode, next, &victims, i_lru)
 			inode_evict(ic, inode, false);
@@ -1255,96 +1053,118 @@ static u64 icache_scan(struct shrinker *s, u64 bytes)
 
 	for (u32 i = 0; i < ic->nr_lru && freed < want; i++)
 		freed += lru_shrink(ic, &ic->lru[(first + i) & (ic->nr_lru - 1)],
-				    want - freed, false);
+				    want - freed);
 	return freed * INODE_COST;
+}
+
+/*
+ * Found unused by the walk, which has the only reference: evicted when that is
+ * put. Somebody who took one meanwhile may as well have used it before. What
+ * is under WRITEBACK would be waited for.
+ */
+static int drop_one(struct inode *inode, void *priv)
+{
+	if (atomic_load(&inode->i_count) == 1 &&
+	    !atomic_load(&inode->i_mapping.m_nr_writeback))
+		inode_set_dontcache(inode);
+	return INO_ITER_RET_CONT;
 }
 
 u64 icache_shrink_all(struct super_block *sb)
 {
 	struct icache *ic = sb->s_icache;
-	u64 freed = 0;
+	s64 before = counter_sum(ic->evicted);
 
-	for (u32 i = 0; i < ic->nr_lru; i++)
-		freed += lru_shrink(ic, &ic->lru[i], UINT64_MAX, true);
-	return freed;
+	(void)super_iter_inodes(sb, drop_one, NULL, INO_ITER_F_RECLAIMABLE);
+	return (u64)(counter_sum(ic->evicted) - before);
 }
 
 /* ---- unmount ---- */
 
-/* Erases a shadow whatever its count. */
-static void shadow_drop(struct icache *ic, ino_nr ino)
-{
-	struct ic_shard *shard = shard_of(ic, ino);
-	bool dropped;
+struct evict_pass {
+	struct icache *ic;
+	struct inode *victim;     /* claimed */
+	const struct inode *busy; /* another is at this one; an address only */
+	ino_nr busy_ino;
+};
 
-	spin_lock(&shard->lock);
-	dropped = is_shadow(tree_get(ic, ino));
-	if (dropped)
-		tree_set_locked(ic, shard, ino, 0);
-	spin_unlock(&shard->lock);
-	if (dropped)
-		counter_add(ic->shadows, -1);
+/* One inode of the pass; in an RCU section. One in use is left alone. */
+static int claim_at_unmount(struct inode *inode, void *priv)
+{
+	struct evict_pass *pass = priv;
+	u32 state;
+
+	spin_lock(&inode->i_lock);
+	state = inode_state(inode);
+	atomic_store(&inode->i_nlookup, 0);
+	if (state & I_FREEING && !(state & I_UNHASHED)) {
+		pass->busy = inode;
+		pass->busy_ino = inode->i_ino;
+	} else if (!atomic_load(&inode->i_count) && !(state & I_BUSY)) {
+		if (inode->i_nlink && state & I_DIRTY)
+			log_err("%s: inode %u is dirty at unmount (state %#x): "
+				"its changes are lost", pass->ic->sb->s_id,
+				inode->i_ino, state);
+		inode_claim_locked(pass->ic, inode);
+		state_clear_locked(inode, I_DIRTY);
+		pass->victim = inode;
+	}
+	spin_unlock(&inode->i_lock);
+	return pass->victim ? INO_ITER_RET_ABORT : INO_ITER_RET_CONT;
 }
 
 /*
- * Empties one slot; true if it changed (or was waited for). An inode in use is
- * left alone.
+ * Evicts one that is not in use; false if there is none and no other is at
+ * any. One at a time: its end may need another, which must not have been
+ * claimed by us. (The walk finds the next at once, for it is the first.)
  */
-static bool evict_slot(struct icache *ic, ino_nr ino)
+static bool evict_one(struct icache *ic)
 {
-	struct inode *inode;
-	bool delete;
-	u32 state;
-	u64 v;
+	struct evict_pass pass = { .ic = ic };
 
-	rcu_read_lock();
-	v = tree_get(ic, ino);
-	if (!v || is_shadow(v)) {
-		rcu_read_unlock();
-		if (v)
-			shadow_drop(ic, ino);
-		return v != 0;
-	}
-	inode = slot_inode(v);
-	spin_lock(&inode->i_lock);
-	state = inode_state(inode);
-	inode->i_nlookup = 0;
-	if (atomic_load(&inode->i_count) || state & (I_NEW | I_FREEING | I_BAD)) {
-		spin_unlock(&inode->i_lock);
-		rcu_read_unlock();
-		if (!(state & I_FREEING))
-			return false;
-		slot_wait(ic, ino, inode);
-		return true;
-	}
-	delete = inode->i_nlink == 0;
-	if (!delete && state & I_DIRTY)
-		log_err("%s: inode %u is dirty at unmount (state %#x): its "
-			"changes are lost", ic->sb->s_id, ino, state);
-	inode_claim_locked(ic, inode);
-	state_clear_locked(inode, I_DIRTY);
-	spin_unlock(&inode->i_lock);
-	rcu_read_unlock();
-	inode_evict(ic, inode, delete);
-	return true;
+	super_iter_inodes_unsafe(ic->sb, claim_at_unmount, &pass);
+	if (pass.victim)
+		inode_evict(ic, pass.victim, pass.victim->i_nlink == 0);
+	else if (pass.busy)
+		slot_wait(ic, pass.busy_ino, pass.busy);
+	return pass.victim || pass.busy;
 }
 
-/* One pass over all slots; true if anything changed. */
-static bool evict_pass(struct icache *ic)
+/* Erases a shadow whatever its count; false if it is none any more. */
+static bool shadow_drop(struct icache *ic, ino_nr ino)
 {
-	bool changed = false;
-	u64 ino = 0;
+	struct spinlock *lock = ic_tree_lock_of(&ic->tree, ino);
+	bool dropped;
 
-	for (;;) {
+	spin_lock(lock);
+	dropped = is_shadow(ic_tree_get(&ic->tree, ino));
+	if (dropped)
+		ic_tree_set_locked(&ic->tree, ino, 0);
+	spin_unlock(lock);
+	if (dropped)
+		counter_add(ic->shadows, -1);
+	return dropped;
+}
+
+/* True if there were any. */
+static bool drop_shadows(struct icache *ic)
+{
+	bool dropped = false;
+	u64 ino = 1;
+
+	while (ino <= ic->tree.max_ino) {
+		u32 steps = TREE_STEPS;
+		u64 v;
+
 		rcu_read_lock();
-		ino = tree_next_leaf(ic, ino);
+		while (ic_tree_next(&ic->tree, &ino, INODE_TAG_NONE, &v, &steps)) {
+			if (is_shadow(v))
+				dropped |= shadow_drop(ic, (ino_nr)ino);
+			ino++;
+		}
 		rcu_read_unlock();
-		if (ino > ic->max_ino)
-			return changed;
-		for (u32 i = 0; i < NODE_SLOTS; i++)
-			changed |= evict_slot(ic, (ino_nr)((ino & ~(u64)NODE_MASK) | i));
-		ino = (ino | NODE_MASK) + 1;
 	}
+	return dropped;
 }
 
 static int log_referenced(struct inode *inode, void *priv)
@@ -1353,16 +1173,20 @@ static int log_referenced(struct inode *inode, void *priv)
 	log_err("%s: inode %u still has %u users at unmount (state %#x)",
 		inode->i_sb->s_id, inode->i_ino,
 		atomic_load(&inode->i_count) - 1, inode_state(inode));
-	return 0;
+	return INO_ITER_RET_CONT;
 }
 
 void icache_evict_all(struct super_block *sb)
 {
 	struct icache *ic = sb->s_icache;
 
+	/* First, or each walk would pass over them again. */
+	(void)drop_shadows(ic);
 	/* Evicting one may put, or even read, others: until all is quiet. */
-	while (evict_pass(ic))
-		;
+	do {
+		while (evict_one(ic))
+			;
+	} while (drop_shadows(ic));
 	(void)super_iter_inodes(sb, log_referenced, NULL, INO_ITER_F_REFERENCED);
 }
 
@@ -1377,7 +1201,7 @@ static void icache_free(struct icache *ic)
 	counter_free(ic->hits);
 	counter_free(ic->misses);
 	counter_free(ic->evicted);
-	free(ic->shards);
+	ic_tree_destroy(&ic->tree);
 	free(ic);
 }
 
@@ -1396,17 +1220,15 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 		return -ENOMEM;
 	memset(ic, 0, size);
 	ic->sb = sb;
-	ic->max_ino = max_ino;
-	ic->nr_shards = (max_ino >> SHARD_BITS) + 1;
 	ic->nr_lru = nr_lru;
-	ic->shards = calloc(ic->nr_shards, sizeof(ic->shards[0]));
 	ic->inodes = counter_new(0, 32);
 	ic->shadows = counter_new(0, 32);
 	ic->hits = counter_new(0, 1024);
 	ic->misses = counter_new(0, 1024);
 	ic->evicted = counter_new(0, 1024);
-	if (!ic->shards || !ic->inodes || !ic->shadows || !ic->hits ||
-	    !ic->misses || !ic->evicted) {
+	if (ic_tree_init(&ic->tree, sb->s_budget, max_ino) || !ic->inodes ||
+	    !ic->shadows || !ic->hits || !ic->misses || !ic->evicted ||
+	    sb_iter_create(sb)) {
 		icache_free(ic);
 		return -ENOMEM;
 	}
@@ -1430,29 +1252,6 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 	return 0;
 }
 
-/* Frees the nodes; what inodes they still hold are leaked (they are in use). */
-static void shard_free(struct icache *ic, struct ic_shard *shard)
-{
-	for (u32 i = 0; i < NODE_SLOTS; i++) {
-		struct ic_node *mid = node_child(&shard->root, i);
-
-		for (u32 j = 0; mid && j < NODE_SLOTS; j++) {
-			struct ic_node *leaf = node_child(mid, j);
-
-			if (leaf) {
-				free(leaf);
-				node_uncharge(ic);
-			}
-		}
-		if (mid) {
-			free(mid);
-			node_uncharge(ic);
-		}
-	}
-	spin_destroy(&shard->lock);
-	free(shard);
-}
-
 void icache_destroy(struct super_block *sb)
 {
 	struct icache *ic = sb->s_icache;
@@ -1464,15 +1263,10 @@ void icache_destroy(struct super_block *sb)
 	/* Twice: freeing an inode may queue callbacks for its mapping. */
 	rcu_barrier();
 	rcu_barrier();
-	for (u32 i = 0; i < ic->nr_shards; i++) {
-		struct ic_shard *shard = atomic_load(&ic->shards[i]);
-
-		if (shard)
-			shard_free(ic, shard);
-	}
 	for (u32 i = 0; i < ic->nr_lru; i++)
 		spin_destroy(&ic->lru[i].lock);
 	spin_destroy(&ic->dirty.lock);
+	sb_iter_destroy(sb);
 	icache_free(ic);
 	sb->s_icache = NULL;
 }
@@ -1493,4 +1287,25 @@ void icache_get_stats(struct super_block *sb, struct icache_stats *st)
 	st->hits = counter_u64(ic->hits);
 	st->misses = counter_u64(ic->misses);
 	st->evicted = counter_u64(ic->evicted);
+}
+
+static int count_one(struct inode *inode, void *priv)
+{
+	struct icache_census *c = priv;
+	u32 state = inode_state(inode);
+
+	if (state & I_BUSY)
+		return INO_ITER_RET_CONT;
+	c->referenced += inode_fits_walk(inode, INO_ITER_F_REFERENCED);
+	c->dirty += inode_fits_walk(inode, INO_ITER_F_DIRTY);
+	c->reclaimable += inode_fits_walk(inode, INO_ITER_F_RECLAIMABLE);
+	c->dontcache += inode_fits_walk(inode, INO_ITER_F_DONTCACHE);
+	c->unlinked += atomic_load(&inode->i_nlink) == 0;
+	return INO_ITER_RET_CONT;
+}
+
+void icache_take_census(struct super_block *sb, struct icache_census *census)
+{
+	*census = (struct icache_census){ 0 };
+	super_iter_inodes_unsafe(sb, count_one, census);
 }

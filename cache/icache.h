@@ -2,8 +2,8 @@
 /*
  * cache/icache.h - inode cache: lookup by number, references, eviction
  *
- * Inodes sit in radix trees of constant height (3 levels of 64 slots), one
- * per run of 2^18 inode numbers. Lookups run under RCU. A slot holds nothing,
+ * Inodes sit in radix trees of constant height (icache_tree.c), whose locks
+ * cover 4096 inode numbers each. Lookups run under RCU. A slot holds nothing,
  * an inode, or a shadow: the kernel's lookup count of a linked inode that was
  * evicted (bit 0 set, count above it), so that memory follows our LRU and not
  * the kernel's.
@@ -43,7 +43,12 @@ enum inode_state {
 	I_SYNC = 1u << 8,         /* being written out by the flusher */
 	I_DONTCACHE = 1u << 9,    /* evict at last put, if not looked up again */
 	I_UNHASHED = 1u << 10,    /* no longer in its slot; waits to be freed */
+	/* Has that tag in its tree; in the order of enum inode_tag. */
+	I_TAG_DIRTY = 1u << 12,
+	I_TAG_RECLAIMABLE = 1u << 13,
+	I_TAG_DONTCACHE = 1u << 14,
 };
+#define I_TAGGED (I_TAG_DIRTY | I_TAG_RECLAIMABLE | I_TAG_DONTCACHE)
 #define I_DIRTY (I_DIRTY_INODE | I_DIRTY_PAGES)
 
 struct inode {
@@ -55,13 +60,17 @@ struct inode {
 	struct spinlock i_lock; /* RANK_I_LOCK */
 	_Atomic u32 i_state;
 	_Atomic u32 i_count;
-	u64 i_nlookup;               /* references the kernel holds */
+	_Atomic u64 i_nlookup;       /* references the kernel holds */
 	struct cds_list_head i_lru;  /* [LRU shard lock] */
 	struct cds_list_head i_io_list; /* [dirty-list lock] */
 	u64 i_dirtied_when;          /* ns, monotonic [i_lock; while queued also
 					the dirty-list lock, to change] */
 	lblk_t i_wb_next;            /* where background write-out goes on [who set I_SYNC] */
 	_Atomic u32 i_pause_us;      /* what its writers owe the throttle [atomic] */
+	struct cds_list_head i_sb_list; /* [lock of the list] without -o
+					   inode_iter=icache; see sb_iter.c */
+	u64 i_sb_born;               /* [const once entered] walks begun before it */
+	u32 i_sb_which;              /* [const once entered] the list it is on */
 	struct rcu_head i_rcu;
 
 	/* attributes: changed with i_rwsem held (exclusively, except times, and
@@ -125,6 +134,10 @@ void inode_put(struct inode *inode);
 void inode_lookup_inc(struct inode *inode); /* caller has a reference */
 void icache_forget(struct super_block *sb, ino_nr ino, u64 n);
 
+/* Caller has a reference: evict it at the last put, if it is not looked up again
+ * before. */
+void inode_set_dontcache(struct inode *inode);
+
 /*
  * Marks dirty (I_DIRTY_INODE and/or I_DIRTY_PAGES) and queues it on the dirty
  * list at the transition. Caller has a reference. i_lock is taken inside.
@@ -157,19 +170,10 @@ void inode_wait_sync(struct inode *inode);
  */
 bool icache_wait_writers(struct super_block *sb);
 
-/* flags of super_iter_inodes() */
-#define INO_ITER_F_REFERENCED 1u /* skip inodes without references */
-
 /*
- * Calls fn(inode, priv) on every inode in memory, referenced, no lock held;
- * nonzero from fn stops the walk and is returned. Inodes that are being read
- * or torn down are skipped. (The iterator of the
- * architecture will stand behind this name.)
+ * Drops clean unreferenced inodes now, with or without a second chance; returns
+ * how many inodes left the cache meanwhile, by this call or by others. Sleeps.
  */
-int super_iter_inodes(struct super_block *sb, int (*fn)(struct inode *, void *),
-		      void *priv, u32 flags);
-
-/* Drops clean unreferenced inodes now; returns how many. */
 u64 icache_shrink_all(struct super_block *sb);
 /* Unmount: forgets all lookups, deletes unlinked inodes, evicts everything.
  * Data must have been written. Inodes still referenced are logged as bugs. */
@@ -179,5 +183,16 @@ struct icache_stats {
 	u64 inodes, shadows, hits, misses, evicted;
 };
 void icache_get_stats(struct super_block *sb, struct icache_stats *st);
+
+/* How many inodes in memory are in which state: a walk over all of them. One that
+ * changes meanwhile is counted as it is when the walk comes by. */
+struct icache_census {
+	u64 referenced;  /* in use by the daemon */
+	u64 dirty;       /* or being written out */
+	u64 reclaimable; /* unused, clean, linked */
+	u64 dontcache;
+	u64 unlinked;    /* deleted when the last user lets go */
+};
+void icache_take_census(struct super_block *sb, struct icache_census *census);
 
 #endif

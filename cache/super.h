@@ -62,6 +62,9 @@ struct super_ops {
 	int (*write_inode)(struct inode *inode, struct wb_control *wbc);
 };
 
+/* How super_iter_inodes() finds inodes; see sb_iter.h. */
+enum inode_iter { INODE_ITER_ICACHE, INODE_ITER_PERCPU, INODE_ITER_GLOBAL };
+
 struct super_block {
 	const struct super_ops *s_op;            /* [const after mount] */
 	const struct backing_ops *s_backing_ops; /* [const after mount] */
@@ -72,6 +75,8 @@ struct super_block {
 	char s_id[64];                           /* for messages [const after mount] */
 	struct budget *s_budget;                 /* [const after mount] */
 	struct icache *s_icache;                 /* [const after mount] */
+	enum inode_iter s_inode_iter;            /* [const] set before icache_create() */
+	struct sb_iter *s_iter;                  /* [const after mount] */
 	struct bcache *s_bcache;                 /* [const after mount] */
 	struct mapping_cache *s_mapping_cache;   /* [const after mount] */
 	bool s_data_full;                /* -o datacache=full: data is kept as all

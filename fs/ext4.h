@@ -20,6 +20,7 @@
 #include "cache/buffer.h"
 #include "cache/icache.h"
 #include "cache/mapping.h"
+#include "cache/sb_iter.h"
 #include "fs/ext4_format.h"
 #include "fs/fs.h"
 #include "fs/journal/journal.h"

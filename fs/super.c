@@ -728,6 +728,18 @@ static u64 default_cache_bytes(void)
 	return max_of(min_of(ram / 4, MAX_DEFAULT_CACHE_BYTES), MIN_CACHE_BYTES);
 }
 
+static enum inode_iter inode_iter_of(enum sl_inode_iter asked)
+{
+	switch (asked) {
+	case SL_INODE_ITER_PERCPU:
+		return INODE_ITER_PERCPU;
+	case SL_INODE_ITER_GLOBAL:
+		return INODE_ITER_GLOBAL;
+	default:
+		return INODE_ITER_ICACHE;
+	}
+}
+
 static int create_caches(struct ext4_sb *sbi)
 {
 	struct super_block *sb = &sbi->s;
@@ -736,6 +748,7 @@ static int create_caches(struct ext4_sb *sbi)
 	int err;
 
 	sbi->opts.cache_bytes = limit = max_of(limit, MIN_CACHE_BYTES);
+	sb->s_inode_iter = inode_iter_of(sbi->opts.inode_iter);
 	sb->s_dirty_bytes = counter_new(0, 64 << 10);
 	sbi->reserved = counter_new(0, 256);
 	if (!sb->s_dirty_bytes || !sbi->reserved)
@@ -1203,6 +1216,22 @@ void sl_drop_caches(struct super_block *sb)
 	budget_drop_all(sb->s_budget);
 }
 
+static int census_text(struct super_block *sb, char *buf, size_t len)
+{
+	struct icache_census c;
+
+	icache_take_census(sb, &c);
+	return snprintf(buf, len,
+			"inode_iter %s\ninodes_referenced %llu\n"
+			"inodes_dirty %llu\ninodes_reclaimable %llu\n"
+			"inodes_dontcache %llu\ninodes_unlinked %llu\n",
+			super_iter_name(sb), (unsigned long long)c.referenced,
+			(unsigned long long)c.dirty,
+			(unsigned long long)c.reclaimable,
+			(unsigned long long)c.dontcache,
+			(unsigned long long)c.unlinked);
+}
+
 static int flusher_text(const struct flusher *f, char *buf, size_t len)
 {
 	struct flusher_stats st;
@@ -1254,6 +1283,10 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)mapping_counter_read(sb, MAPPING_EXTENT_LOOKUPS));
 	used = n < 0 ? 0 : min_of((size_t)n, len);
 	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
+	if (used < len) {
+		n = census_text(sb, buf + used, len - used);
+		used = n < 0 ? used : min_of(used + (size_t)n, len);
+	}
 	if (sbi->flusher && used < len) {
 		n = flusher_text(sbi->flusher, buf + used, len - used);
 		used = n < 0 ? used : min_of(used + (size_t)n, len);

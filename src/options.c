@@ -173,6 +173,24 @@ static int take_datacache(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+static int take_inode_iter(struct parse *p, const char *name, const char *value,
+			   size_t field)
+{
+	enum sl_inode_iter *out =
+		(enum sl_inode_iter *)((char *)p->o + field);
+
+	if (!strcmp(value, "icache"))
+		*out = SL_INODE_ITER_ICACHE;
+	else if (!strcmp(value, "percpu"))
+		*out = SL_INODE_ITER_PERCPU;
+	else if (!strcmp(value, "global"))
+		*out = SL_INODE_ITER_GLOBAL;
+	else
+		return refuse(p, "Bad value for '%s': '%s' is none of icache, "
+			      "percpu, global", name, value);
+	return 0;
+}
+
 /* ---- the table ---- */
 
 enum option_kind {
@@ -228,6 +246,7 @@ static const struct option_row rows[] = {
 	BOOL("nodelalloc", sl.nodelalloc, true),
 	BOOL("writeback", writeback, true),
 	VALUE("read_ahead_kb", read_ahead_kb, take_read_ahead),
+	VALUE("inode_iter", sl.inode_iter, take_inode_iter),
 	VALUE("offset", offset, take_bytes),
 	VALUE("sb", sl.sb_block, take_u64),
 	VALUE("fsname", fsname, take_text),
@@ -566,7 +585,7 @@ void options_usage(void)
 	      "  errors=continue|remount-ro|panic  commit=SECONDS  offset=BYTES\n"
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
 	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
-	      "  norecovery noload  sb=BLOCK  debug\n"
+	      "  norecovery noload  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
 	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME\n",
 	      stdout);
 }

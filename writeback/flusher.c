@@ -37,6 +37,7 @@
 #include "writeback/flusher.h"
 
 #include "cache/icache.h"
+#include "cache/sb_iter.h"
 #include "lib/counter.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -494,7 +495,7 @@ struct sync_state {
  * An inode needs work if it is dirty, if the flusher is at it (its bits may be
  * clear while the write-out is still to be submitted), or if blocks are under
  * WRITEBACK: these were dirty before the call, perhaps, and are no longer on the dirty
- * list.
+ * list. The walk's INO_ITER_F_DIRTY finds all three kinds.
  */
 static int sync_one(struct inode *inode, void *priv)
 {
@@ -515,12 +516,12 @@ static int sync_one(struct inode *inode, void *priv)
 		mapping_wait_writeback(&inode->i_mapping, 0, LBLK_MAX + 1);
 	if (err && !s->error)
 		s->error = err;
-	return 0;
+	return INO_ITER_RET_CONT;
 }
 
 /*
- * The walk meets each inode in memory once, so it ends however fast others
- * write, and one that was dirty at the start is in memory until it is clean.
+ * The walk meets each inode once, so it ends however fast others write, and one
+ * that was dirty at the start is in memory, and tagged, until it is clean.
  */
 int flusher_sync_all(struct flusher *f)
 {
@@ -528,6 +529,6 @@ int flusher_sync_all(struct flusher *f)
 	int err;
 
 	start_all(f, clock_mono_ns());
-	err = super_iter_inodes(f->sb, sync_one, &s, 0);
+	err = super_iter_inodes(f->sb, sync_one, &s, INO_ITER_F_DIRTY);
 	return s.error ? s.error : err;
 }

@@ -2,230 +2,9 @@
 /*
  * tests/unit/cache/test_icache.c - the inode cache over a file system in memory
  *
- * The fake file system keeps what a disk would keep of each inode, and beside
- * it what must hold: how many incarnations are in memory (one at the most),
- * how many lookups the kernel has (an inode is deleted at 0 only), and how many
- * objects are alive (none at the end).
+ * The file system is that of icache_test.h.
  */
-#include "tests/unit/cache/cache_test.h"
-
-#include "cache/icache.h"
-#include "lib/counter.h"
-
-#define MAX_INO 1000000u /* four shards */
-#define NR_DISK 4096u    /* inodes that exist */
-
-/* RESERVED: the bit is set, the inode table not yet written. */
-enum disk_state { DISK_FREE, DISK_RESERVED, DISK_USED };
-
-struct disk_inode {
-	enum disk_state state; /* [fs.lock] */
-	u32 nlink;             /* [fs.lock] */
-	u32 generation;        /* [fs.lock] */
-	_Atomic u32 incarnations;
-	_Atomic u32 reads;
-	_Atomic u32 deletes;
-	_Atomic u64 lookups;   /* what the kernel has */
-};
-
-static struct {
-	struct spinlock lock;
-	struct disk_inode d[NR_DISK];
-	_Atomic s64 alive;        /* objects between alloc and free */
-	_Atomic u32 read_error;   /* errno for the next reads, 0 for none */
-	_Atomic bool read_gate, evict_gate; /* closed */
-	_Atomic u32 at_read, at_evict;
-	_Atomic u32 evicted;      /* without deletion */
-	_Atomic bool no_memory;
-} fs;
-
-static struct super_block sb;
-
-static struct disk_inode *disk_of(ino_nr ino)
-{
-	thread_check(ino < NR_DISK);
-	return &fs.d[ino];
-}
-
-static struct inode *fs_alloc_inode(struct super_block *s)
-{
-	struct inode *inode;
-
-	if (atomic_load(&fs.no_memory))
-		return NULL;
-	inode = calloc(1, sizeof(*inode));
-	if (!inode)
-		return NULL;
-	inode_init_once(inode);
-	atomic_fetch_add(&fs.alive, 1);
-	return inode;
-}
-
-static void fs_free_inode(struct inode *inode)
-{
-	inode_destroy_locks(inode);
-	free(inode);
-	atomic_fetch_sub(&fs.alive, 1);
-}
-
-static int fs_read_inode(struct inode *inode)
-{
-	struct disk_inode *d;
-	int error = 0;
-
-	if (inode->i_ino >= NR_DISK)
-		return -ESTALE;
-	d = disk_of(inode->i_ino);
-	thread_check(atomic_load(&inode->i_state) & I_NEW);
-	atomic_fetch_add(&d->reads, 1);
-	atomic_fetch_add(&fs.at_read, 1);
-	wake_up(&fs);
-	wait_event(&fs, !atomic_load(&fs.read_gate));
-	atomic_fetch_sub(&fs.at_read, 1);
-	if (atomic_load(&fs.read_error))
-		return -(int)atomic_load(&fs.read_error);
-	spin_lock(&fs.lock);
-	if (d->state != DISK_USED)
-		error = -ESTALE;
-	inode->i_nlink = d->nlink;
-	inode->i_generation = d->generation;
-	spin_unlock(&fs.lock);
-	if (!error)
-		thread_check(atomic_fetch_add(&d->incarnations, 1) == 0);
-	return error;
-}
-
-static void fs_evict_inode(struct inode *inode, bool delete)
-{
-	struct disk_inode *d = disk_of(inode->i_ino);
-
-	thread_check(atomic_load(&inode->i_state) & I_FREEING);
-	thread_check(atomic_load(&inode->i_count) == 0);
-	atomic_fetch_add(&fs.at_evict, 1);
-	wake_up(&fs);
-	wait_event(&fs, !atomic_load(&fs.evict_gate));
-	atomic_fetch_sub(&fs.at_evict, 1);
-	thread_check(delete == (inode->i_nlink == 0));
-	thread_check(atomic_fetch_sub(&d->incarnations, 1) == 1);
-	mapping_destroy(&inode->i_mapping);
-	if (!delete) {
-		thread_check(!(atomic_load(&inode->i_state) & I_DIRTY));
-		atomic_fetch_add(&fs.evicted, 1);
-		return;
-	}
-	/* Truncation marks the inode dirty on the way. */
-	inode_mark_dirty(inode, I_DIRTY_INODE);
-	thread_check(atomic_load(&d->lookups) == 0);
-	atomic_fetch_add(&d->deletes, 1);
-	/* Last: from now on the number can be had again. */
-	spin_lock(&fs.lock);
-	thread_check(d->state == DISK_USED && d->nlink == 0);
-	thread_check(d->generation == inode->i_generation);
-	d->state = DISK_FREE;
-	spin_unlock(&fs.lock);
-}
-
-static const struct super_ops fs_ops = {
-	.alloc_inode = fs_alloc_inode,
-	.free_inode = fs_free_inode,
-	.read_inode = fs_read_inode,
-	.evict_inode = fs_evict_inode,
-};
-
-static int setup(void **state)
-{
-	test_log_begin();
-	memset(&fs, 0, sizeof(fs));
-	memset(&sb, 0, sizeof(sb));
-	spin_init(&fs.lock, RANK_STATS);
-	for (u32 i = 0; i < NR_DISK; i++) {
-		fs.d[i].state = DISK_USED;
-		fs.d[i].nlink = 1;
-		fs.d[i].generation = i;
-	}
-	sb.s_op = &fs_ops;
-	sb.s_blocksize = 4096;
-	sb.s_blocksize_bits = 12;
-	strcpy(sb.s_id, "test");
-	sb.s_dirty_bytes = counter_new(0, 4096);
-	assert_non_null(sb.s_dirty_bytes);
-	assert_int_equal(budget_create(8 << 20, &sb.s_budget), 0);
-	assert_int_equal(mapping_cache_create(&sb), 0);
-	assert_int_equal(icache_create(&sb, MAX_INO), 0);
-	return 0;
-}
-
-/* Every test ends with nothing alive, charged, or logged. */
-static int teardown(void **state)
-{
-	icache_destroy(&sb);
-	assert_int_equal(atomic_load(&fs.alive), 0);
-	for (u32 i = 0; i < NR_DISK; i++)
-		assert_int_equal(atomic_load(&fs.d[i].incarnations), 0);
-	mapping_cache_destroy(&sb);
-	assert_int_equal(test_budget_used(sb.s_budget), 0);
-	budget_destroy(sb.s_budget);
-	counter_free(sb.s_dirty_bytes);
-	spin_destroy(&fs.lock);
-	if (!atomic_load(&test_quiet))
-		assert_int_equal(atomic_load(&test_errors), 0);
-	return 0;
-}
-
-static struct inode *must_get(ino_nr ino)
-{
-	struct inode *inode = NULL;
-
-	assert_int_equal(icache_get(&sb, ino, &inode), 0);
-	assert_non_null(inode);
-	assert_int_equal(inode->i_ino, ino);
-	return inode;
-}
-
-static struct icache_stats stats(void)
-{
-	struct icache_stats st;
-
-	icache_get_stats(&sb, &st);
-	return st;
-}
-
-static bool is_cached(ino_nr ino)
-{
-	struct inode *inode = icache_find(&sb, ino);
-
-	inode_put(inode);
-	return inode != NULL;
-}
-
-static void lookup(struct inode *inode, u64 n)
-{
-	atomic_fetch_add(&disk_of(inode->i_ino)->lookups, n);
-	while (n--)
-		inode_lookup_inc(inode);
-}
-
-static void forget(ino_nr ino, u64 n)
-{
-	atomic_fetch_sub(&disk_of(ino)->lookups, n);
-	icache_forget(&sb, ino, n);
-}
-
-/* On disk too, as a journalled unlink would be. */
-static void unlink_inode(struct inode *inode)
-{
-	spin_lock(&inode->i_lock);
-	inode->i_nlink = 0;
-	spin_unlock(&inode->i_lock);
-	spin_lock(&fs.lock);
-	disk_of(inode->i_ino)->nlink = 0;
-	spin_unlock(&fs.lock);
-}
-
-static u32 deletes(ino_nr ino)
-{
-	return atomic_load(&disk_of(ino)->deletes);
-}
+#include "tests/unit/cache/icache_test.h"
 
 /* ---- getting ---- */
 
@@ -379,17 +158,6 @@ static void test_get_waits_for_eviction_and_reads_again(void **state)
 }
 
 /* ---- new inodes ---- */
-
-static struct inode *new_inode(ino_nr ino)
-{
-	struct inode *inode = fs_alloc_inode(&sb);
-
-	thread_check(inode);
-	inode->i_ino = ino;
-	inode->i_nlink = 1;
-	inode->i_generation = disk_of(ino)->generation;
-	return inode;
-}
 
 static void test_new_inode_is_usable_when_unlocked(void **state)
 {
@@ -628,9 +396,7 @@ static void test_dontcache_goes_at_last_put(void **state)
 {
 	struct inode *inode = must_get(12);
 
-	spin_lock(&inode->i_lock);
-	atomic_fetch_or(&inode->i_state, I_DONTCACHE);
-	spin_unlock(&inode->i_lock);
+	inode_set_dontcache(inode);
 	lookup(inode, 1);
 	inode_put(inode);
 	assert_int_equal(stats().inodes, 0);
@@ -835,48 +601,7 @@ static void test_waiting_for_another_flusher(void **state)
 	inode_put(mine);
 }
 
-/* ---- walking and unmounting ---- */
-
-struct walk {
-	u64 sum;
-	u32 nr, stop_after;
-};
-
-static int walk_fn(struct inode *inode, void *priv)
-{
-	struct walk *w = priv;
-
-	thread_check(atomic_load(&inode->i_count) > 0);
-	w->sum += inode->i_ino;
-	return ++w->nr == w->stop_after ? 77 : 0;
-}
-
-static void test_walk_sees_each_inode_once(void **state)
-{
-	const ino_nr ino[] = { 1, 2, 63, 64, 1000, 4095 };
-	struct inode *used = must_get(63);
-	struct walk w = { 0 };
-	u64 sum = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(ino); i++) {
-		sum += ino[i];
-		inode_put(must_get(ino[i]));
-	}
-	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w, 0), 0);
-	assert_int_equal(w.nr, ARRAY_SIZE(ino));
-	assert_int_equal(w.sum, sum);
-	w = (struct walk){ 0 };
-	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w,
-					   INO_ITER_F_REFERENCED), 0);
-	assert_int_equal(w.nr, 1);
-	assert_int_equal(w.sum, 63);
-	w = (struct walk){ .stop_after = 2 };
-	assert_int_equal(super_iter_inodes(&sb, walk_fn, &w, 0), 77);
-	assert_int_equal(w.nr, 2);
-	inode_put(used);
-	/* Walking took nobody's second chance away, nor gave any. */
-	assert_int_equal(icache_shrink_all(&sb), ARRAY_SIZE(ino));
-}
+/* ---- unmounting ---- */
 
 static void test_unmount_forgets_deletes_evicts(void **state)
 {
@@ -994,9 +719,7 @@ static void hammer_get(struct hammer *h, u64 r)
 						      I_DIRTY_INODE);
 		break;
 	case 2:
-		spin_lock(&inode->i_lock);
-		atomic_fetch_or(&inode->i_state, I_DONTCACHE);
-		spin_unlock(&inode->i_lock);
+		inode_set_dontcache(inode);
 		break;
 	default:
 		lookup(inode, 2);
@@ -1052,7 +775,7 @@ static int hammer_walk(struct inode *inode, void *priv)
 {
 	thread_check(inode->i_ino >= HAMMER_FIRST);
 	thread_check(!(atomic_load(&inode->i_state) & (I_NEW | I_FREEING)));
-	return 0;
+	return INO_ITER_RET_CONT;
 }
 
 static void hammer_flusher(void *arg)
@@ -1150,7 +873,6 @@ static void test_hammer_nodes(void **state)
 	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
@@ -1181,10 +903,11 @@ int main(void)
 		T(test_unfinished_comes_after_the_others),
 		T(test_pages_dirty_in_the_mapping_keep_the_flag),
 		T(test_waiting_for_another_flusher),
-		T(test_walk_sees_each_inode_once),
 		T(test_unmount_forgets_deletes_evicts),
 		T(test_unmount_reports_what_is_left),
 		T(test_hammer),
+		T_ITER(test_hammer, &iter_percpu),
+		T_ITER(test_hammer, &iter_global),
 		T(test_hammer_nodes),
 	};
 

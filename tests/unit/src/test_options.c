@@ -144,6 +144,13 @@ static void test_values(void **state)
 	assert_int_equal(o.sl.errors, SL_ERRORS_CONTINUE);
 	accept("sluice dev mnt -o errors=remount-ro");
 	assert_int_equal(o.sl.errors, SL_ERRORS_RO);
+	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_ICACHE);
+	accept("sluice dev mnt -o inode_iter=percpu");
+	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_PERCPU);
+	accept("sluice dev mnt -o inode_iter=global");
+	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_GLOBAL);
+	accept("sluice dev mnt -o inode_iter=global,inode_iter=icache");
+	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_ICACHE);
 }
 
 static void test_bad_values_are_named(void **state)
@@ -164,6 +171,7 @@ static void test_bad_values_are_named(void **state)
 	refuse("sluice dev mnt -o errors=ignore", "errors");
 	refuse("sluice dev mnt -o read_ahead_kb=1048577", "read_ahead_kb");
 	refuse("sluice dev mnt -o read_ahead_kb=1M", "read_ahead_kb");
+	refuse("sluice dev mnt -o inode_iter=list", "inode_iter");
 	refuse("sluice dev mnt -o writeback=1", "'writeback' takes no value");
 	refuse("sluice dev mnt -o ro=1", "'ro' takes no value");
 	refuse("sluice dev mnt -o fsname=", "fsname");

@@ -626,8 +626,10 @@ static void test_sync_waits_for_writeback(void **state)
 	u64 mapped = 0;
 
 	assert_int_equal(mapping_write(m, 0, data, 4096, &mapped, &reserved), 4096);
+	inode_mark_dirty(&ino[4]->vfs, I_DIRTY_PAGES);
 	mapping_take_dirty(m, 0, 100, 100, false, run);
 	assert_int_equal(run->nr, 1);
+	inode_clear_dirty(&ino[4]->vfs, I_DIRTY_PAGES);
 	assert_true(is_clean(ino[4]));
 	assert_int_equal(thread_create(&c.t, "sync", call_sync, &c), 0);
 	usleep(20000); /* makes it likely that it waits; proves nothing */
