@@ -378,22 +378,19 @@ static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
 {
 	struct mapping *m = &ei->vfs.i_mapping;
 	u64 budget = wbc->nr_to_write ? wbc->nr_to_write : UINT64_MAX;
-	struct wb_run *run;
+	struct wb_run run; /* 12 KiB; malloc() would give and take memory each time */
 	struct page_io io;
 	lblk_t at;
 	int err, err2;
 
 	if (!atomic_load(&m->m_nr_dirty))
 		return 0;
-	run = malloc(sizeof(*run));
-	if (!run)
-		return -ENOMEM;
 	page_io_init(&io, ext4_sb_of(ei)->bdev, BIO_WRITE, 0);
-	err = write_runs(ei, &io, false, wbc, &budget, run, &at);
+	err = write_runs(ei, &io, false, wbc, &budget, &run, &at);
 	if (wbc->sync)
 		page_io_submit_wait(&io);
 	if (wbc->sync && atomic_load(&m->m_nr_dirty)) {
-		err2 = write_runs(ei, &io, true, wbc, &budget, run, &at);
+		err2 = write_runs(ei, &io, true, wbc, &budget, &run, &at);
 		err = err ? err : err2;
 	}
 	page_io_submit(&io);
@@ -401,7 +398,6 @@ static int write_pages(struct ext4_inode *ei, struct wb_control *wbc)
 		wbc->nr_to_write = budget;
 		wbc->next = at;
 	}
-	free(run);
 	return err;
 }
 
