@@ -260,8 +260,9 @@ void buffer_detach(struct buffer *b)
 
 /* ---- lookup ---- */
 
-/* What the hash has, in any state, referenced; or NULL. */
-static struct buffer *bcache_lookup(struct bcache *bc, pblk_t blk)
+/* What the hash has, in any state, referenced; or NULL. touch: it is wanted, and
+ * gets a second chance. */
+static struct buffer *bcache_lookup(struct bcache *bc, pblk_t blk, bool touch)
 {
 	struct buffer *b;
 
@@ -281,7 +282,7 @@ static struct buffer *bcache_lookup(struct bcache *bc, pblk_t blk)
 		if (buffer_tryget(b)) {
 			u32 state = atomic_load(&b->b_state);
 
-			if (!(state & BUF_REFERENCED))
+			if (touch && !(state & BUF_REFERENCED))
 				atomic_fetch_or(&b->b_state, BUF_REFERENCED);
 			if (!(state & BUF_DETACHED))
 				break;
@@ -323,9 +324,9 @@ static struct buffer *bcache_add(struct bcache *bc, struct buffer *fresh)
 	return b;
 }
 
-struct buffer *buffer_find(struct super_block *sb, pblk_t blk)
+static struct buffer *find_uptodate(struct super_block *sb, pblk_t blk, bool touch)
 {
-	struct buffer *b = bcache_lookup(sb->s_bcache, blk);
+	struct buffer *b = bcache_lookup(sb->s_bcache, blk, touch);
 	u32 state;
 
 	if (!b)
@@ -335,6 +336,16 @@ struct buffer *buffer_find(struct super_block *sb, pblk_t blk)
 		return b;
 	buffer_put(b);
 	return NULL;
+}
+
+struct buffer *buffer_find(struct super_block *sb, pblk_t blk)
+{
+	return find_uptodate(sb, blk, true);
+}
+
+struct buffer *buffer_peek(struct super_block *sb, pblk_t blk)
+{
+	return find_uptodate(sb, blk, false);
 }
 
 /* ---- reading ---- */
@@ -419,7 +430,7 @@ out_unlock:
 static int buffer_get_uptodate(struct bcache *bc, pblk_t blk, struct buffer **out)
 {
 	for (;;) {
-		struct buffer *b = bcache_lookup(bc, blk);
+		struct buffer *b = bcache_lookup(bc, blk, true);
 		u32 state;
 		int error;
 

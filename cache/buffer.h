@@ -96,6 +96,8 @@ int __must_check buffer_get_zeroed(struct super_block *sb, pblk_t blk,
 				   struct buffer **out);
 /* Cached and up to date, referenced; else NULL. No I/O. */
 struct buffer *buffer_find(struct super_block *sb, pblk_t blk);
+/* The same, but it does not make the block worth keeping. */
+struct buffer *buffer_peek(struct super_block *sb, pblk_t blk);
 /* Another reference for one who has one. */
 void buffer_get(struct buffer *b);
 /* NULL is allowed. Never sleeps. The last reference takes the LRU lock

@@ -973,6 +973,90 @@ bool icache_wait_writers(struct super_block *sb)
 	return nr > 0;
 }
 
+/* ---- looking without touching ---- */
+
+u64 icache_mask(struct super_block *sb, ino_nr ino)
+{
+	struct ic_tree *t = &sb->s_icache->tree;
+	u64 base = ino & ~63u, at = base;
+	u64 mask = 0;
+
+	rcu_read_lock();
+	while (at < base + 64 && at <= t->max_ino) {
+		u32 steps = 1;
+		u64 v;
+
+		if (!ic_tree_next(t, &at, INODE_TAG_NONE, &v, &steps))
+			continue; /* it has moved */
+		if (v && !is_shadow(v) && at < base + 64)
+			mask |= 1ull << (at - base);
+		at++;
+	}
+	rcu_read_unlock();
+	return mask;
+}
+
+bool icache_peek(struct super_block *sb, ino_nr ino,
+		 void (*fn)(const struct inode *inode, void *priv), void *priv)
+{
+	struct icache *ic = sb->s_icache;
+	bool usable = false;
+	struct inode *inode;
+	u64 v;
+
+	if (!ino_is_valid(ic, ino))
+		return false;
+	rcu_read_lock();
+	v = ic_tree_get(&ic->tree, ino);
+	if (v && !is_shadow(v)) {
+		inode = slot_inode(v);
+		/* RCU keeps the memory, i_lock the state. */
+		spin_lock(&inode->i_lock);
+		usable = !(inode_state(inode) & I_BUSY);
+		if (usable)
+			fn(inode, priv);
+		spin_unlock(&inode->i_lock);
+	}
+	rcu_read_unlock();
+	return usable;
+}
+
+/* RCU read side held. */
+static bool slot_looked_up(u64 v)
+{
+	struct inode *inode;
+	u64 nlookup;
+
+	if (!v || is_shadow(v))
+		return v != 0;
+	inode = slot_inode(v);
+	spin_lock(&inode->i_lock);
+	nlookup = inode->i_nlookup;
+	spin_unlock(&inode->i_lock);
+	return nlookup > 0;
+}
+
+u32 icache_looked_up(struct super_block *sb, u64 *ino, ino_nr *out, u32 max)
+{
+	struct ic_tree *t = &sb->s_icache->tree;
+	u32 nr = 0;
+
+	while (nr < max && *ino <= t->max_ino) {
+		u32 steps = 64; /* as long as the read side lasts */
+		u64 v;
+
+		rcu_read_lock();
+		while (nr < max &&
+		       ic_tree_next(t, ino, INODE_TAG_NONE, &v, &steps)) {
+			if (slot_looked_up(v))
+				out[nr++] = (ino_nr)*ino;
+			++*ino;
+		}
+		rcu_read_unlock();
+	}
+	return nr;
+}
+
 /* ---- reclaim ---- */
 
 /*

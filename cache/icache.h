@@ -171,6 +171,23 @@ void inode_wait_sync(struct inode *inode);
 bool icache_wait_writers(struct super_block *sb);
 
 /*
+ * A look at what is in memory, for those who read inodes from elsewhere: no
+ * reference is taken, nothing is waited for, no inode is kept longer for it.
+ *
+ * icache_mask(): of the 64 numbers from ino & ~63 on those that have an inode,
+ * in any state; bit n for the n-th.
+ * icache_peek(): calls fn under i_lock if ino has a usable inode. False: it is not
+ * in memory, or is being read, made or torn down; a linked one that is torn
+ * down is clean, so that the inode's table block has all of it by then.
+ */
+u64 icache_mask(struct super_block *sb, ino_nr ino);
+bool icache_peek(struct super_block *sb, ino_nr ino,
+		 void (*fn)(const struct inode *inode, void *priv), void *priv);
+/* Up to max numbers from *ino on that the kernel has looked up, into out; *ino
+ * moves behind them. 0: there are no more. */
+u32 icache_looked_up(struct super_block *sb, u64 *ino, ino_nr *out, u32 max);
+
+/*
  * Drops clean unreferenced inodes now, with or without a second chance; returns
  * how many inodes left the cache meanwhile, by this call or by others. Sleeps.
  */

@@ -43,6 +43,7 @@ struct ext4_inode {
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
 	u16 i_extra_isize;  /* [const] */
+	u32 i_projid;       /* [const] project; 0 without room for one */
 	group_t i_group;    /* [const] block group of the inode */
 	_Atomic pblk_t i_alloc_goal;  /* where the last allocation ended, 0 unknown [atomic] */
 	/* orphan state [s_lock or own slot] */
@@ -156,6 +157,8 @@ struct ext4_sb {
 };
 
 int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw); /* inode.c */
+/* The inode's checksum; true without metadata_csum. */
+bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw);
 
 static inline struct ext4_sb *EXT4_SB(const struct super_block *sb)
 {
@@ -324,6 +327,12 @@ int __must_check ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino
  */
 int __must_check ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
 				   struct buffer **out, u32 *offset);
+/*
+ * A copy of g's inode bitmap as it is at one moment, into map (a block). *used:
+ * no bit is set from there on; 0 for a group never used. Errors are reported.
+ */
+int __must_check ext4_ibitmap_copy(struct ext4_sb *sbi, group_t g, void *map,
+				   u32 *used);
 /* Is ino allocated in its bitmap? (checks of lookups by number) */
 int __must_check ext4_ino_in_use(struct ext4_sb *sbi, ino_nr ino, bool *used);
 

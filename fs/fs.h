@@ -19,6 +19,7 @@
 #ifndef SLUICE_FS_FS_H
 #define SLUICE_FS_FS_H
 
+#include "fs/bulkstat.h"
 #include "lib/types.h"
 #include <sys/stat.h>
 #include <sys/statvfs.h>

@@ -750,6 +750,34 @@ out_free:
 	return error;
 }
 
+/* ---- for those who go through all inodes ---- */
+
+int ext4_ibitmap_copy(struct ext4_sb *sbi, group_t g, void *map, u32 *used)
+{
+	u32 bytes = DIV_ROUND_UP(sbi->inodes_per_group, 64) * 8;
+	struct buffer *b;
+	int error;
+
+	*used = 0;
+	switch (ibitmap_state(sbi, g)) {
+	case IB_UNINIT:
+		return 0;
+	case IB_CORRUPT:
+		return -EFSCORRUPTED; /* reported */
+	case IB_NORMAL:
+		break;
+	}
+	error = ibitmap_load(sbi, g, &b);
+	if (error)
+		return error;
+	ext4_group_lock(sbi, g);
+	memcpy(map, b->b_data, min_of(bytes, sbi->s.s_blocksize));
+	*used = watermark(sbi, ext4_group_desc(sbi, g, NULL));
+	ext4_group_unlock(sbi, g);
+	buffer_put(b);
+	return 0;
+}
+
 /* ---- the inode table ---- */
 
 /* What lies around table block tb of g and is in use, if tb isn't cached. */

@@ -126,6 +126,17 @@ static u32 inode_seed(const struct ext4_sb *sbi, ino_nr ino, u32 generation)
 	return crc32c(crc, &g, sizeof(g));
 }
 
+bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw)
+{
+	const struct ext4_inode_disk *di = raw;
+	u32 seed;
+
+	if (!sbi->has_csum)
+		return true;
+	seed = inode_seed(sbi, ino, le32_to_cpu(di->i_generation));
+	return inode_csum(sbi, seed, raw) == stored_csum(sbi, di);
+}
+
 /* What the block map can hold. */
 static u64 map_max_size(const struct ext4_inode *ei)
 {
@@ -217,6 +228,7 @@ static void load_extra(struct ext4_inode *ei, const struct ext4_inode_disk *di)
 		inode->i_crtime =
 			get_time(di->i_crtime, le32_to_cpu(di->i_crtime_extra),
 				 FITS_EXTRA(extra, i_crtime_extra));
+	ei->i_projid = FITS_EXTRA(extra, i_projid) ? le32_to_cpu(di->i_projid) : 0;
 	inode->i_version = le32_to_cpu(di->i_version_lo);
 	if (FITS_EXTRA(extra, i_version_hi))
 		inode->i_version |= (u64)le32_to_cpu(di->i_version_hi) << 32;

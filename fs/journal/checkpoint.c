@@ -205,6 +205,7 @@ static int write_batch(struct journal *j, u32 n)
 	u8 *at = j->arena;
 	int err = 0, err2, written = 0;
 
+	atomic_fetch_add(&j->place_seq, 1);
 	page_io_init(&pio, j->bd, BIO_WRITE, BIO_META);
 	jio_begin(io);
 	for (u32 i = 0; i < n && !err; i++) {
@@ -220,7 +221,13 @@ static int write_batch(struct journal *j, u32 n)
 	page_io_submit_wait(&pio);
 	jio_end(io);
 	err2 = jio_wait(io);
+	atomic_fetch_add(&j->place_seq, 1);
 	return err ?: err2 ?: written;
+}
+
+u64 journal_place_seq(const struct journal *j)
+{
+	return atomic_load(&j->place_seq);
 }
 
 static void remove_written(struct journal *j, u32 n)

@@ -203,6 +203,13 @@ int __must_check journal_force_commit(struct journal *j);
 void journal_abort(struct journal *j, int error);
 int journal_aborted(const struct journal *j); /* 0 or the error */
 
+/*
+ * Tells whether metadata was being written to its place: odd while it is, and
+ * another number each time. What was read from the device past the buffer
+ * cache may be torn unless the number is even before, and the same after.
+ */
+u64 journal_place_seq(const struct journal *j);
+
 struct journal_stats { /* [atomic each] */
 	_Atomic u64 commits, handles, blocks_logged, revokes, checkpoints,
 		checkpoint_blocks, frozen_copies, handle_waits, fsync_joins, tail_updates;
