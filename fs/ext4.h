@@ -52,6 +52,7 @@ struct ext4_inode {
 	_Atomic jtid_t i_sync_tid;     /* last transaction that changed the inode [atomic] */
 	_Atomic jtid_t i_datasync_tid; /* ... size or mapping [atomic] */
 	_Atomic u32 i_opens;           /* open file descriptions [atomic] */
+	_Atomic bool i_dying;          /* counted in nr_dying [atomic] */
 	_Atomic s64 i_atime_fresh;     /* s: until then a read need not look at the times
 					  (relatime); 0: it must [write i_lock] */
 	/* directories [i_rwsem] */
@@ -148,6 +149,9 @@ struct ext4_sb {
 	struct mutex rename_lock;     /* RANK_RENAME */
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool aborted;         /* [atomic] after a fatal error */
+	_Atomic u32 nr_dying;         /* [atomic] in memory, without links, not open */
+	_Atomic u32 nr_deleting;      /* [atomic] being deleted now */
+	_Atomic u32 nr_dead;          /* [atomic] of them, those that are gone; wait key */
 	_Atomic int wb_err; /* of data, for the next sync; 0: none [atomic] */
 	_Atomic bool error_seen;      /* [atomic] ERROR_FS to be set or set */
 	bool orphan_recovery;         /* [mount thread] inodes without links may be read */
@@ -527,9 +531,22 @@ void ext4_touch(struct ext4_inode *ei, u32 which);   /* now; EXT4_T_* */
 #define EXT4_T_CTIME 4u
 
 extern const struct super_ops ext4_super_ops;
-/* Free space did not suffice because frees await a commit: commits, once per
- * *tries. False: give up with -ENOSPC. No handle, no no-sleep lock held. */
+/*
+ * There was no space, but some may come: frees await a commit (-EAGAIN: commits),
+ * or inodes are on their way to be deleted (-ENOSPC: waits for some, as
+ * ext4_wait_deletions()). True: try again, a few times at most by *tries (0 at
+ * first). False: give up with -ENOSPC. No handle, no no-sleep lock held.
+ */
 bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries);
+/* The inode is to be deleted as soon as nobody knows it: no links, not open. */
+void ext4_note_dying(struct ext4_inode *ei);
+/*
+ * Sleeps until one of the dying inodes is gone; not long, if none is. True if
+ * one went. A file's space is free when its last name is removed, users think;
+ * but the kernel's word that it forgot the inode follows the answer to unlink,
+ * and large files take their time. Locks: i_rwsem may be held, a handle not.
+ */
+bool ext4_wait_deletions(struct ext4_sb *sbi);
 /* A step that must not be left undone got err: if that is -ENOMEM, waits as
  * mem_pause() does and is true: try again. *tries: 0 at first. No handle held. */
 bool ext4_retry_nomem(int err, int *tries);

@@ -87,7 +87,7 @@ int ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
 			err = ext4_reserve_blocks(sbi, 1, root);
 		}
 		if (err)
-			return err;
+			continue;
 		u32 reserved = m.len, taken = 0;
 
 		err = journal_start(sbi->journal,

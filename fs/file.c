@@ -128,6 +128,7 @@ void sl_release(struct sl_file *f)
 	/* Write-out makes a window again, no larger than what is still dirty. */
 	if (atomic_fetch_sub(&ei->i_opens, 1) == 1)
 		ext4_release_window(ext4_sb_of(ei), f->inode->i_ino);
+	ext4_note_dying(ei);
 	if (f->flags & SL_OPEN_WRITE && f->inode->i_nlink) {
 		rwsem_down_write(&f->inode->i_rwsem);
 		flush = ei->i_flush_on_close;
@@ -802,8 +803,9 @@ static size_t write_cached(struct write_ctx *w, int *err)
 		unlock_after(w);
 		if (*err == -ENOLCK)
 			w->exclusive = true;
-		/* Space may be waiting for write-out or a commit to free it. */
-		if (*err == -ENOSPC && !tries++ &&
+		/* Space may be waiting for write-out, a deletion or a commit. */
+		if (*err == -ENOSPC && tries++ < 3 &&
+		    (ext4_wait_deletions(sbi) || tries == 1) &&
 		    !journal_force_commit(sbi->journal))
 			*err = -ENOLCK;
 		if (*err != -ENOLCK)

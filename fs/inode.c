@@ -18,6 +18,7 @@
 #include "fs/ext4.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
+#include "lib/wait.h"
 
 #include <malloc.h>
 #include <stdatomic.h>
@@ -748,6 +749,42 @@ static void delete_inode(struct ext4_inode *ei)
 			sbi->s.s_id, inode->i_ino, strerror(-err));
 }
 
+/* ---- space that is on its way ---- */
+
+#define FORGET_MS 100 /* for the kernel to forget an inode it has no use for */
+#define DELETE_MS 2000
+
+void ext4_note_dying(struct ext4_inode *ei)
+{
+	if (!ei->vfs.i_nlink && !atomic_load(&ei->i_opens) &&
+	    !atomic_exchange(&ei->i_dying, true))
+		atomic_fetch_add(&ext4_sb_of(ei)->nr_dying, 1);
+}
+
+static void note_dead(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+
+	if (!atomic_exchange(&ei->i_dying, false))
+		return;
+	atomic_fetch_sub(&sbi->nr_dying, 1);
+	atomic_fetch_add(&sbi->nr_dead, 1);
+	wake_up(&sbi->nr_dead);
+}
+
+bool ext4_wait_deletions(struct ext4_sb *sbi)
+{
+	u32 seen = atomic_load(&sbi->nr_dead);
+	u64 wait_ms = atomic_load(&sbi->nr_deleting) ? DELETE_MS : FORGET_MS;
+
+	if (!atomic_load(&sbi->nr_dying))
+		return false;
+	(void)wait_event_deadline(&sbi->nr_dead,
+				  atomic_load(&sbi->nr_dead) != seen,
+				  clock_mono_ns() + wait_ms * 1000000);
+	return atomic_load(&sbi->nr_dead) != seen;
+}
+
 static void evict_inode(struct inode *inode, bool delete)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
@@ -762,8 +799,12 @@ static void evict_inode(struct inode *inode, bool delete)
 	ext4_release_window(sbi, inode->i_ino);
 	if (atomic_load(&inode->i_state) & I_DIRTY)
 		inode_clear_dirty(inode, I_DIRTY);
-	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly))
+	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly)) {
+		atomic_fetch_add(&sbi->nr_deleting, 1);
 		delete_inode(ei);
+		atomic_fetch_sub(&sbi->nr_deleting, 1);
+	}
+	note_dead(ei);
 	/* Not deleted: the disk keeps the orphan, but no link in memory may. */
 	ext4_orphan_forget(ei);
 	mapping_destroy(&inode->i_mapping);
@@ -786,7 +827,9 @@ int ext4_may_write(struct ext4_sb *sbi)
 
 bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)
 {
-	if (err != -EAGAIN || (*tries)++ >= 3)
+	if ((err != -EAGAIN && err != -ENOSPC) || (*tries)++ >= 3)
+		return false;
+	if (err == -ENOSPC && !ext4_wait_deletions(sbi))
 		return false;
 	return journal_force_commit(sbi->journal) == 0;
 }

@@ -152,6 +152,7 @@ int ext4_drop_link(struct handle *h, struct ext4_inode *ei)
 	if (!inode->i_nlink) {
 		int err = ext4_orphan_add(h, ei);
 
+		ext4_note_dying(ei);
 		if (err)
 			return err;
 	}

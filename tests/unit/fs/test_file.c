@@ -642,6 +642,71 @@ static void test_reservations_survive_failures(void **state)
 	}
 }
 
+/* The kernel forgets a removed file once somebody waits for its space. */
+struct forgetter {
+	u64 ino;
+	_Atomic bool waited;
+};
+
+static void somebody_waits(void *priv)
+{
+	struct forgetter *fg = priv;
+
+	atomic_store(&fg->waited, true);
+	wake_up(&fg->waited);
+}
+
+static void nothing(void *priv)
+{
+}
+
+static void forget(void *arg)
+{
+	struct forgetter *fg = arg;
+
+	wait_event(&fg->waited, atomic_load(&fg->waited));
+	sl_forget(sb, fg->ino, 1);
+}
+
+/* fallocate of most of the volume, right after a file as large was removed. */
+static int allocate_after_unlink(void)
+{
+	struct sl_file *old = open_new("old"), *new = open_new("new");
+	struct forgetter fg = { .ino = sl_ino(sl_file_inode(old)) };
+	const struct thread_block_hook hook = { somebody_waits, nothing, &fg };
+	struct inode *root;
+	struct thread *t;
+	int err;
+
+	assert_int_equal(sl_fallocate(old, 0, 0, 10 << 20, &root_cred), 0);
+	sl_lookup_inc(sl_file_inode(old));
+	sl_release(old);
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_unlink(root, "old", 3), 0);
+	assert_int_equal(thread_create(&t, "forget", forget, &fg), 0);
+	thread_set_block_hook(&hook);
+	err = sl_fallocate(new, 0, 0, 10 << 20, &root_cred);
+	thread_set_block_hook(NULL);
+	somebody_waits(&fg);
+	thread_join(t);
+	sl_release(new);
+	assert_int_equal(sl_unlink(root, "new", 3), 0);
+	sl_iput(root);
+	return err;
+}
+
+/* The space of a removed file is there for who comes next. A try may fail, if
+ * the thread that forgets does not run for long. */
+static void test_space_of_removed_file(void **state)
+{
+	int tries = 0;
+
+	begin("-b 1024", "16M", &opts);
+	while (allocate_after_unlink())
+		assert_true(++tries < 10);
+	end();
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -662,6 +727,7 @@ int main(void)
 		cmocka_unit_test(test_delayed_blocks_count),
 		cmocka_unit_test(test_fallocate_beyond),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_space_of_removed_file),
 		cmocka_unit_test(test_same_blocks),
 		cmocka_unit_test(test_reservations_survive_failures),
 	};
