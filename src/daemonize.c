@@ -3,7 +3,8 @@
  * src/daemonize.c - the parent waits until the mount stands, the child serves
  *
  * A pipe carries one byte, the exit code. Its end without a byte means that
- * the child died.
+ * the child died. If nothing was mounted the parent also waits for the child's
+ * end, so that nothing of it is left when the command returns.
  *
  * Locks: none. Threads: the main thread, before any other exists (fork), or
  * any (report, detach).
@@ -28,10 +29,12 @@ static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 	do
 		n = read(fd, &code, 1);
 	while (n < 0 && errno == EINTR);
-	if (n == 1)
+	if (n == 1 && code == EXIT_CODE_OK)
 		_exit(code);
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
+	if (n == 1)
+		_exit(code);
 	if (WIFSIGNALED(status))
 		log_err("the daemon was killed by signal %d (%s)",
 			WTERMSIG(status), strsignal(WTERMSIG(status)));
