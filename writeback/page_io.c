@@ -241,8 +241,11 @@ void page_io_submit_wait(struct page_io *io)
 	bio = io->closed[0];
 	ioe = bio->bi_private;
 	io->nr_closed = 0;
-	/* acquire: as whoever drops the last reference */
-	if (atomic_load_explicit(&ioe->refs, memory_order_acquire) == 1)
+	/* A device that can't ends it on a thread of its own, where end() would
+	 * wait for what only that thread can bring. acquire: as whoever drops
+	 * the last reference */
+	if (io->bd->bd_ops->rw_now &&
+	    atomic_load_explicit(&ioe->refs, memory_order_acquire) == 1)
 		ioe->inline_end = true;
 	bdev_submit_wait(io->bd, bio);
 }

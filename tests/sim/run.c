@@ -1596,6 +1596,7 @@ static bool run_recorded(struct run *r, struct sim_image **after, bool *clean)
 		.threaded = r->s->dev_threaded,
 		.delay_us = r->s->delay_us,
 		.stall_ms = r->s->stall_ms,
+		.now = r->s->now,
 		.drop_flush = r->s->drop_flush,
 		.lying = r->s->lying,
 		.fault = r->s->fault,

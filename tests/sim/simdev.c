@@ -2,6 +2,9 @@
 /*
  * tests/sim/simdev.c - the simulated device (see simdev.h)
  *
+ * One in which the caller's thread transfers (rw_now) is what libaio's is like
+ * for a single transfer that is waited for; others have no such way.
+ *
  * A write's data is copied when it is submitted: from then on the device may
  * have it. Reads see what has ended. A flush covers the writes that had ended
  * when it started, no more, as bdev.h says.
@@ -397,7 +400,7 @@ static u32 some_sectors(struct simdev *sd, const struct bio *bio)
 	return rng_below(&sd->rng, bio->bi_bytes / SECTOR) * SECTOR;
 }
 
-static void end_one(struct simdev *sd, struct pending *p)
+static int transfer(struct simdev *sd, struct pending *p)
 {
 	struct bio *bio = p->bio;
 	int err = 0;
@@ -427,7 +430,39 @@ static void end_one(struct simdev *sd, struct pending *p)
 		}
 	}
 	dev_unlock(sd);
-	bdev_end_bio(&sd->bd, bio, err);
+	return err;
+}
+
+static void end_one(struct simdev *sd, struct pending *p)
+{
+	bdev_end_bio(&sd->bd, p->bio, transfer(sd, p));
+}
+
+/* The caller sleeps meanwhile; others go on. */
+static int simdev_rw_now(struct bdev *bd, enum bio_op op, u64 pos,
+			 const struct iovec *iov, int nr_iov, u32 bytes, u32 flags)
+{
+	struct simdev *sd = simdev_of(bd);
+	struct bio bio = {
+		.bi_op = op,
+		.bi_flags = flags,
+		.bi_pos = pos,
+		.bi_bytes = bytes,
+		.bi_nr_iov = nr_iov,
+		.bi_iov = (struct iovec *)(uintptr_t)iov,
+	};
+	struct pending p = { .bio = &bio };
+
+	dev_lock(sd);
+	if (op == BIO_WRITE)
+		p.data = copy_of(&bio);
+	if (p.data && sd->log)
+		p.write = log_submit(sd->log, &bio, p.data);
+	p.refused = fails(sd, SIM_FAULT_SUBMIT);
+	dev_unlock(sd);
+	if (sd->cfg.delay_us)
+		usleep(sd->cfg.delay_us);
+	return transfer(sd, &p);
 }
 
 /* With lock held, which is dropped around the end. */
@@ -570,11 +605,17 @@ struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cf
 		.flush = simdev_flush,
 		.close = simdev_close,
 	};
+	static const struct bdev_ops ops_now = {
+		.submit = simdev_submit,
+		.flush = simdev_flush,
+		.close = simdev_close,
+		.rw_now = simdev_rw_now,
+	};
 	struct simdev *sd;
 
 	resource_exempt_begin();
 	sd = need(calloc(1, sizeof(*sd)));
-	sd->bd.bd_ops = &ops;
+	sd->bd.bd_ops = cfg->now ? &ops_now : &ops;
 	sd->bd.bd_size = img->base->size;
 	sd->bd.bd_sector = SECTOR;
 	strcpy(sd->bd.bd_name, "sim");

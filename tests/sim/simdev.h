@@ -125,6 +125,7 @@ struct simdev_config {
 	u64 seed;
 	bool threaded;    /* bios end on a thread of the device, in any order */
 	u32 delay_us;     /* of each, when threaded */
+	bool now;         /* the caller's thread transfers what it waits for */
 	u32 stall_ms;     /* of about one in 40, when threaded: a slow device */
 	bool lying;       /* flushes and FUA do nothing, and say they did */
 	u32 drop_flush;   /* one that lies, counted from 1; 0: none */

@@ -186,6 +186,7 @@ static const struct setting settings[] = {
 	FLAG(dev_threaded), U32(delay_us), U32(fault.op),   U32(fault.nth),
 	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
 	U32(points),	 FLAG(lying),	 U32(enospc),	    U32(stall_ms),
+	FLAG(now),
 	FLAG(nodelalloc),
 };
 
@@ -639,6 +640,7 @@ static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile 
 	s->sync = rng_chance(r, 8);
 	s->dev_threaded = rng_chance(r, 40);
 	s->delay_us = s->dev_threaded && rng_chance(r, 30) ? rng_below(r, 300) : 0;
+	s->now = rng_chance(r, 50);
 	s->stall_ms = s->dev_threaded && rng_chance(r, 10) ? 1 + rng_below(r, 8) : 0;
 }
 

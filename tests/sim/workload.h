@@ -72,6 +72,7 @@ struct sim_stream {
 	bool dev_threaded; /* device ends bios on its thread */
 	u32 delay_us;
 	struct sim_fault fault;
+	bool now;          /* device: transfers on the caller's thread */
 	u32 stall_ms;      /* of the device, now and then */
 	u32 oom;           /* the nth request for memory fails; 0: none */
 	u32 enospc;        /* ... for blocks or an inode */

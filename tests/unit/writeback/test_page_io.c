@@ -86,6 +86,7 @@ struct unit {
 	struct io_end ioe;
 	_Atomic u32 ended;
 	_Atomic int error;
+	pthread_t by;
 };
 
 static void unit_end(struct io_end *ioe)
@@ -94,6 +95,7 @@ static void unit_end(struct io_end *ioe)
 
 	assert_int_equal(atomic_load(&ioe->refs), 0);
 	atomic_store(&u->error, atomic_load(&ioe->error));
+	u->by = pthread_self();
 	atomic_fetch_add(&u->ended, 1);
 	wake_up(u);
 }
@@ -294,6 +296,24 @@ static void test_shared_io_end_stays_with_the_workers(void **state)
 	assert_false(u.ioe.inline_end);
 	io_end_put(&u.ioe);
 	unit_wait(&u);
+}
+
+/* A device that ends bios on its own thread only: end() may block, so not there. */
+static void test_end_does_not_run_on_a_device_thread(void **state)
+{
+	struct page_io io;
+	struct unit u;
+
+	unit_init(&u, false);
+	page_io_init(&io, &dev.bd, BIO_WRITE, 0);
+	assert_int_equal(page_io_add(&io, 0, mem, BLK, &u.ioe), 0);
+	io_end_put(&u.ioe);
+	page_io_submit_wait(&io);
+	assert_int_equal(dev.nr, 1);
+	assert_false(u.ioe.inline_end);
+	finish(0, 0); /* as that thread */
+	unit_wait(&u);
+	assert_false(pthread_equal(u.by, pthread_self()));
 }
 
 static void test_large_run_is_cut_at_512k(void **state)
@@ -580,6 +600,7 @@ int main(void)
 		T(test_one_bio_that_is_waited_for),
 		T(test_full_bio_that_is_waited_for),
 		T(test_shared_io_end_stays_with_the_workers),
+		T(test_end_does_not_run_on_a_device_thread),
 		T(test_large_run_is_cut_at_512k),
 		T(test_full_vector_splits),
 		T(test_other_io_end_splits),
