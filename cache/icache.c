@@ -10,6 +10,12 @@
  *     bits 10-33        the kernel's lookups
  *     bits 34-63        eviction stamp
  *
+ * Refault distance (Linux: mm/workingset.c). `age` counts evictions and second
+ * chances. A shadow has the age at its eviction, in 30 bits; at a miss that finds
+ * it, the difference to the age now is how many inodes more the cache would have
+ * had to hold. If it holds that many, the inode starts with a second chance. If it
+ * had one before its eviction as well, that counts as thrashing.
+ *
  * The life of an inode:
  *
  *   icache_get/insert   read, inode_unlock_new        last put, forget, scan
@@ -69,6 +75,9 @@
 #define SHADOW_WORKINGSET 2u
 #define SHADOW_NLOOKUP_SHIFT 10
 #define SHADOW_NLOOKUP_MAX ((1u << 24) - 1)
+#define SHADOW_STAMP_SHIFT 34
+#define SHADOW_STAMP_BITS 30
+#define SHADOW_STAMP_MASK ((1u << SHADOW_STAMP_BITS) - 1)
 /* Slots looked at in one RCU section. */
 #define TREE_STEPS 1024u
 
@@ -98,6 +107,9 @@ struct icache {
 	struct dirty_list dirty;
 	struct shrinker shrinker;
 	struct counter *inodes, *shadows, *hits, *misses, *evicted;
+	_Atomic u64 refaults, refaults_near, thrashed; /* [atomic] */
+	_Atomic u64 age;          /* [atomic] evictions and second chances */
+	u32 stamp_shift;          /* [const] a stamp is age >> this */
 	_Atomic u32 scan_cursor;  /* [atomic] list the next scan starts at */
 	struct ic_lru lru[];
 };
@@ -157,11 +169,17 @@ static u64 shadow_set_nlookup(u64 v, u64 nlookup)
 	return v | nlookup << SHADOW_NLOOKUP_SHIFT;
 }
 
-static u64 shadow_of(const struct inode *inode)
+static u64 stamp_now(const struct icache *ic)
 {
-	u64 v = SHADOW_TAG;
+	return atomic_load_explicit(&ic->age, memory_order_relaxed) >>
+		       ic->stamp_shift & SHADOW_STAMP_MASK;
+}
 
-	if (inode_state(inode) & I_REFERENCED)
+static u64 shadow_of(const struct icache *ic, const struct inode *inode)
+{
+	u64 v = SHADOW_TAG | stamp_now(ic) << SHADOW_STAMP_SHIFT;
+
+	if (inode_state(inode) & (I_REFERENCED | I_WORKINGSET))
 		v |= SHADOW_WORKINGSET;
 	return shadow_set_nlookup(v, atomic_load(&inode->i_nlookup));
 }
@@ -174,6 +192,25 @@ static void take_over_shadow(void *priv, u64 old)
 	struct inode *inode = priv;
 
 	atomic_store(&inode->i_nlookup, is_shadow(old) ? shadow_nlookup(old) : 0);
+}
+
+/* The inode is I_NEW and ours; its slot had the shadow. */
+static void note_refault(struct icache *ic, struct inode *inode, u64 shadow)
+{
+	u64 distance = (stamp_now(ic) - (shadow >> SHADOW_STAMP_SHIFT)) &
+		       SHADOW_STAMP_MASK;
+	s64 cached = counter_sum(ic->inodes);
+
+	atomic_fetch_add_explicit(&ic->refaults, 1, memory_order_relaxed);
+	if (cached <= 0 || distance << ic->stamp_shift > (u64)cached)
+		return;
+	atomic_fetch_add_explicit(&ic->refaults_near, 1, memory_order_relaxed);
+	if (shadow & SHADOW_WORKINGSET)
+		atomic_fetch_add_explicit(&ic->thrashed, 1, memory_order_relaxed);
+	spin_lock(&inode->i_lock);
+	state_set_locked(inode, I_REFERENCED | I_WORKINGSET);
+	state_clear_locked(inode, I_DONTCACHE);
+	spin_unlock(&inode->i_lock);
 }
 
 /*
@@ -191,8 +228,10 @@ static int tree_insert(struct icache *ic, struct inode *inode, bool fresh_number
 	if (error)
 		return error;
 	counter_add(ic->inodes, 1);
-	if (is_shadow(old))
+	if (is_shadow(old)) {
 		counter_add(ic->shadows, -1);
+		note_refault(ic, inode, old);
+	}
 	sb_iter_add(inode);
 	return 0;
 }
@@ -382,7 +421,7 @@ static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
 	/* From the list first: who reads the inode anew enters another. */
 	sb_iter_del_locked(inode);
 	if (atomic_load(&inode->i_nlookup))
-		left = shadow_of(inode);
+		left = shadow_of(ic, inode);
 	spin_lock(lock);
 	ic_tree_set_locked(&ic->tree, inode->i_ino, left);
 	spin_unlock(lock);
@@ -404,6 +443,8 @@ static void inode_evict(struct icache *ic, struct inode *inode, bool delete)
 	thread_might_block();
 	ic->sb->s_op->evict_inode(inode, delete);
 	counter_add(ic->evicted, 1);
+	if (!delete)
+		atomic_fetch_add_explicit(&ic->age, 1, memory_order_relaxed);
 	inode_remove(ic, inode, 0);
 }
 
@@ -488,7 +529,7 @@ static void inode_touch_locked(struct icache *ic, struct inode *inode)
 }
 
 /* As inode_grab_used(), also if nobody has it. */
-static bool inode_grab(struct icache *ic, struct inode *inode)
+static bool inode_grab(struct icache *ic, struct inode *inode, bool touch)
 {
 	bool ok;
 
@@ -498,10 +539,110 @@ static bool inode_grab(struct icache *ic, struct inode *inode)
 	ok = !(inode_state(inode) & I_BUSY);
 	if (ok) {
 		atomic_fetch_add(&inode->i_count, 1);
-		inode_touch_locked(ic, inode);
+		if (touch)
+			inode_touch_locked(ic, inode);
 	}
 	spin_unlock(&inode->i_lock);
 	return ok;
+}
+
+static bool ino_is_valid(const struct icache *ic, ino_nr ino)
+{
+	return ino >= 1 && ino <= ic->tree.max_ino;
+}
+
+/* ---- attributes ---- */
+
+/* One load of what may be changing; the counter says whether it was. */
+#define RACY(x) (*(const volatile __typeof__(x) *)&(x))
+
+/* The loads race with the stores, on purpose: what a thread checker can't know
+ * is that nobody looks at the result then. */
+#define NO_TSAN __attribute__((no_sanitize("thread")))
+
+NO_TSAN static void copy_attrs(const struct inode *inode, struct inode_attrs *a)
+{
+	*a = (struct inode_attrs){
+		.mode = atomic_load_explicit(&inode->i_mode, memory_order_relaxed),
+		.nlink = atomic_load_explicit(&inode->i_nlink, memory_order_relaxed),
+		.uid = RACY(inode->i_uid),
+		.gid = RACY(inode->i_gid),
+		.generation = RACY(inode->i_generation),
+		.delayed = atomic_load_explicit(&inode->i_mapping.m_nr_delayed,
+						memory_order_relaxed),
+		.size = atomic_load_explicit(&inode->i_size, memory_order_relaxed),
+		.blocks = RACY(inode->i_blocks),
+		.rdev = RACY(inode->i_rdev),
+		.atime = { RACY(inode->i_atime.tv_sec), RACY(inode->i_atime.tv_nsec) },
+		.mtime = { RACY(inode->i_mtime.tv_sec), RACY(inode->i_mtime.tv_nsec) },
+		.ctime = { RACY(inode->i_ctime.tv_sec), RACY(inode->i_ctime.tv_nsec) },
+	};
+}
+
+/* False: they changed meanwhile. Acquire and fence: see inode_attrs_lock(). */
+NO_TSAN static bool read_attrs(const struct inode *inode, struct inode_attrs *attrs)
+{
+	u32 seq = atomic_load_explicit(&inode->i_attr_seq, memory_order_acquire);
+
+	if (seq & 1)
+		return false;
+	copy_attrs(inode, attrs);
+	atomic_thread_fence(memory_order_acquire);
+	return atomic_load_explicit(&inode->i_attr_seq,
+				    memory_order_relaxed) == seq;
+}
+
+/* Tries in a row; a change takes a few dozen instructions. */
+#define ATTR_TRIES 3
+
+void inode_get_attrs(struct inode *inode, struct inode_attrs *attrs)
+{
+	for (int i = 0; i < ATTR_TRIES; i++) {
+		if (read_attrs(inode, attrs))
+			return;
+	}
+	spin_lock(&inode->i_lock);
+	copy_attrs(inode, attrs);
+	spin_unlock(&inode->i_lock);
+}
+
+/*
+ * Whether inode_grab() would only count: then not looking for a reference
+ * leaves nothing out.
+ */
+static bool inode_can_be_peeked(const struct inode *inode)
+{
+	u32 state = inode_state(inode);
+
+	if (state & I_BUSY)
+		return false;
+	return (state & (I_REFERENCED | I_DONTCACHE)) == I_REFERENCED ||
+	       atomic_load_explicit(&inode->i_count, memory_order_relaxed);
+}
+
+int icache_peek_attrs(struct super_block *sb, ino_nr ino,
+		      struct inode_attrs *attrs)
+{
+	struct icache *ic = sb->s_icache;
+	const struct inode *inode;
+	bool ok;
+	u64 v;
+
+	if (!ino_is_valid(ic, ino))
+		return -EAGAIN;
+	rcu_read_lock();
+	v = ic_tree_get(&ic->tree, ino);
+	inode = slot_inode(v);
+	/* Usable before, and so whole; usable after, and so not an old one
+	 * whose successor somebody has changed. */
+	ok = v && !is_shadow(v) && inode_can_be_peeked(inode) &&
+	     read_attrs(inode, attrs) && !(inode_state(inode) & I_BUSY);
+	assert(!ok || inode->i_ino == ino);
+	rcu_read_unlock();
+	if (!ok)
+		return -EAGAIN;
+	counter_add(ic->hits, 1);
+	return 0;
 }
 
 bool inode_fits_walk(const struct inode *inode, u32 flags)
@@ -540,7 +681,7 @@ bool inode_grab_for_walk(struct inode *inode, u32 flags)
 }
 
 /* Cached and usable, referenced; NULL if not cached. Waits. */
-static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
+static struct inode *icache_lookup(struct icache *ic, ino_nr ino, bool touch)
 {
 	for (;;) {
 		struct inode *inode;
@@ -554,7 +695,7 @@ static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
 			return NULL;
 		}
 		inode = slot_inode(v);
-		ok = inode_grab(ic, inode);
+		ok = inode_grab(ic, inode, touch);
 		rcu_read_unlock();
 		if (ok) {
 			/* So that a pool of reused objects would be found. */
@@ -565,22 +706,27 @@ static struct inode *icache_lookup(struct icache *ic, ino_nr ino)
 	}
 }
 
-static bool ino_is_valid(const struct icache *ic, ino_nr ino)
-{
-	return ino >= 1 && ino <= ic->tree.max_ino;
-}
-
-struct inode *icache_find(struct super_block *sb, ino_nr ino)
+static struct inode *find(struct super_block *sb, ino_nr ino, bool touch)
 {
 	struct icache *ic = sb->s_icache;
 	struct inode *inode;
 
 	if (!ino_is_valid(ic, ino))
 		return NULL;
-	inode = icache_lookup(ic, ino);
+	inode = icache_lookup(ic, ino, touch);
 	if (inode)
 		counter_add(ic->hits, 1);
 	return inode;
+}
+
+struct inode *icache_find(struct super_block *sb, ino_nr ino)
+{
+	return find(sb, ino, true);
+}
+
+struct inode *icache_find_scan(struct super_block *sb, ino_nr ino)
+{
+	return find(sb, ino, false);
 }
 
 /* Makes the inode ready to be entered: ours alone until then. */
@@ -594,7 +740,8 @@ static void inode_prepare(struct super_block *sb, struct inode *inode)
 }
 
 /* A miss: enters a new inode and reads it. -EEXIST: another did, look again. */
-static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
+static int icache_instantiate(struct icache *ic, ino_nr ino, bool scan,
+			      struct inode **out)
 {
 	struct super_block *sb = ic->sb;
 	struct inode *inode;
@@ -605,6 +752,8 @@ static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
 		return -ENOMEM;
 	inode->i_ino = ino;
 	inode_prepare(sb, inode);
+	if (scan)
+		atomic_fetch_or(&inode->i_state, I_DONTCACHE);
 	error = tree_insert(ic, inode, false);
 	if (error) {
 		mapping_destroy(&inode->i_mapping);
@@ -625,7 +774,7 @@ static int icache_instantiate(struct icache *ic, ino_nr ino, struct inode **out)
 	return 0;
 }
 
-int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
+static int get(struct super_block *sb, ino_nr ino, bool scan, struct inode **out)
 {
 	struct icache *ic = sb->s_icache;
 	int error;
@@ -634,16 +783,26 @@ int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
 	if (!ino_is_valid(ic, ino))
 		return -ESTALE;
 	do {
-		struct inode *inode = icache_lookup(ic, ino);
+		struct inode *inode = icache_lookup(ic, ino, !scan);
 
 		if (inode) {
 			counter_add(ic->hits, 1);
 			*out = inode;
 			return 0;
 		}
-		error = icache_instantiate(ic, ino, out);
+		error = icache_instantiate(ic, ino, scan, out);
 	} while (error == -EEXIST);
 	return error;
+}
+
+int icache_get(struct super_block *sb, ino_nr ino, struct inode **out)
+{
+	return get(sb, ino, false, out);
+}
+
+int icache_get_scan(struct super_block *sb, ino_nr ino, struct inode **out)
+{
+	return get(sb, ino, true, out);
 }
 
 /*
@@ -706,11 +865,14 @@ void inode_unlock_new(struct inode *inode)
 
 /* ---- the kernel's lookups ---- */
 
+/*
+ * No lock: who looks at the count under i_lock to decide on the inode's end has
+ * seen i_count 0, and the caller's reference is from before.
+ */
 void inode_lookup_inc(struct inode *inode)
 {
-	spin_lock(&inode->i_lock);
+	assert(atomic_load(&inode->i_count) > 0);
 	atomic_fetch_add(&inode->i_nlookup, 1);
-	spin_unlock(&inode->i_lock);
 }
 
 void inode_set_dontcache(struct inode *inode)
@@ -733,6 +895,17 @@ static u64 nlookup_sub(struct icache *ic, ino_nr ino, u64 nlookup, u64 n)
 			"%s: inode %u: %" PRIu64 " lookups forgotten of %"
 			PRIu64, ic->sb->s_id, ino, n, nlookup);
 	return 0;
+}
+
+/* i_lock held. The count may grow meanwhile, by those who have a reference. */
+static void inode_forget_locked(struct icache *ic, struct inode *inode, u64 n)
+{
+	u64 old = atomic_load(&inode->i_nlookup);
+
+	while (!atomic_compare_exchange_weak(
+		&inode->i_nlookup, &old, n <= old ? old - n : 0))
+		;
+	(void)nlookup_sub(ic, inode->i_ino, old, n);
 }
 
 /* False: there is no shadow (any more). */
@@ -786,9 +959,7 @@ void icache_forget(struct super_block *sb, ino_nr ino, u64 n)
 			rcu_read_unlock();
 			continue;
 		}
-		atomic_store(&inode->i_nlookup,
-			     nlookup_sub(ic, ino, atomic_load(&inode->i_nlookup),
-					 n));
+		inode_forget_locked(ic, inode, n);
 		verdict = inode_settle_locked(ic, inode);
 		spin_unlock(&inode->i_lock);
 		rcu_read_unlock();
@@ -1064,7 +1235,7 @@ u32 icache_looked_up(struct super_block *sb, u64 *ino, ino_nr *out, u32 max)
  * leave the list (their last put brings them back), those with a second
  * chance, or whose i_lock is taken, go to its end.
  */
-static u32 lru_isolate(struct ic_lru *lru, u32 look,
+static u32 lru_isolate(struct icache *ic, struct ic_lru *lru, u32 look,
 		       struct cds_list_head *victims)
 {
 	u32 nr = 0;
@@ -1081,6 +1252,9 @@ static u32 lru_isolate(struct ic_lru *lru, u32 look,
 		}
 		if (inode_state(inode) & I_REFERENCED) {
 			state_clear_locked(inode, I_REFERENCED);
+			state_set_locked(inode, I_WORKINGSET);
+			atomic_fetch_add_explicit(&ic->age, 1,
+						  memory_order_relaxed);
 			cds_list_add_tail(&inode->i_lru, &lru->list);
 		} else if (atomic_load(&inode->i_mapping.m_nr_writeback)) {
 			/* Eviction would wait for its I/O. */
@@ -1120,7 +1294,7 @@ static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max)
 
 		CDS_INIT_LIST_HEAD(&victims);
 		left -= look;
-		freed += lru_isolate(lru, look, &victims);
+		freed += lru_isolate(ic, lru, look, &victims);
 		/* I_FREEING is ours: no lock needed to walk. */
 		cds_list_for_each_entry_safe(inode, next, &victims, i_lru)
 			inode_evict(ic, inode, false);
@@ -1305,6 +1479,10 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 	memset(ic, 0, size);
 	ic->sb = sb;
 	ic->nr_lru = nr_lru;
+	/* A stamp comes round after at least two turnovers of the cache. */
+	while (budget_limit(sb->s_budget) / INODE_COST >> ic->stamp_shift >=
+	       1ull << (SHADOW_STAMP_BITS - 1))
+		ic->stamp_shift++;
 	ic->inodes = counter_new(0, 32);
 	ic->shadows = counter_new(0, 32);
 	ic->hits = counter_new(0, 1024);
@@ -1371,6 +1549,9 @@ void icache_get_stats(struct super_block *sb, struct icache_stats *st)
 	st->hits = counter_u64(ic->hits);
 	st->misses = counter_u64(ic->misses);
 	st->evicted = counter_u64(ic->evicted);
+	st->refaults = atomic_load(&ic->refaults);
+	st->refaults_near = atomic_load(&ic->refaults_near);
+	st->thrashed = atomic_load(&ic->thrashed);
 }
 
 static int count_one(struct inode *inode, void *priv)

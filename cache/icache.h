@@ -9,7 +9,8 @@
  * the kernel's.
  *
  * i_lock protects the whole cache state of one inode: i_state, i_count 0<->1,
- * i_nlookup, tree slot, LRU and dirty-list membership. Other cache locks nest inside it and
+ * tree slot, LRU and dirty-list membership; i_nlookup grows under a reference,
+ * and shrinks under it. Other cache locks nest inside it and
  * are leaves. The LRU scan holds the list lock and only trylocks i_lock.
  *
  * States: I_NEW (being read; others wait) -> usable -> I_FREEING (being torn
@@ -28,6 +29,7 @@
 #include "cache/super.h"
 #include "lib/lock.h"
 #include "lib/rcu.h"
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -43,6 +45,8 @@ enum inode_state {
 	I_SYNC = 1u << 8,         /* being written out by the flusher */
 	I_DONTCACHE = 1u << 9,    /* evict at last put, if not looked up again */
 	I_UNHASHED = 1u << 10,    /* no longer in its slot; waits to be freed */
+	I_WORKINGSET = 1u << 11,  /* had a second chance, now or before it was
+				     a shadow */
 	/* Has that tag in its tree; in the order of enum inode_tag. */
 	I_TAG_DIRTY = 1u << 12,
 	I_TAG_RECLAIMABLE = 1u << 13,
@@ -76,7 +80,10 @@ struct inode {
 	/* attributes: changed with i_rwsem held (exclusively, except times, and
 	 * i_size as it grows, by rules of fs/file.c) and i_lock; read under
 	 * either; i_size without both by who can do with any moment's value, and
-	 * under a leaf lock by the rules of cache/mapping.h */
+	 * under a leaf lock by the rules of cache/mapping.h. What struct
+	 * inode_attrs has is changed by inode_attrs_lock() only, and read
+	 * without a lock by inode_get_attrs(). */
+	_Atomic u32 i_attr_seq; /* odd: being changed [write i_lock] */
 	u32 i_generation;
 	u32 i_uid, i_gid;
 	_Atomic u32 i_mode;  /* these three are also looked at without a lock, */
@@ -113,6 +120,15 @@ struct inode *icache_find(struct super_block *sb, ino_nr ino);
  * -ESTALE for a number out of range. */
 int __must_check icache_get(struct super_block *sb, ino_nr ino, struct inode **out);
 /*
+ * The same for those who go through many inodes and may never come back (a
+ * listing with attributes): the inode is not noted as used, and one that had to
+ * be read is I_DONTCACHE until somebody else wants it. But one that was evicted
+ * not long ago (see icache.c) has been used again just by this.
+ */
+struct inode *icache_find_scan(struct super_block *sb, ino_nr ino);
+int __must_check icache_get_scan(struct super_block *sb, ino_nr ino,
+				 struct inode **out);
+/*
  * Enters an inode that was just allocated on disk (from s_op->alloc_inode,
  * i_ino set), with I_NEW and one reference: nobody can use it until inode_unlock_new().
  * 0, -ENOMEM, -EFSCORRUPTED (the number is in the cache already: the on-disk
@@ -123,6 +139,49 @@ int __must_check icache_get(struct super_block *sb, ino_nr ino, struct inode **o
  */
 int __must_check icache_insert(struct super_block *sb, struct inode *inode);
 void inode_unlock_new(struct inode *inode);
+
+/*
+ * Around a change of what struct inode_attrs has, in place of i_lock, which it
+ * takes: readers without a lock notice. Not while the inode is I_NEW and nobody
+ * else can see it.
+ */
+static inline void inode_attrs_lock(struct inode *inode) ACQUIRE(&inode->i_lock)
+{
+	u32 seq;
+
+	spin_lock(&inode->i_lock);
+	seq = atomic_load_explicit(&inode->i_attr_seq, memory_order_relaxed);
+	atomic_store_explicit(&inode->i_attr_seq, seq + 1, memory_order_relaxed);
+	/* Keeps the changes behind that store. Pairs with the fence in
+	 * read_attrs(). */
+	atomic_thread_fence(memory_order_release);
+}
+
+static inline void inode_attrs_unlock(struct inode *inode) RELEASE(&inode->i_lock)
+{
+	u32 seq = atomic_load_explicit(&inode->i_attr_seq, memory_order_relaxed);
+
+	/* Release: the changes come first. Pairs with the acquire there. */
+	atomic_store_explicit(&inode->i_attr_seq, seq + 1, memory_order_release);
+	spin_unlock(&inode->i_lock);
+}
+
+/* All of one moment. */
+struct inode_attrs {
+	u32 mode, nlink, uid, gid, generation;
+	u32 delayed; /* blocks promised to data not yet written */
+	u64 size, blocks, rdev;
+	struct timespec atime, mtime, ctime;
+};
+/* Caller has a reference. Stores nothing, unless the attributes keep changing. */
+void inode_get_attrs(struct inode *inode, struct inode_attrs *attrs);
+/*
+ * The attributes of a cached inode, without a reference: it stores to no memory that
+ * others use. 0, or -EAGAIN: go by icache_get(), because the inode is not in
+ * memory, not usable, just being changed, or wants to be noted as used again.
+ */
+int __must_check icache_peek_attrs(struct super_block *sb, ino_nr ino,
+				   struct inode_attrs *attrs);
 
 void inode_get(struct inode *inode); /* caller has a reference already */
 /* Drops a reference; may delete the inode on disk (sleeps then). Call it
@@ -198,6 +257,10 @@ void icache_evict_all(struct super_block *sb);
 
 struct icache_stats {
 	u64 inodes, shadows, hits, misses, evicted;
+	u64 refaults;      /* misses that found a shadow */
+	u64 refaults_near; /* of these, evicted not long before: kept now */
+	u64 thrashed;      /* of these, worth keeping then already: the cache is
+			      too small for what is in use */
 };
 void icache_get_stats(struct super_block *sb, struct icache_stats *st);
 

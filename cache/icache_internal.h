@@ -32,8 +32,6 @@
 
 #include "cache/icache.h"
 
-#include <stdatomic.h>
-
 struct budget;
 struct ic_shard;
 struct spinlock;

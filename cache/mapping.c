@@ -452,10 +452,10 @@ static void size_reaches(struct inode *inode, u64 end)
 	/* It falls with i_rwsem held exclusively only, and we hold it. */
 	if (atomic_load_explicit(&inode->i_size, memory_order_relaxed) >= end)
 		return;
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	if (inode->i_size < end)
 		inode->i_size = end;
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 }
 
 /*

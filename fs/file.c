@@ -263,7 +263,7 @@ void ext4_touch_atime(struct inode *inode)
 		return;
 	if (!sbi->nsec_times)
 		now.tv_nsec = 0;
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	due = sbi->opts.atime == SL_ATIME_STRICT ||
 	      !earlier(&inode->i_mtime, &inode->i_atime) ||
 	      !earlier(&inode->i_ctime, &inode->i_atime) ||
@@ -274,7 +274,7 @@ void ext4_touch_atime(struct inode *inode)
 		atomic_store_explicit(&EXT4_I(inode)->i_atime_fresh,
 				      inode->i_atime.tv_sec + 24 * 3600,
 				      memory_order_relaxed);
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 	if (due)
 		inode_mark_dirty(inode, I_DIRTY_INODE);
 }
@@ -643,13 +643,13 @@ static void wrote(struct ext4_inode *ei, u64 pos, u64 len, bool keep_times)
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!ext4_sb_of(ei)->nsec_times)
 		now.tv_nsec = 0;
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	if (!keep_times)
 		inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
 	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
 	behind = stream_advance(ei, pos, len, &start, &end);
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
 	if (behind)
 		flusher_behind(ext4_sb_of(ei)->flusher, inode, start, end);

@@ -90,6 +90,8 @@ void sl_drop_caches(struct super_block *sb);
 
 /* ---- inodes ---- */
 int __must_check sl_iget(struct super_block *sb, u64 ino, struct inode **out); /* -ESTALE */
+/* For listings: the inode is kept in memory only if it is wanted again. */
+int __must_check sl_iget_scan(struct super_block *sb, u64 ino, struct inode **out);
 void sl_iput(struct inode *inode); /* NULL allowed; may delete the inode */
 void sl_lookup_inc(struct inode *inode);
 void sl_forget(struct super_block *sb, u64 ino, u64 n);
@@ -97,6 +99,11 @@ u64 sl_ino(const struct inode *inode);
 u32 sl_generation(const struct inode *inode);
 
 void sl_getattr(struct inode *inode, struct stat *st);
+/*
+ * The attributes of an inode by number, if that takes no lock, no reference, and no
+ * store to shared memory. 0, -ESTALE, or -EAGAIN: go by sl_iget().
+ */
+int __must_check sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st);
 
 enum sl_setattr {
 	SL_SET_MODE = 1u << 0,

@@ -540,18 +540,18 @@ void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks)
 	struct inode *inode = &ei->vfs;
 	s64 delta = blocks * (s64)(ext4_sb_of(ei)->s.s_blocksize >> 9);
 
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	inode->i_blocks = (s64)inode->i_blocks + delta > 0
 				  ? (u64)((s64)inode->i_blocks + delta)
 				  : 0;
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 }
 
 void ext4_set_size(struct ext4_inode *ei, u64 size)
 {
-	spin_lock(&ei->vfs.i_lock);
+	inode_attrs_lock(&ei->vfs);
 	ei->vfs.i_size = size;
-	spin_unlock(&ei->vfs.i_lock);
+	inode_attrs_unlock(&ei->vfs);
 }
 
 static struct timespec now_of(const struct ext4_sb *sbi)
@@ -568,7 +568,7 @@ void ext4_touch(struct ext4_inode *ei, u32 which)
 {
 	struct timespec now = now_of(ext4_sb_of(ei));
 
-	spin_lock(&ei->vfs.i_lock);
+	inode_attrs_lock(&ei->vfs);
 	if (which & EXT4_T_ATIME)
 		ei->vfs.i_atime = now;
 	if (which & EXT4_T_MTIME)
@@ -576,7 +576,7 @@ void ext4_touch(struct ext4_inode *ei, u32 which)
 	if (which & EXT4_T_CTIME)
 		ei->vfs.i_ctime = now;
 	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
-	spin_unlock(&ei->vfs.i_lock);
+	inode_attrs_unlock(&ei->vfs);
 }
 
 /* ------------------------------------------------------------ new inodes */
@@ -868,7 +868,7 @@ bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred)
 
 /* --------------------------------------------------------- the in-process API */
 
-int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
+static int iget(struct super_block *sb, u64 ino, bool scan, struct inode **out)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	bool used;
@@ -876,7 +876,8 @@ int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
 
 	if (ino > UINT32_MAX || !ext4_ino_is_exposed(sbi, (ino_nr)ino))
 		return -ESTALE;
-	*out = icache_find(sb, (ino_nr)ino);
+	*out = scan ? icache_find_scan(sb, (ino_nr)ino) :
+		      icache_find(sb, (ino_nr)ino);
 	if (*out)
 		return 0;
 	/* From a file handle it may be any number; the table need hold
@@ -884,7 +885,18 @@ int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
 	err = ext4_ino_in_use(sbi, (ino_nr)ino, &used);
 	if (!err && !used)
 		return -ESTALE;
-	return icache_get(sb, (ino_nr)ino, out);
+	return scan ? icache_get_scan(sb, (ino_nr)ino, out) :
+		      icache_get(sb, (ino_nr)ino, out);
+}
+
+int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
+{
+	return iget(sb, ino, false, out);
+}
+
+int sl_iget_scan(struct super_block *sb, u64 ino, struct inode **out)
+{
+	return iget(sb, ino, true, out);
 }
 
 void sl_iput(struct inode *inode)
@@ -913,27 +925,45 @@ u32 sl_generation(const struct inode *inode)
 	return inode->i_generation;
 }
 
+static void stat_of(const struct super_block *sb, ino_nr ino,
+		    const struct inode_attrs *a, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = ino,
+		.st_blksize = (blksize_t)sb->s_blocksize,
+		.st_mode = a->mode,
+		.st_nlink = a->nlink,
+		.st_uid = a->uid,
+		.st_gid = a->gid,
+		.st_rdev = a->rdev,
+		.st_size = (off_t)a->size,
+		/* Blocks promised to delayed data count, as in the kernel's ext4. */
+		.st_blocks = (blkcnt_t)(a->blocks +
+					(u64)a->delayed * (sb->s_blocksize >> 9)),
+		.st_atim = a->atime,
+		.st_mtim = a->mtime,
+		.st_ctim = a->ctime,
+	};
+}
+
 void sl_getattr(struct inode *inode, struct stat *st)
 {
-	u32 delayed = atomic_load(&inode->i_mapping.m_nr_delayed);
+	struct inode_attrs a;
 
-	memset(st, 0, sizeof(*st));
-	st->st_ino = inode->i_ino;
-	st->st_blksize = (blksize_t)inode->i_sb->s_blocksize;
-	spin_lock(&inode->i_lock);
-	st->st_mode = inode->i_mode;
-	st->st_nlink = inode->i_nlink;
-	st->st_uid = inode->i_uid;
-	st->st_gid = inode->i_gid;
-	st->st_rdev = inode->i_rdev;
-	st->st_size = (off_t)inode->i_size;
-	/* Blocks promised to delayed data count, as in the kernel's ext4. */
-	st->st_blocks = (blkcnt_t)(inode->i_blocks +
-				   (u64)delayed * (inode->i_sb->s_blocksize >> 9));
-	st->st_atim = inode->i_atime;
-	st->st_mtim = inode->i_mtime;
-	st->st_ctim = inode->i_ctime;
-	spin_unlock(&inode->i_lock);
+	inode_get_attrs(inode, &a);
+	stat_of(inode->i_sb, inode->i_ino, &a, st);
+}
+
+int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
+{
+	struct inode_attrs a;
+
+	if (ino > UINT32_MAX || !ext4_ino_is_exposed(EXT4_SB(sb), (ino_nr)ino))
+		return -ESTALE;
+	if (icache_peek_attrs(sb, (ino_nr)ino, &a))
+		return -EAGAIN;
+	stat_of(sb, (ino_nr)ino, &a, st);
+	return 0;
 }
 
 /* What immutable and append-only files refuse; times may be set to "now". */
@@ -973,7 +1003,7 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 	struct inode *inode = &ei->vfs;
 	struct timespec now = now_of(ext4_sb_of(ei));
 
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	if (valid & SL_SET_UID)
 		inode->i_uid = st->st_uid;
 	if (valid & SL_SET_GID)
@@ -999,7 +1029,7 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 					      : now;
 	inode->i_version++;
 	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 }
 
 int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,

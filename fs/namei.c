@@ -107,9 +107,9 @@ int sl_lookup(struct inode *dir, const char *name, size_t len, struct inode **ou
 
 static void set_nlink(struct inode *inode, u32 n)
 {
-	spin_lock(&inode->i_lock);
+	inode_attrs_lock(inode);
 	inode->i_nlink = n;
-	spin_unlock(&inode->i_lock);
+	inode_attrs_unlock(inode);
 }
 
 /* A directory counts to 65000; with one more it has 1, "unknown" (dir_nlink). */

@@ -1219,17 +1219,24 @@ void sl_drop_caches(struct super_block *sb)
 static int census_text(struct super_block *sb, char *buf, size_t len)
 {
 	struct icache_census c;
+	struct icache_stats st;
 
 	icache_take_census(sb, &c);
+	icache_get_stats(sb, &st);
 	return snprintf(buf, len,
 			"inode_iter %s\ninodes_referenced %llu\n"
 			"inodes_dirty %llu\ninodes_reclaimable %llu\n"
-			"inodes_dontcache %llu\ninodes_unlinked %llu\n",
+			"inodes_dontcache %llu\ninodes_unlinked %llu\n"
+			"inode_refaults %llu\ninode_refaults_near %llu\n"
+			"inodes_thrashed %llu\n",
 			super_iter_name(sb), (unsigned long long)c.referenced,
 			(unsigned long long)c.dirty,
 			(unsigned long long)c.reclaimable,
 			(unsigned long long)c.dontcache,
-			(unsigned long long)c.unlinked);
+			(unsigned long long)c.unlinked,
+			(unsigned long long)st.refaults,
+			(unsigned long long)st.refaults_near,
+			(unsigned long long)st.thrashed);
 }
 
 static int flusher_text(const struct flusher *f, char *buf, size_t len)

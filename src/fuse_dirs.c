@@ -93,7 +93,7 @@ static void fill_inode(struct fill *f, struct fuse_direntplus *dp)
 	struct inode *inode;
 	size_t room = FUSE_DIRENTPLUS_SIZE(dp);
 
-	if (is_dot(de) || sl_iget(req_sb(f->req), de->ino, &inode))
+	if (is_dot(de) || sl_iget_scan(req_sb(f->req), de->ino, &inode))
 		return;
 	memcpy(name, de->name, de->namelen);
 	name[de->namelen] = '\0';

@@ -129,15 +129,19 @@ static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 {
 	struct inode *inode;
 	struct stat st;
-	int err = req_inode(req, node, &inode);
+	int err = sl_getattr_ino(req_sb(req), node_to_ino(node), &st);
 
-	if (err) {
-		reply_status(req, err);
-		return;
+	if (err == -EAGAIN) {
+		err = req_inode(req, node, &inode);
+		if (!err) {
+			sl_getattr(inode, &st);
+			sl_iput(inode);
+		}
 	}
-	sl_getattr(inode, &st);
-	sl_iput(inode);
-	fuse_reply_attr(req, &st, attr_timeout(&st));
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_attr(req, &st, attr_timeout(&st));
 }
 
 static u32 setattr_mask(int to_set)

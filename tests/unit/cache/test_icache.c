@@ -405,6 +405,270 @@ static void test_dontcache_goes_at_last_put(void **state)
 	assert_int_equal(deletes(12), 0);
 }
 
+/* ---- inodes that only a listing wanted ---- */
+
+static void write_clean(struct inode *inode)
+{
+	inode_clear_dirty(inode, I_DIRTY);
+	icache_written(inode);
+	inode_put(inode);
+}
+
+static struct inode *must_scan(ino_nr ino)
+{
+	struct inode *inode = NULL;
+
+	assert_int_equal(icache_get_scan(&sb, ino, &inode), 0);
+	assert_int_equal(inode->i_ino, ino);
+	return inode;
+}
+
+static void test_scanned_once_becomes_a_shadow(void **state)
+{
+	struct inode *inode = must_scan(12);
+
+	lookup(inode, 1);
+	assert_true(atomic_load(&inode->i_state) & I_DONTCACHE);
+	inode_put(inode);
+	assert_int_equal(stats().inodes, 0);
+	assert_int_equal(stats().shadows, 1);
+	forget(12, 1);
+}
+
+static void test_scanned_then_used_stays(void **state)
+{
+	struct inode *scan = must_scan(12), *again = must_scan(12);
+
+	/* Scanning it again is no use. */
+	inode_put(again);
+	assert_true(atomic_load(&scan->i_state) & I_DONTCACHE);
+	inode_mark_dirty(scan, I_DIRTY_INODE);
+	inode_put(scan);
+	assert_int_equal(stats().inodes, 1);
+	inode_put(must_get(12));
+	scan = icache_next_dirty(&sb, UINT64_MAX);
+	assert_non_null(scan);
+	write_clean(scan);
+	assert_int_equal(stats().inodes, 1);
+	assert_true(is_cached(12));
+}
+
+static void test_scan_takes_no_notice_of_cached_ones(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	inode_put(inode);
+	inode_put(must_scan(12));
+	assert_false(atomic_load(&inode->i_state) & (I_DONTCACHE | I_REFERENCED));
+	assert_null(icache_find_scan(&sb, 13));
+	inode_put(icache_find_scan(&sb, 12));
+	assert_false(atomic_load(&inode->i_state) & I_REFERENCED);
+}
+
+/* ---- refaults ---- */
+
+/* Leaves a shadow of each in [first, last]. */
+static void evict_range(ino_nr first, ino_nr last)
+{
+	for (ino_nr ino = first; ino <= last; ino++) {
+		struct inode *inode = must_scan(ino);
+
+		lookup(inode, 1);
+		inode_put(inode);
+	}
+}
+
+static void forget_range(ino_nr first, ino_nr last)
+{
+	for (ino_nr ino = first; ino <= last; ino++)
+		forget(ino, 1);
+}
+
+static void test_refault_soon_gives_a_second_chance(void **state)
+{
+	struct inode *inode;
+
+	/* The cache holds ten. */
+	for (ino_nr ino = 1000; ino < 1010; ino++)
+		inode_put(must_get(ino));
+	evict_range(100, 104);
+	/* Five evictions ago, four, ...: all near. */
+	inode = must_get(100);
+	assert_true(atomic_load(&inode->i_state) & I_REFERENCED);
+	inode_put(inode);
+	assert_int_equal(stats().refaults, 1);
+	assert_int_equal(stats().refaults_near, 1);
+	assert_int_equal(stats().thrashed, 0);
+	/* By a listing as well: it is the second time that it is wanted. */
+	inode = must_scan(101);
+	assert_false(atomic_load(&inode->i_state) & I_DONTCACHE);
+	inode_put(inode);
+	assert_int_equal(stats().inodes, 12);
+	forget_range(100, 104);
+}
+
+static void test_refault_late_gives_none(void **state)
+{
+	struct inode *inode;
+
+	for (ino_nr ino = 1000; ino < 1010; ino++)
+		inode_put(must_get(ino));
+	evict_range(100, 150);
+	inode = must_get(100);
+	assert_false(atomic_load(&inode->i_state) & I_REFERENCED);
+	inode_put(inode);
+	assert_int_equal(stats().refaults, 1);
+	assert_int_equal(stats().refaults_near, 0);
+	forget_range(100, 150);
+}
+
+static void test_thrashing_is_counted(void **state)
+{
+	struct inode *inode;
+
+	for (ino_nr ino = 1000; ino < 1010; ino++)
+		inode_put(must_get(ino));
+	inode = must_get(100);
+	lookup(inode, 1);
+	inode_put(inode);
+	/* Wanted twice, and yet evicted: it is missed soon after. */
+	inode = must_get(100);
+	inode_set_dontcache(inode);
+	inode_put(inode);
+	assert_int_equal(stats().shadows, 1);
+	inode_put(must_get(100));
+	assert_int_equal(stats().thrashed, 1);
+	/* And again: it was in the working set by that. */
+	inode = must_get(100);
+	spin_lock(&inode->i_lock);
+	atomic_fetch_and(&inode->i_state, ~(u32)I_REFERENCED);
+	spin_unlock(&inode->i_lock);
+	inode_set_dontcache(inode);
+	inode_put(inode);
+	inode_put(must_get(100));
+	assert_int_equal(stats().thrashed, 2);
+	forget(100, 1);
+}
+
+/* ---- attributes without a lock ---- */
+
+static void test_peek_at_attributes(void **state)
+{
+	struct inode *inode = must_get(12);
+	struct inode_attrs a;
+	u32 touched;
+
+	inode_attrs_lock(inode);
+	inode->i_size = 4711;
+	inode->i_uid = 7;
+	inode->i_mtime.tv_nsec = 5;
+	inode_attrs_unlock(inode);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), 0);
+	assert_int_equal(a.size, 4711);
+	assert_int_equal(a.uid, 7);
+	assert_int_equal(a.mtime.tv_nsec, 5);
+	assert_int_equal(a.nlink, 1);
+	assert_int_equal(a.generation, 12);
+	inode_attrs_lock(inode);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), -EAGAIN);
+	inode_attrs_unlock(inode);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), 0);
+	inode_put(inode);
+	/* Unused, and not known to be used: that must be noted first. */
+	touched = atomic_load(&inode->i_state) & I_REFERENCED;
+	assert_int_equal(touched, 0);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), -EAGAIN);
+	inode_put(must_get(12));
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), 0);
+	assert_int_equal(atomic_load(&inode->i_count), 0);
+	assert_int_equal(icache_peek_attrs(&sb, 13, &a), -EAGAIN);
+	assert_int_equal(icache_peek_attrs(&sb, 0, &a), -EAGAIN);
+	assert_int_equal(icache_peek_attrs(&sb, UINT32_MAX, &a), -EAGAIN);
+	inode_get_attrs(must_get(12), &a);
+	assert_int_equal(a.size, 4711);
+	inode_put(inode);
+}
+
+static void test_peek_sees_no_shadow_nor_half_an_inode(void **state)
+{
+	struct inode *inode = must_get(12);
+	struct inode_attrs a;
+	struct getter g;
+
+	lookup(inode, 1);
+	inode_put(inode);
+	icache_shrink_all(&sb);
+	assert_int_equal(stats().shadows, 1);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), -EAGAIN);
+	close_gate(&fs.read_gate);
+	getter_start(&g, 12);
+	test_wait(&fs, atomic_load(&fs.at_read) == 1);
+	/* I_NEW, with a reference. */
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), -EAGAIN);
+	open_gate(&fs.read_gate);
+	thread_join(g.t);
+	assert_int_equal(icache_peek_attrs(&sb, 12, &a), 0);
+	inode_put(g.inode);
+	forget(12, 1);
+}
+
+static _Atomic bool attrs_stop;
+
+/* All fields bear one number. */
+static void attrs_writer(void *arg)
+{
+	struct inode *inode = arg;
+
+	for (u32 n = 1; !atomic_load(&attrs_stop); n++) {
+		inode_attrs_lock(inode);
+		inode->i_uid = inode->i_gid = n;
+		inode->i_size = inode->i_blocks = n;
+		inode->i_atime.tv_sec = inode->i_mtime.tv_sec = n;
+		inode->i_ctime.tv_nsec = inode->i_ctime.tv_sec = n;
+		inode_attrs_unlock(inode);
+	}
+}
+
+static void check_attrs(const struct inode_attrs *a)
+{
+	u32 n = a->uid;
+
+	thread_check(a->gid == n && a->size == n && a->blocks == n);
+	thread_check(a->atime.tv_sec == n && a->mtime.tv_sec == n);
+	thread_check(a->ctime.tv_sec == n && a->ctime.tv_nsec == n);
+}
+
+static void attrs_reader(void *arg)
+{
+	struct inode *inode = arg;
+
+	for (u32 i = 0; i < TEST_LOAD(200000); i++) {
+		struct inode_attrs a;
+
+		if (!icache_peek_attrs(&sb, inode->i_ino, &a))
+			check_attrs(&a);
+		inode_get_attrs(inode, &a);
+		check_attrs(&a);
+	}
+}
+
+static void test_attributes_are_of_one_moment(void **state)
+{
+	struct inode *inode = must_get(12);
+	struct thread *reader[2], *writer;
+
+	atomic_store(&attrs_stop, false);
+	assert_int_equal(thread_create(&writer, "writer", attrs_writer, inode), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(thread_create(&reader[i], "reader", attrs_reader,
+					       inode), 0);
+	for (int i = 0; i < 2; i++)
+		thread_join(reader[i]);
+	atomic_store(&attrs_stop, true);
+	thread_join(writer);
+	inode_put(inode);
+}
+
 /* ---- reclaim ---- */
 
 static void test_inodes_in_use_or_dirty_stay(void **state)
@@ -478,13 +742,6 @@ static struct inode *dirty_inode(ino_nr ino)
 	inode_mark_dirty(inode, I_DIRTY_PAGES);
 	inode_put(inode);
 	return inode;
-}
-
-static void write_clean(struct inode *inode)
-{
-	inode_clear_dirty(inode, I_DIRTY);
-	icache_written(inode);
-	inode_put(inode);
 }
 
 static ino_nr next_ino(u64 older_than, struct inode **inode)
@@ -692,6 +949,16 @@ static void hammer_create(struct hammer *h)
 	inode_put(inode);
 }
 
+static u32 disk_generation(ino_nr ino)
+{
+	u32 generation;
+
+	spin_lock(&fs.lock);
+	generation = disk_of(ino)->generation;
+	spin_unlock(&fs.lock);
+	return generation;
+}
+
 static void hammer_get(struct hammer *h, u64 r)
 {
 	u32 i = r % HAMMER_INOS;
@@ -699,7 +966,15 @@ static void hammer_get(struct hammer *h, u64 r)
 	struct inode *inode;
 	int error;
 
-	error = icache_get(&sb, ino, &inode);
+	if (r >> 24 & 1) {
+		struct inode_attrs a;
+
+		/* A lookup of ours keeps it from being deleted. */
+		if (!icache_peek_attrs(&sb, ino, &a) && h->mine[i])
+			thread_check(a.generation == disk_generation(ino));
+	}
+	error = r >> 25 & 1 ? icache_get(&sb, ino, &inode) :
+			      icache_get_scan(&sb, ino, &inode);
 	if (error == -ESTALE) {
 		/* Deleted: then none of us can have a lookup. */
 		thread_check(h->mine[i] == 0);
@@ -895,6 +1170,15 @@ int main(void)
 		T(test_unlinked_is_deleted_by_last_forget),
 		T(test_orphan_found_at_mount_is_deleted),
 		T(test_dontcache_goes_at_last_put),
+		T(test_scanned_once_becomes_a_shadow),
+		T(test_scanned_then_used_stays),
+		T(test_scan_takes_no_notice_of_cached_ones),
+		T(test_refault_soon_gives_a_second_chance),
+		T(test_refault_late_gives_none),
+		T(test_thrashing_is_counted),
+		T(test_peek_at_attributes),
+		T(test_peek_sees_no_shadow_nor_half_an_inode),
+		T(test_attributes_are_of_one_moment),
 		T(test_inodes_in_use_or_dirty_stay),
 		T(test_second_chance),
 		T(test_reclaim_under_load),
