@@ -715,7 +715,7 @@ int bcache_create(struct super_block *sb)
 	memset(bc, 0, size);
 	bc->ht = cds_lfht_new(1024, 1024, 0,
 			      CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING, NULL);
-	bc->pool = mem_pool_new();
+	bc->pool = mem_pool_new(0);
 	if (!bc->ht || !bc->pool) {
 		if (bc->ht)
 			cds_lfht_destroy(bc->ht, NULL);

@@ -26,6 +26,7 @@
 #include <stdlib.h>
 
 #define SCAN_BATCH 32
+#define POOL_KEEP_SHARE 64 /* of the budget, kept free outside of it */
 
 /* ---- memory ---- */
 
@@ -111,8 +112,7 @@ void folio_lru_del(struct folio *f)
 	spin_unlock(&sh->lock);
 }
 
-/* Is a block of the folio dirty, on its way, or holding a reservation? */
-static bool folio_busy(struct map_leaf *leaf, const struct folio *f)
+bool folio_busy(struct map_leaf *leaf, const struct folio *f)
 {
 	u32 s = f->f_lblk % LEAF_BLOCKS;
 	u32 e = min_of(s + f->f_nr, (u32)leaf->l_cap);
@@ -120,6 +120,29 @@ static bool folio_busy(struct map_leaf *leaf, const struct folio *f)
 	return bm_find_set_or(leaf_mark(leaf, MARK_DIRTY),
 			      leaf_mark(leaf, MARK_WRITEBACK), s, e) < e ||
 	       bm_find_set(leaf_mark(leaf, MARK_DELAYED), s, e) < e;
+}
+
+u32 folio_drop(struct map_leaf *leaf, struct folio *f, struct cds_list_head *dead)
+{
+	u32 s = f->f_lblk % LEAF_BLOCKS, n = 0, b, run;
+	u32 e = min_of(s + f->f_nr, (u32)leaf->l_cap);
+
+	/*
+	 * A reader may be on its way back from the device with what was there
+	 * before this folio was written: tell mapping_fill_since(), before the
+	 * slot is empty.
+	 */
+	if (f->f_written)
+		atomic_fetch_add(&leaf->l_map->m_drop_gen, 1);
+	for (b = s; b < e; b += run) {
+		run = 1;
+		if (leaf_folio(leaf, b) != f)
+			continue;
+		while (b + run < e && leaf_folio(leaf, b + run) == f)
+			run++;
+		n += leaf_drop_slots(leaf, b, b + run, dead);
+	}
+	return n;
 }
 
 /*
@@ -132,7 +155,6 @@ static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
 	struct map_leaf *leaf;
 	struct leaf_delta d = { 0 };
 	u64 freed = 0;
-	u32 s, e, b, run;
 
 	if (atomic_exchange_explicit(&f->f_referenced, false,
 				     memory_order_relaxed))
@@ -152,24 +174,8 @@ static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
 		goto out_rcu;
 	}
 
-	/*
-	 * A reader may be on its way back from the device with what was there
-	 * before this folio was written: tell mapping_fill_since(), before the
-	 * slot is empty.
-	 */
-	if (f->f_written)
-		atomic_fetch_add(&leaf->l_map->m_drop_gen, 1);
 	freed = (u64)folio_charge(f);
-	s = f->f_lblk % LEAF_BLOCKS;
-	e = min_of(s + f->f_nr, (u32)leaf->l_cap);
-	for (b = s; b < e; b += run) {
-		run = 1;
-		if (leaf_folio(leaf, b) != f)
-			continue;
-		while (b + run < e && leaf_folio(leaf, b + run) == f)
-			run++;
-		d.folio -= (s32)leaf_drop_slots(leaf, b, b + run, dead);
-	}
+	d.folio = -(s32)folio_drop(leaf, f, dead);
 	leaf_account(leaf, &d);
 	leaf_unlock(leaf);
 out_rcu:
@@ -286,7 +292,8 @@ int mapping_cache_create(struct super_block *sb)
 	mc = aligned_alloc(64, bytes);
 	if (!mc)
 		return -ENOMEM;
-	mc->pool = mem_pool_new();
+	/* What streams have written makes room for what they write next. */
+	mc->pool = mem_pool_new(budget_limit(sb->s_budget) / POOL_KEEP_SHARE);
 	if (!counters_new(mc) || !mc->pool) {
 		counters_free(mc);
 		if (mc->pool)

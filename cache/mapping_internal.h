@@ -296,5 +296,10 @@ void folio_free_list(struct cds_list_head *list);
 /* Leaf lock held; a folio with live slots. No-ops if it is there (is not). */
 void folio_lru_add(struct folio *f);
 void folio_lru_del(struct folio *f);
+/* Is a block of the folio dirty, on its way, or holding a reservation? Leaf locked. */
+bool folio_busy(struct map_leaf *leaf, const struct folio *f);
+/* Empties the slots of a folio that is not busy; returns how many, to be
+ * accounted. dead: as leaf_drop_slots(). Leaf locked. */
+u32 folio_drop(struct map_leaf *leaf, struct folio *f, struct cds_list_head *dead);
 
 #endif

@@ -23,6 +23,7 @@
  *         that ends a write-out (its owner may be waiting to free it)
  * Threads: any
  */
+#include "cache/icache.h"
 #include "cache/mapping_internal.h"
 #include "lib/wait.h"
 
@@ -221,11 +222,56 @@ static void leaf_end_writeback(struct map_leaf *leaf, u32 s, u32 e, bool redirty
 	leaf_account(leaf, &d);
 }
 
+/*
+ * The kernel has the pages of what a stream has written, so ours go when they
+ * are on the device: their memory, still in the CPU's caches, is the next
+ * ones'. Short runs stay, for they may be part of what is rewritten all the
+ * time, and so does the block that the file ends in, which an append completes; after
+ * a failed write, what we have is all there is.
+ */
+#define STREAM_BYTES (64u << 10)
+
+static bool is_stream(const struct mapping *m, u32 nr)
+{
+	return !m->m_sb->s_data_full && !mapping_error_unseen(m) &&
+	       (u64)nr * m->m_sb->s_blocksize >= STREAM_BYTES;
+}
+
+static void leaf_drop_written(struct map_leaf *leaf, u32 s, u32 e,
+			      struct cds_list_head *dead)
+{
+	u64 size = atomic_load(&leaf->l_map->m_inode->i_size);
+	u64 last = size / leaf->l_map->m_sb->s_blocksize;
+	struct leaf_delta d = { 0 };
+	u32 b, next;
+
+	for (b = s; b < e; b = next) {
+		struct folio *f = leaf_folio(leaf, b);
+		u32 from;
+
+		next = b + 1;
+		if (!f)
+			continue;
+		from = f->f_lblk % LEAF_BLOCKS;
+		next = max_of(next, from + f->f_nr);
+		if (from < s || next > e || folio_busy(leaf, f) ||
+		    (last >= f->f_lblk && last < (u64)f->f_lblk + f->f_nr))
+			continue;
+		d.folio -= (s32)folio_drop(leaf, f, dead);
+	}
+	leaf_account(leaf, &d);
+}
+
 void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
 	NO_THREAD_SAFETY
 {
+	bool drop = !redirty && is_stream(m, nr);
 	u64 cur = lblk, end = cur + nr;
+	CDS_LIST_HEAD(dead);
 
+	/* With the last WRITEBACK gone the volume may be unmounted; what the
+	 * folios are given back to goes a grace period later. */
+	rcu_read_lock();
 	while (cur < end) {
 		struct map_leaf *leaf = leaf_lock(m, (u32)(cur >> LEAF_SHIFT));
 		u64 next = min_of(end, ALIGN_DOWN(cur, (u64)LEAF_BLOCKS) +
@@ -237,12 +283,16 @@ void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
 			assert(!"end of a write-out that was not begun");
 		assert(s + (next - cur) == e);
 		leaf_end_writeback(leaf, s, e, redirty);
+		if (drop)
+			leaf_drop_written(leaf, s, e, &dead);
 		atomic_fetch_add(&m->m_wb_seq, 1);
 		leaf_unlock(leaf);
 		/* only the address from here on */
 		wake_up(m);
 		cur = next;
 	}
+	folio_free_list(&dead);
+	rcu_read_unlock();
 }
 
 void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end)

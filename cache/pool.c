@@ -3,7 +3,7 @@
  * cache/pool.c - memory for folios and buffers: aligned units out of chunks
  *
  * A chunk with a free unit is on its list; a full one is on none and is found
- * again through the unit's owner. One wholly free chunk per size is kept.
+ * again through the unit's owner. A few wholly free chunks per size are kept.
  *
  * Free units are memory that the caches' budget does not see. So before a list gets
  * a new chunk, the lists of the same size of the other CPUs are looked at: else a thread
@@ -48,6 +48,7 @@ struct mem_list {
 	struct cds_list_head avail; /* chunks with a free unit [lock] */
 	_Atomic u32 nr_free;        /* units free in these [write lock] */
 	_Atomic u32 *nr_empty; /* wholly free chunks of this size, on all lists [const] */
+	u32 keep;              /* how many of these stay [const] */
 	u32 unit;              /* bytes [const] */
 };
 
@@ -61,6 +62,7 @@ struct mem_chunk {
 
 struct mem_pool {
 	unsigned nr_cpu;             /* [const] */
+	u32 keep;                    /* wholly free chunks of each size [const] */
 	_Atomic u32 nr_empty[NR_CLASSES]; /* [atomic] changed under a list's lock */
 	struct mem_cpu {
 		struct mem_list list[NR_CLASSES];
@@ -169,7 +171,7 @@ void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **out)
 	return p;
 }
 
-/* One wholly free chunk per size is kept, against mmap at each turn. */
+/* Some wholly free chunks per size are kept, against mmap at each turn. */
 void mem_unit_free(struct mem_chunk *c, void *p)
 {
 	struct mem_list *cls = c->cls;
@@ -186,7 +188,7 @@ void mem_unit_free(struct mem_chunk *c, void *p)
 		cds_list_add(&c->link, &cls->avail);
 	if (c->nr_free == units) {
 		cds_list_del(&c->link);
-		release = atomic_fetch_add(cls->nr_empty, 1) > 0;
+		release = atomic_fetch_add(cls->nr_empty, 1) >= cls->keep;
 		if (release) {
 			atomic_fetch_sub(cls->nr_empty, 1);
 			atomic_fetch_sub(&cls->nr_free, units);
@@ -205,7 +207,7 @@ u32 mem_unit_bytes(const struct mem_chunk *c)
 	return c->cls->unit;
 }
 
-struct mem_pool *mem_pool_new(void)
+struct mem_pool *mem_pool_new(u64 keep)
 {
 	unsigned nr = min_of(thread_nr_cpus(), 16u);
 	struct mem_pool *pool = aligned_alloc(
@@ -214,6 +216,7 @@ struct mem_pool *mem_pool_new(void)
 	if (!pool)
 		return NULL;
 	pool->nr_cpu = nr;
+	pool->keep = (u32)max_of(keep / CHUNK_BYTES, (u64)1);
 	for (unsigned k = 0; k < NR_CLASSES; k++)
 		atomic_init(&pool->nr_empty[k], 0);
 	for (unsigned i = 0; i < nr; i++) {
@@ -224,6 +227,7 @@ struct mem_pool *mem_pool_new(void)
 			CDS_INIT_LIST_HEAD(&cls->avail);
 			atomic_init(&cls->nr_free, 0);
 			cls->nr_empty = &pool->nr_empty[k];
+			cls->keep = pool->keep;
 			cls->unit = POOL_UNIT_MIN << k;
 		}
 	}

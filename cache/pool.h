@@ -22,7 +22,9 @@
 struct mem_pool;
 struct mem_chunk;
 
-struct mem_pool *mem_pool_new(void); /* NULL: no memory */
+/* keep: bytes of wholly free chunks that are kept of each size, one chunk at
+ * least. NULL: no memory */
+struct mem_pool *mem_pool_new(u64 keep);
 /* Every unit must have been freed. NULL is allowed. */
 void mem_pool_free(struct mem_pool *pool);
 

@@ -63,6 +63,11 @@ void budget_unregister(struct budget *b, struct shrinker *s)
 	b->shrinker[s->kind] = NULL;
 }
 
+u64 budget_limit(const struct budget *b)
+{
+	return 64 << 20;
+}
+
 static u64 shrink_kind(struct budget *b, enum budget_kind kind, u64 bytes)
 {
 	return b->shrinker[kind]->scan(b->shrinker[kind], bytes);
@@ -129,6 +134,7 @@ static void vol_open(struct vol *v, u32 blocksize)
 	v->sb.s_blocksize = blocksize;
 	v->sb.s_blocksize_bits = (u8)__builtin_ctz(blocksize);
 	v->sb.s_budget = &v->budget;
+	v->sb.s_data_full = true; /* what was written stays */
 	v->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	CHECK(v->sb.s_dirty_bytes);
 	CHECK(mapping_cache_create(&v->sb) == 0);
@@ -888,6 +894,49 @@ static void test_overwrite_of_cached_blocks(void **state)
 	assert_int_equal(fast_write(&f, 0, 1024), 1024);
 	mapping_end_writeback(&f.v.m, run.lblk, run.nr, false);
 	assert_int_equal(f.v.m.m_nr_dirty, 2);
+	fast_close(&f);
+}
+
+/* Without datacache=full, the kernel alone keeps what streams have written. */
+static void test_streams_leave(void **state)
+{
+	struct fast f;
+	u64 gen;
+
+	(void)state;
+	fast_open(&f);
+	f.v.sb.s_data_full = false;
+	/* a short run stays */
+	put_blocks(&f.v, 512, 63, 'c');
+	assert_int_equal(flush_run(&f.v, 512, 1024), 63);
+	assert_int_equal(byte_at(&f.v, 512 * 1024), 'c');
+	mapping_invalidate(&f.v.m, 512, 1024);
+	/* a long one goes, as far as it is clean; whoever read the device before
+	 * the write is told */
+	put_blocks(&f.v, 512, 489, 'd');
+	atomic_store(&f.inode.i_size, 1000 * 1024 + 5);
+	gen = mapping_generation(&f.v.m);
+	struct wb_run run;
+
+	mapping_take_dirty(&f.v.m, 512, 1024, LEAF_BLOCKS, true, &run);
+	assert_int_equal(run.nr, 489);
+	mapping_set_mapped(&f.v.m, run.lblk, run.nr);
+	mapping_extent_set(&f.v.m, 512, 489, EXTENT_WRITTEN, 1000);
+	assert_int_equal(fast_write(&f, 600 * 1024, 1024), 1024);
+	mapping_end_writeback(&f.v.m, run.lblk, run.nr, false);
+	assert_int_equal(byte_at(&f.v, 512 * 1024), -1);
+	assert_int_equal(byte_at(&f.v, 900 * 1024), -1);
+	assert_int_not_equal(mapping_generation(&f.v.m), gen);
+	/* the block written again, and the one the file ends in */
+	assert_int_equal(byte_at(&f.v, 600 * 1024), 'b');
+	assert_int_equal(byte_at(&f.v, 1000 * 1024), 'd');
+	assert_int_equal(f.v.m.m_nr_dirty, 1);
+	assert_int_equal(flush_run(&f.v, 600, 601), 1);
+	/* nor after an error that nobody was told of */
+	put_blocks(&f.v, 512, 64, 'e');
+	mapping_set_error(&f.v.m, -EIO);
+	assert_int_equal(flush_run(&f.v, 512, 576), 64);
+	assert_int_equal(byte_at(&f.v, 512 * 1024), 'e');
 	fast_close(&f);
 }
 
@@ -2155,6 +2204,7 @@ int main(void)
 		cmocka_unit_test(test_records_are_reclaimed),
 		cmocka_unit_test(test_overwrite_of_cached_blocks),
 		cmocka_unit_test(test_overwrite_against_truncate),
+		cmocka_unit_test(test_streams_leave),
 		cmocka_unit_test(test_overwrite_against_punch),
 		cmocka_unit_test(test_overwrite_against_shrinkers),
 		cmocka_unit_test(test_waits_for_writeback),

@@ -140,7 +140,7 @@ static void test_many_threads(void **state)
 
 static int setup(void **state)
 {
-	pool = mem_pool_new();
+	pool = mem_pool_new(0);
 	return pool ? 0 : -1;
 }
 
