@@ -393,3 +393,35 @@ u64 budget_drop_all(struct budget *b)
 	}
 	return freed;
 }
+
+/* Every shrinker of the kind once. */
+static u64 drop_pass(struct budget *b, enum budget_kind kind)
+{
+	u64 freed = 0;
+
+	reclaiming_ = true;
+	rwsem_down_read(&b->scan);
+	for (struct shrinker *s = b->shrinkers; s; s = s->next)
+		if (s->kind == kind)
+			freed += s->scan(s, UINT64_MAX);
+	rwsem_up_read(&b->scan);
+	reclaiming_ = false;
+	return freed;
+}
+
+u64 budget_drop(struct budget *b, enum budget_kind kind)
+{
+	u64 freed = 0;
+
+	if (reclaiming_)
+		return 0;
+	/* Twice without result: the first may only have taken second chances. */
+	for (u32 fruitless = 0, pass = 0; fruitless < 2 && pass < 1000;
+	     pass++) {
+		u64 n = drop_pass(b, kind);
+
+		fruitless = n ? 0 : fruitless + 1;
+		freed += n;
+	}
+	return freed;
+}

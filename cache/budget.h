@@ -61,6 +61,8 @@ void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes);
 void budget_throttle(struct budget *b);
 /* Frees all that can be freed now (drop_caches); returns bytes. */
 u64 budget_drop_all(struct budget *b);
+/* The same for one kind. */
+u64 budget_drop(struct budget *b, enum budget_kind kind);
 
 u64 budget_limit(const struct budget *b);
 u64 budget_used(const struct budget *b, enum budget_kind kind); /* exact */

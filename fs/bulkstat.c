@@ -502,6 +502,12 @@ u64 sl_bulkstat_cursor(const struct sl_bulkstat *bs)
 	return bs->cursor;
 }
 
+bool sl_bulkstat_continues(const struct sl_bulkstat *bs, u64 first, u64 last)
+{
+	return bs->cursor == first &&
+	       bs->last == min_of(last, (u64)bs->sbi->inodes_count);
+}
+
 /* ---- beginning and end ---- */
 
 static int window_alloc(struct sl_bulkstat *bs, struct window *w)

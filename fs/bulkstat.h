@@ -73,6 +73,8 @@ size_t sl_bulkstat_read(struct sl_bulkstat *bs, struct sl_bulkstat_rec *recs,
 			size_t max);
 /* Where another scan would go on: no number before is still to come. */
 u64 sl_bulkstat_cursor(const struct sl_bulkstat *bs);
+/* Is what comes next from bs what a new scan of [first, last] would begin with? */
+bool sl_bulkstat_continues(const struct sl_bulkstat *bs, u64 first, u64 last);
 void sl_bulkstat_close(struct sl_bulkstat *bs); /* NULL is allowed */
 /* The numbers of part `part` of `parts`, whole groups each; false: that part is
  * empty. For consumers that share a volume. */

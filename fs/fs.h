@@ -87,6 +87,13 @@ u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by defau
 size_t sl_stats(struct super_block *sb, char *buf, size_t len);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
+/* The same in parts: clean folios of files alone, or what metadata is not in use. */
+enum sl_drop { SL_DROP_DATA = 1, SL_DROP_META = 2 };
+void sl_drop_caches_of(struct super_block *sb, enum sl_drop what);
+/* Up to max inode numbers from *ino on that the kernel has looked up, in rising order;
+ * *ino (0 at first) moves behind them. 0: no more. Those that come meanwhile may
+ * be missed. */
+u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max);
 
 /* ---- inodes ---- */
 int __must_check sl_iget(struct super_block *sb, u64 ino, struct inode **out); /* -ESTALE */

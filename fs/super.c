@@ -1210,6 +1210,22 @@ bool sl_nsec_times(struct super_block *sb)
 	return EXT4_SB(sb)->nsec_times;
 }
 
+void sl_drop_caches_of(struct super_block *sb, enum sl_drop what)
+{
+	if (what == SL_DROP_DATA) {
+		budget_drop(sb->s_budget, BUDGET_FOLIO);
+		return;
+	}
+	icache_shrink_all(sb);
+	budget_drop(sb->s_budget, BUDGET_INODE);
+	budget_drop(sb->s_budget, BUDGET_BUFFER);
+}
+
+u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max)
+{
+	return icache_looked_up(sb, ino, out, max);
+}
+
 void sl_drop_caches(struct super_block *sb)
 {
 	icache_shrink_all(sb);

@@ -4,7 +4,8 @@
  *
  * Names, directories and files have files of their own (fuse_*.c). Not served,
  * with ENOSYS by libfuse, upon which the kernel asks no more: access (the
- * kernel checks permissions itself), extended attributes, locks, ioctl, bmap.
+ * kernel checks permissions itself), reading extended attributes, locks, bmap. (Of
+ * what sets an attribute see fuse_ioctl.c.)
  *
  * Lookup counts: every entry the kernel gets is counted *before* the reply,
  * for the FORGET may come before the reply returns; a reply that did not
@@ -249,4 +250,6 @@ const struct fuse_lowlevel_ops sluice_fuse_ops = {
 	.fallocate = op_fallocate,
 	.copy_file_range = op_copy_file_range,
 	.lseek = op_lseek,
+	.ioctl = op_ioctl,
+	.setxattr = op_setxattr,
 };

@@ -85,6 +85,13 @@ void op_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 void op_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 		    struct fuse_file_info *fi);
 
+/* fuse_ioctl.c */
+void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
+	      struct fuse_file_info *fi, unsigned flags, const void *in,
+	      size_t in_size, size_t out_size);
+void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
+		 const char *value, size_t size, int flags);
+
 /* fuse_files.c */
 void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,

@@ -12,6 +12,7 @@
 #include "src/handles.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "fs/fs.h"
@@ -23,6 +24,7 @@ void handles_init(struct handle_table *t)
 		spin_init(&t->shards[i].lock, RANK_NONE);
 		CDS_INIT_LIST_HEAD(&t->shards[i].open);
 	}
+	atomic_init(&t->scans, 0);
 }
 
 void handles_destroy(struct handle_table *t)
@@ -42,6 +44,8 @@ struct handle *handle_open(struct handle_table *t, struct sl_file *file)
 		return NULL;
 	}
 	h->file = file;
+	h->table = t;
+	atomic_init(&h->scan, NULL);
 	h->shard = &t->shards[thread_cpu() % HANDLE_SHARDS];
 	spin_lock(&h->shard->lock);
 	cds_list_add(&h->node, &h->shard->open);
@@ -49,8 +53,30 @@ struct handle *handle_open(struct handle_table *t, struct sl_file *file)
 	return h;
 }
 
+struct sl_bulkstat *handle_take_scan(struct handle *h)
+{
+	struct sl_bulkstat *scan = atomic_exchange(&h->scan, NULL);
+
+	if (scan)
+		atomic_fetch_sub(&h->table->scans, 1);
+	return scan;
+}
+
+void handle_keep_scan(struct handle *h, struct sl_bulkstat *scan)
+{
+	struct sl_bulkstat *none = NULL;
+
+	if (atomic_fetch_add(&h->table->scans, 1) < HANDLE_SCANS_MAX &&
+	    atomic_compare_exchange_strong(&h->scan, &none, scan))
+		return;
+	/* Too many; or another request on this handle was faster. */
+	atomic_fetch_sub(&h->table->scans, 1);
+	sl_bulkstat_close(scan);
+}
+
 void handle_close(struct handle *h)
 {
+	sl_bulkstat_close(handle_take_scan(h));
 	spin_lock(&h->shard->lock);
 	cds_list_del(&h->node);
 	spin_unlock(&h->shard->lock);

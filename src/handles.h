@@ -15,9 +15,12 @@
 #include "lib/types.h"
 #include <urcu/list.h>
 
+struct sl_bulkstat;
 struct sl_file;
 
 #define HANDLE_SHARDS 32
+/* Scans that wait in handles for their next batch: each may have 2 MiB. */
+#define HANDLE_SCANS_MAX 8
 
 struct handle_shard {
 	struct spinlock lock;
@@ -26,12 +29,15 @@ struct handle_shard {
 
 struct handle {
 	struct sl_file *file;	    /* [const] owned */
+	struct handle_table *table; /* [const] */
 	struct handle_shard *shard; /* [const] */
+	struct sl_bulkstat *_Atomic scan; /* [atomic] owned; NULL, or between two batches */
 	struct cds_list_head node;  /* [shard's lock] */
 };
 
 struct handle_table {
 	struct handle_shard shards[HANDLE_SHARDS];
+	_Atomic unsigned scans; /* [atomic] kept by handles */
 };
 
 void handles_init(struct handle_table *t);
@@ -41,6 +47,10 @@ void handles_destroy(struct handle_table *t);
 struct handle *handle_open(struct handle_table *t, struct sl_file *file);
 /* Releases the file, too. */
 void handle_close(struct handle *h);
+/* The scan that was kept, the caller's from now on, or NULL. */
+struct sl_bulkstat *handle_take_scan(struct handle *h);
+/* Takes the scan over until the next batch; closes it if too many are kept. */
+void handle_keep_scan(struct handle *h, struct sl_bulkstat *scan);
 /* All that are open. No other call may be under way. Returns their number. */
 unsigned handles_close_all(struct handle_table *t);
 

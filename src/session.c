@@ -46,6 +46,7 @@
 #include "lib/log.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
+#include "src/dropper.h"
 #include "src/fuse_ops.h"
 #include "src/loop.h"
 #include "src/loopdev.h"
@@ -110,6 +111,7 @@ struct session {
 	_Atomic u64 init_unique; /* [atomic] */
 	u32 init_flags;		/* [the thread with INIT] what the kernel can */
 
+	struct dropper *dropper; /* [const after session_mount] */
 	struct handle_table handles;
 	struct mutex volume_lock;
 	struct super_block *sb;	/* [volume_lock to change] */
@@ -256,6 +258,20 @@ static void log_stats(struct session *s)
 	log_lines(text);
 	free(text);
 	lock_stats_dump();
+}
+
+size_t session_stats(struct session *s, char *buf, size_t len)
+{
+	size_t n = sl_stats(s->sb, buf, len - 1);
+
+	n = min_of(n, len - 1);
+	buf[n] = '\0';
+	return n;
+}
+
+int session_drop_caches(struct session *s, u32 what)
+{
+	return dropper_run(s->dropper, s->sb, what);
 }
 
 /* ---- requests ---- */
@@ -800,6 +816,8 @@ static void learn_dev(struct session *s)
 
 	s->have_dev = mount_find(s->mountpoint, s->source, &s->dev);
 	if (s->have_dev)
+		dropper_set_dev(s->dropper, s->dev);
+	if (s->have_dev)
 		err = set_read_ahead(s);
 	if (err && s->read_ahead_given)
 		log_warn("%s: read_ahead_kb=%llu: %s: no more than the kernel's own read-ahead",
@@ -882,7 +900,9 @@ int session_mount(struct session *s, int signals)
 	err = mount_in_kernel(s);
 	if (err)
 		return err;
-	err = start_loop(s);
+	err = dropper_start(s->se, s->mountpoint, &s->dropper);
+	if (!err)
+		err = start_loop(s);
 	if (err) {
 		log_err("%s: cannot start threads: %s", s->device,
 			strerror(-err));
@@ -973,6 +993,7 @@ int session_close(struct session *s)
 	}
 	err = close_volume(s);
 	end_connection(s);
+	dropper_stop(s->dropper);
 	fuse_session_destroy(s->se);
 	session_free(s);
 	return err;

@@ -52,6 +52,11 @@ bool session_kills_suidgid(void);
 bool session_writeback(const struct session *s);
 /* INIT: says what we can do. */
 void session_init(struct session *s, struct fuse_conn_info *conn);
+/* What the daemon tells of itself, as SIGUSR1 does: at most len bytes with the final
+ * '\0'. Bytes without it. */
+size_t session_stats(struct session *s, char *buf, size_t len);
+/* Drops caches, ours and the kernel's (see dropper.h); waits. 0 or -errno. */
+int session_drop_caches(struct session *s, u32 what);
 /* DESTROY: the kernel waits with umount(2) until this returns. */
 void session_destroy_request(struct session *s);
 

@@ -22,6 +22,14 @@ struct sl_file {
 static struct sl_file files[THREADS][FILES];
 static struct handle_table table;
 
+static _Atomic unsigned scans_closed;
+
+void sl_bulkstat_close(struct sl_bulkstat *bs)
+{
+	if (bs)
+		atomic_fetch_add(&scans_closed, 1);
+}
+
 void sl_release(struct sl_file *f)
 {
 	atomic_fetch_add(&f->released, 1);
@@ -81,6 +89,39 @@ static void test_close_all_releases_what_threads_left_open(void **state)
 	assert_int_equal(handles_close_all(&table), 0);
 }
 
+static struct sl_bulkstat *scan_nr(unsigned n)
+{
+	static char scans[HANDLE_SCANS_MAX + 2];
+
+	return (struct sl_bulkstat *)&scans[n];
+}
+
+/* So many scans are kept and no more; what is kept ends with its handle. */
+static void test_scans_are_kept_up_to_a_limit(void **state)
+{
+	struct handle *h[HANDLE_SCANS_MAX + 1];
+
+	atomic_store(&scans_closed, 0);
+	for (unsigned i = 0; i <= HANDLE_SCANS_MAX; i++) {
+		h[i] = handle_open(&table, &files[0][i]);
+		assert_null(handle_take_scan(h[i]));
+		handle_keep_scan(h[i], scan_nr(i));
+	}
+	assert_int_equal(scans_closed, 1);
+	assert_null(handle_take_scan(h[HANDLE_SCANS_MAX]));
+	assert_ptr_equal(handle_take_scan(h[0]), scan_nr(0));
+	assert_null(handle_take_scan(h[0]));
+	/* Place for one; a second one on the same handle is not kept. */
+	handle_keep_scan(h[0], scan_nr(0));
+	assert_ptr_equal(handle_take_scan(h[1]), scan_nr(1));
+	handle_keep_scan(h[0], scan_nr(1));
+	assert_int_equal(scans_closed, 2);
+	handle_close(h[0]);
+	assert_int_equal(scans_closed, 3);
+	assert_int_equal(handles_close_all(&table), HANDLE_SCANS_MAX);
+	assert_int_equal(scans_closed, HANDLE_SCANS_MAX + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -89,6 +130,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_close_all_releases_what_threads_left_open, setup,
 			teardown),
+		cmocka_unit_test_setup_teardown(test_scans_are_kept_up_to_a_limit,
+						setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/ctl/sluicectl.c - looks at a mount, and controls it, from outside
+ *
+ * Everything goes through the ioctls of sluice_ioctl.h. Exit status as of
+ * mount(8): 0, 1 wrong call or not permitted, 2 system error, 32 failed, 64 some
+ * inodes could not be read.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "src/sluice_ioctl.h"
+
+enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_FAILED = 32, EXIT_SOME = 64 };
+
+struct call {
+	bool json;
+	uint64_t first, last;
+	const char *mnt;
+	const char *level; /* of drop-caches; NULL: not given */
+};
+
+static const char usage_text[] =
+	"usage: sluicectl bulkstat [--json] [--range FIRST-LAST] MOUNTPOINT\n"
+	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
+	"       sluicectl stats MOUNTPOINT\n";
+
+static int wrong_call(const char *what, const char *arg)
+{
+	if (what)
+		fprintf(stderr, "sluicectl: %s%s\n", what, arg ? arg : "");
+	fputs(usage_text, stderr);
+	return EXIT_USAGE;
+}
+
+/* Says what the last system call on the mount meant. */
+static int failed(const struct call *c)
+{
+	if (errno == ENOTTY || errno == ENOSYS) {
+		fprintf(stderr, "sluicectl: %s: not the root of a Sluice mount\n",
+			c->mnt);
+		return EXIT_FAILED;
+	}
+	fprintf(stderr, "sluicectl: %s: %s\n", c->mnt, strerror(errno));
+	switch (errno) {
+	case EPERM:
+	case EACCES:
+		return EXIT_USAGE;
+	case ENOMEM:
+		return EXIT_SYSTEM;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+static int flush_output(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "sluicectl: write: %s\n", strerror(errno));
+	return EXIT_SYSTEM;
+}
+
+/* ---- bulkstat ---- */
+
+static void print_line(const struct sluice_inode *i)
+{
+	printf("%" PRIu64 " %u %06o %u %u %u %" PRIu64 " %" PRIu64
+	       " %u 0x%x %u:%u %" PRId64 ".%09u %" PRId64 ".%09u %" PRId64
+	       ".%09u %" PRId64 ".%09u\n",
+	       (uint64_t)i->ino, i->generation, i->mode, i->nlink, i->uid, i->gid,
+	       (uint64_t)i->size, (uint64_t)i->blocks, i->projid, i->flags,
+	       i->rdev_major, i->rdev_minor, (int64_t)i->atime, i->atime_nsec,
+	       (int64_t)i->mtime, i->mtime_nsec, (int64_t)i->ctime, i->ctime_nsec,
+	       (int64_t)i->crtime, i->crtime_nsec);
+}
+
+/* An object on a line of its own. */
+static void print_json(const struct sluice_inode *i)
+{
+	printf("{\"ino\": %" PRIu64 ", \"generation\": %u, \"mode\": %u, "
+	       "\"nlink\": %u, \"uid\": %u, \"gid\": %u, \"size\": %" PRIu64
+	       ", \"blocks\": %" PRIu64 ", \"projid\": %u, \"flags\": %u, "
+	       "\"rdev\": [%u, %u], \"atime\": [%" PRId64 ", %u], "
+	       "\"mtime\": [%" PRId64 ", %u], \"ctime\": [%" PRId64 ", %u], "
+	       "\"crtime\": [%" PRId64 ", %u]}\n",
+	       (uint64_t)i->ino, i->generation, i->mode, i->nlink, i->uid, i->gid,
+	       (uint64_t)i->size, (uint64_t)i->blocks, i->projid, i->flags,
+	       i->rdev_major, i->rdev_minor, (int64_t)i->atime, i->atime_nsec,
+	       (int64_t)i->mtime, i->mtime_nsec, (int64_t)i->ctime, i->ctime_nsec,
+	       (int64_t)i->crtime, i->crtime_nsec);
+}
+
+static void print_lost(const struct call *c, const struct sluice_inode *i)
+{
+	if (i->lost > 1)
+		fprintf(stderr, "sluicectl: %s: inodes %" PRIu64 "-%" PRIu64 ": %s\n",
+			c->mnt, (uint64_t)i->ino,
+			(uint64_t)i->ino + i->lost - 1, strerror((int)i->error));
+	else
+		fprintf(stderr, "sluicectl: %s: inode %" PRIu64 ": %s\n", c->mnt,
+			(uint64_t)i->ino, strerror((int)i->error));
+}
+
+static int bulkstat(const struct call *c, int fd)
+{
+	static struct sluice_bulkstat b;
+	int status = 0;
+
+	b.version = SLUICE_IOC_VERSION;
+	b.size = sizeof(b);
+	b.next = c->first;
+	b.last = c->last;
+	b.wanted = SLUICE_BULKSTAT_MAX;
+	do {
+		if (ioctl(fd, SLUICE_IOC_BULKSTAT, &b) < 0) {
+			fflush(stdout);
+			return failed(c);
+		}
+		for (unsigned i = 0; i < b.count && i < SLUICE_BULKSTAT_MAX; i++) {
+			if (b.inode[i].error) {
+				print_lost(c, &b.inode[i]);
+				status = EXIT_SOME;
+			} else if (c->json) {
+				print_json(&b.inode[i]);
+			} else {
+				print_line(&b.inode[i]);
+			}
+		}
+	} while (b.count && !ferror(stdout));
+	return flush_output(status);
+}
+
+/* ---- the others ---- */
+
+static int drop_caches(const struct call *c, int fd)
+{
+	struct sluice_drop_caches d = {
+		.version = SLUICE_IOC_VERSION,
+		.size = sizeof(d),
+		.what = c->level ? (__u32)(c->level[0] - '0') : 3,
+	};
+
+	return ioctl(fd, SLUICE_IOC_DROP_CACHES, &d) < 0 ? failed(c) : 0;
+}
+
+static int stats(const struct call *c, int fd)
+{
+	static struct sluice_stats st;
+
+	st.version = SLUICE_IOC_VERSION;
+	st.size = sizeof(st);
+	if (ioctl(fd, SLUICE_IOC_STATS, &st) < 0)
+		return failed(c);
+	st.text[sizeof(st.text) - 1] = '\0';
+	fputs(st.text, stdout);
+	return flush_output(0);
+}
+
+/* ---- the command line ---- */
+
+static bool parse_number(const char *text, char **end, uint64_t *n)
+{
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*n = strtoull(text, end, 10);
+	return errno == 0;
+}
+
+/* "A-B", "A-", "A"; A at least 1, B not below A. */
+static bool parse_range(const char *text, struct call *c)
+{
+	char *end;
+
+	if (!parse_number(text, &end, &c->first) || !c->first)
+		return false;
+	c->last = c->first;
+	if (!*end)
+		return true;
+	if (*end != '-')
+		return false;
+	if (!end[1]) {
+		c->last = UINT64_MAX;
+		return true;
+	}
+	return parse_number(end + 1, &end, &c->last) && !*end &&
+	       c->last >= c->first;
+}
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct call *c, int fd);
+	int max_args;
+	bool scans; /* takes --json and --range */
+} commands[] = {
+	{ "bulkstat", bulkstat, 1, true },
+	{ "drop-caches", drop_caches, 2, false },
+	{ "stats", stats, 1, false },
+};
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static bool level_ok(const char *level)
+{
+	return level[0] >= '1' && level[0] <= '3' && !level[1];
+}
+
+static int run(const struct command *cmd, const struct call *c)
+{
+	int fd = open(c->mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int status;
+
+	if (fd < 0)
+		return failed(c);
+	status = cmd->run(c, fd);
+	close(fd);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "range", required_argument, NULL, 'r' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct call c = { .first = 1, .last = UINT64_MAX };
+	const struct command *cmd;
+	bool scan_options = false;
+	int o;
+
+	while ((o = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
+		switch (o) {
+		case 'j':
+			c.json = scan_options = true;
+			break;
+		case 'r':
+			scan_options = true;
+			if (!parse_range(optarg, &c))
+				return wrong_call("not a range: ", optarg);
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return flush_output(0);
+		case 'V':
+			printf("sluicectl %s\n", SLUICE_VERSION);
+			return flush_output(0);
+		default:
+			return wrong_call(NULL, NULL);
+		}
+	}
+	argc -= optind;
+	argv += optind;
+	if (argc < 1)
+		return wrong_call("no command", NULL);
+	cmd = find_command(argv[0]);
+	if (!cmd)
+		return wrong_call("unknown command: ", argv[0]);
+	if (argc < 2)
+		return wrong_call("no mount point", NULL);
+	if (argc - 1 > cmd->max_args)
+		return wrong_call("too many arguments", NULL);
+	if (scan_options && !cmd->scans)
+		return wrong_call("--json and --range are for bulkstat", NULL);
+	c.mnt = argv[1];
+	c.level = argc > 2 ? argv[2] : NULL;
+	if (c.level && !level_ok(c.level))
+		return wrong_call("not 1, 2 or 3: ", c.level);
+	return run(cmd, &c);
+}

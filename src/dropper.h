@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/dropper.h - drops caches, ours and the kernel's, by a thread of its own
+ *
+ * No request may tell the kernel to drop something: the kernel would wait for pages
+ * and inodes that other requests have locked, perhaps for the very one that tells
+ * it. So the requests ask this thread, and wait for it with nothing held.
+ */
+#ifndef SLUICE_SRC_DROPPER_H
+#define SLUICE_SRC_DROPPER_H
+
+#include "lib/types.h"
+#include <sys/types.h>
+
+struct dropper;
+struct fuse_session;
+struct super_block;
+
+#define DROP_DATA 1u
+#define DROP_METADATA 2u
+
+/* Starts the thread. -ENOMEM, -EAGAIN. mountpoint stays the caller's. */
+int __must_check dropper_start(struct fuse_session *se, const char *mountpoint,
+			       struct dropper **out);
+/* The device number of the mount, once it is known; names can be dropped then. */
+void dropper_set_dev(struct dropper *d, dev_t dev);
+/* From a request: drops `what` (DROP_*), and returns when that is done. -EINVAL. */
+int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);
+/* No request runs any more. NULL is allowed. */
+void dropper_stop(struct dropper *d);
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_ioctl.c - control of a mount: ioctls and an attribute of its root
+ *
+ * See sluice_ioctl.h. On anything but the root, and for what is not known: ENOTTY.
+ * Never ENOSYS, upon which the kernel would never ask again.
+ *
+ * The attribute trusted.sluice.drop_caches does what the ioctl does, for scripts.
+ * It can be set, not read: with a handler for reading attributes the kernel
+ * would ask for "security.capability" before the first write to each file and for
+ * others with each listing, and never could be told to stop. All other attributes get
+ * EOPNOTSUPP, as before.
+ *
+ * A scan waits in its handle for the next batch, which goes on with it if it
+ * asks for what comes next; at most HANDLE_SCANS_MAX wait (handles.h).
+ *
+ * Locks: none. Threads: those of the request loop.
+ */
+#include "src/fuse_ops.h"
+
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "src/dropper.h"
+#include "src/loop.h"
+#include "src/session.h"
+#include "src/sluice_ioctl.h"
+
+#define DROP_XATTR "trusted.sluice.drop_caches"
+
+_Static_assert(sizeof(struct sluice_inode) == 120, "layout");
+_Static_assert(sizeof(struct sluice_bulkstat) ==
+		       32 + SLUICE_BULKSTAT_MAX * sizeof(struct sluice_inode),
+	       "layout");
+_Static_assert(sizeof(struct sluice_bulkstat) < 1u << _IOC_SIZEBITS, "fits");
+_Static_assert(sizeof(struct sluice_stats) < 1u << _IOC_SIZEBITS, "fits");
+_Static_assert(sizeof(struct sluice_drop_caches) == 16, "layout");
+_Static_assert(SLUICE_DROP_DATA == DROP_DATA, "same bits");
+_Static_assert(SLUICE_DROP_METADATA == DROP_METADATA, "same bits");
+
+static bool is_permitted(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return ctx->uid == 0 || ctx->uid == geteuid();
+}
+
+/* in has `size` bytes, of which the first two words are version and size. */
+static bool layout_ok(const void *in, size_t in_size, size_t size)
+{
+	__u32 head[2];
+
+	if (in_size != size)
+		return false;
+	memcpy(head, in, sizeof(head));
+	return head[0] == SLUICE_IOC_VERSION && head[1] == size;
+}
+
+static void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r)
+{
+	*out = (struct sluice_inode){
+		.ino = r->ino,
+		.error = (__u32)-r->error,
+		.lost = r->lost,
+		.generation = r->generation,
+		.mode = r->mode,
+		.nlink = r->nlink,
+		.uid = r->uid,
+		.gid = r->gid,
+		.flags = r->flags,
+		.projid = r->projid,
+		.rdev_major = major(r->rdev),
+		.rdev_minor = minor(r->rdev),
+		.size = r->size,
+		.blocks = r->blocks,
+		.atime = r->atime.tv_sec,
+		.mtime = r->mtime.tv_sec,
+		.ctime = r->ctime.tv_sec,
+		.crtime = r->crtime.tv_sec,
+		.atime_nsec = (__u32)r->atime.tv_nsec,
+		.mtime_nsec = (__u32)r->mtime.tv_nsec,
+		.ctime_nsec = (__u32)r->ctime.tv_nsec,
+		.crtime_nsec = (__u32)r->crtime.tv_nsec,
+	};
+}
+
+/* The scan that begins with first: the one that was kept, or a new one. */
+static int get_scan(fuse_req_t req, struct handle *h, u64 first, u64 last,
+		    struct sl_bulkstat **out)
+{
+	struct sl_bulkstat *scan = handle_take_scan(h);
+
+	if (scan && sl_bulkstat_continues(scan, first, last)) {
+		*out = scan;
+		return 0;
+	}
+	sl_bulkstat_close(scan);
+	return sl_bulkstat_open(req_sb(req), first, last, 0, out);
+}
+
+static int bulkstat(fuse_req_t req, struct handle *h, struct sluice_bulkstat *b)
+{
+	struct sl_bulkstat_rec recs[SLUICE_BULKSTAT_MAX];
+	struct sl_bulkstat *scan;
+	size_t n;
+	int err;
+
+	b->count = 0;
+	if (!b->next || !b->wanted || b->wanted > SLUICE_BULKSTAT_MAX)
+		return -EINVAL;
+	if (b->next > b->last)
+		return 0;
+	err = get_scan(req, h, b->next, b->last, &scan);
+	if (err)
+		return err;
+	n = sl_bulkstat_read(scan, recs, b->wanted);
+	for (size_t i = 0; i < n; i++)
+		put_inode(&b->inode[i], &recs[i]);
+	b->count = (__u32)n;
+	b->next = max_of(sl_bulkstat_cursor(scan), (u64)b->next);
+	if (n == b->wanted)
+		handle_keep_scan(h, scan);
+	else
+		sl_bulkstat_close(scan);
+	return 0;
+}
+
+static void ioctl_bulkstat(fuse_req_t req, struct handle *h, const void *in,
+			   size_t in_size)
+{
+	struct sluice_bulkstat *b = loop_reply_buffer(sizeof(*b));
+	int err = -ENOMEM;
+
+	if (b) {
+		/* `in` may be larger than what it says. */
+		err = layout_ok(in, in_size, sizeof(*b)) ? 0 : -EINVAL;
+		if (!err) {
+			memcpy(b, in, offsetof(struct sluice_bulkstat, inode));
+			memset(b->inode, 0, sizeof(b->inode));
+			err = bulkstat(req, h, b);
+		}
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_ioctl(req, 0, b, sizeof(*b));
+}
+
+static void ioctl_stats(fuse_req_t req, const void *in, size_t in_size)
+{
+	struct sluice_stats *st = loop_reply_buffer(sizeof(*st));
+
+	if (!st) {
+		reply_status(req, -ENOMEM);
+		return;
+	}
+	if (!layout_ok(in, in_size, sizeof(*st))) {
+		reply_status(req, -EINVAL);
+		return;
+	}
+	memset(st, 0, sizeof(*st));
+	st->version = SLUICE_IOC_VERSION;
+	st->size = sizeof(*st);
+	st->length = (__u32)session_stats(fuse_req_userdata(req), st->text,
+					  sizeof(st->text));
+	fuse_reply_ioctl(req, 0, st, sizeof(*st));
+}
+
+static void ioctl_drop_caches(fuse_req_t req, const void *in, size_t in_size)
+{
+	struct sluice_drop_caches d;
+	int err = -EINVAL;
+
+	if (layout_ok(in, in_size, sizeof(d))) {
+		memcpy(&d, in, sizeof(d));
+		err = session_drop_caches(fuse_req_userdata(req), d.what);
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
+	      struct fuse_file_info *fi, unsigned flags, const void *in,
+	      size_t in_size, size_t out_size)
+{
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
+	if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
+	    (cmd != SLUICE_IOC_BULKSTAT && cmd != SLUICE_IOC_DROP_CACHES &&
+	     cmd != SLUICE_IOC_STATS))
+		reply_status(req, -ENOTTY);
+	else if (!is_permitted(req))
+		reply_status(req, -EPERM);
+	else if (cmd == SLUICE_IOC_BULKSTAT)
+		ioctl_bulkstat(req, h, in, in_size);
+	else if (cmd == SLUICE_IOC_STATS)
+		ioctl_stats(req, in, in_size);
+	else
+		ioctl_drop_caches(req, in, in_size);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
+		 const char *value, size_t size, int flags)
+{
+	if (node != FUSE_ROOT_ID || strcmp(name, DROP_XATTR))
+		reply_status(req, -EOPNOTSUPP);
+	else if (!is_permitted(req))
+		reply_status(req, -EPERM);
+	else if (size != 1 || *value < '1' || *value > '3')
+		reply_status(req, -EINVAL);
+	else
+		reply_status(req, session_drop_caches(fuse_req_userdata(req),
+						      (u32)(*value - '0')));
+}

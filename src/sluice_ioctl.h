@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/sluice_ioctl.h - ioctls on the root directory of a Sluice mount
+ *
+ * For programs that look at a mount from outside; sluicectl(8) is one. Open the
+ * directory that the volume is mounted on, O_RDONLY. Permitted are the superuser
+ * and the user the daemon runs as, whatever the directory's mode: else EPERM.
+ * ENOTTY: that is not the root of a Sluice mount, or the daemon does not know the
+ * request.
+ *
+ * Each structure begins with a version and its own size in bytes. The caller
+ * sets both as they are here; a daemon that has another layout says EINVAL. A new
+ * layout gets a new version. All fields have the same size and place for 32- and
+ * 64-bit callers; what is named reserved is 0.
+ */
+#ifndef SLUICE_IOCTL_H
+#define SLUICE_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define SLUICE_IOC_VERSION 1
+
+/* ---- all inodes, in the order of their numbers ---- */
+
+struct sluice_inode {
+	__u64 ino;
+	/*
+	 * 0, or an errno: the inodes [ino, ino + lost) could not be read, and the
+	 * rest is 0. One damaged inode, or a group whose bitmap is damaged.
+	 */
+	__u32 error;
+	__u32 lost;
+	__u32 generation;
+	__u32 mode; /* type and permissions, as of stat(2) */
+	__u32 nlink;
+	__u32 uid;
+	__u32 gid;
+	__u32 flags; /* FS_*_FL of linux/fs.h */
+	__u32 projid;
+	__u32 rdev_major;
+	__u32 rdev_minor;
+	__u32 reserved;
+	__u64 size;   /* bytes */
+	__u64 blocks; /* of 512 bytes */
+	__s64 atime;  /* seconds since 1970 */
+	__s64 mtime;
+	__s64 ctime;
+	__s64 crtime; /* 0: not recorded */
+	__u32 atime_nsec;
+	__u32 mtime_nsec;
+	__u32 ctime_nsec;
+	__u32 crtime_nsec;
+};
+
+/* As many as fit into an ioctl of less than 16 KiB. */
+#define SLUICE_BULKSTAT_MAX 136
+
+/*
+ * A batch. in: numbers [next, last], and how many inodes are wanted at most (1 to
+ * SLUICE_BULKSTAT_MAX). out: count inodes, and next, where to go on; a count
+ * of 0 is the end. Begin with next = 1 and call again, with the structure as it is,
+ * on the same descriptor: the daemon has read ahead then.
+ *
+ * From the first batch to the last: an inode with a link that exists all the time is
+ * reported once, with values that it had together at some moment in between; one
+ * that is made or removed meanwhile once at most. Removed inodes that are still open,
+ * and those of the file system itself, are not reported.
+ */
+struct sluice_bulkstat {
+	__u32 version;
+	__u32 size;
+	__u64 next;
+	__u64 last; /* ~0: to the end */
+	__u32 wanted;
+	__u32 count;
+	struct sluice_inode inode[SLUICE_BULKSTAT_MAX];
+};
+
+/* ---- control ---- */
+
+#define SLUICE_DROP_DATA 1     /* clean data of files */
+#define SLUICE_DROP_METADATA 2 /* inodes, names, and blocks of metadata */
+
+/* Both: 3, as with vm.drop_caches. Of the daemon and of the kernel, for this mount. What is
+ * in use or dirty stays. Returns when it is done. */
+struct sluice_drop_caches {
+	__u32 version;
+	__u32 size;
+	__u32 what;
+	__u32 reserved;
+};
+
+#define SLUICE_STATS_MAX 16320
+
+/* out: lines "name value", with a final NUL; length is without it. */
+struct sluice_stats {
+	__u32 version;
+	__u32 size;
+	__u32 length;
+	__u32 reserved;
+	char text[SLUICE_STATS_MAX];
+};
+
+#define SLUICE_IOC_BULKSTAT _IOWR(0xF5, 1, struct sluice_bulkstat)
+#define SLUICE_IOC_DROP_CACHES _IOW(0xF5, 2, struct sluice_drop_caches)
+#define SLUICE_IOC_STATS _IOWR(0xF5, 3, struct sluice_stats)
+
+#endif
