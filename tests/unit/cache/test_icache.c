@@ -347,6 +347,34 @@ static void test_empty_nodes_are_freed(void **state)
 	inode_put(must_get(64));
 }
 
+/* FORGET meets an inode that is being evicted: its count is still there, and the
+ * shadow gets what is left. */
+static void test_forget_during_eviction(void **state)
+{
+	for (u64 left = 0; left <= 3; left += 3) {
+		struct inode *inode = must_get(12);
+		struct thread *shrinker;
+
+		lookup(inode, 5);
+		inode_put(inode);
+		close_gate(&fs.evict_gate);
+		assert_int_equal(thread_create(&shrinker, "shrink", shrink_main,
+					       NULL), 0);
+		test_wait(&fs, atomic_load(&fs.at_evict) == 1);
+		forget(12, 5 - left);
+		open_gate(&fs.evict_gate);
+		thread_join(shrinker);
+		assert_int_equal(stats().inodes, 0);
+		assert_int_equal(stats().shadows, left ? 1 : 0);
+		inode = must_get(12);
+		assert_int_equal(inode->i_nlookup, left);
+		inode_put(inode);
+		if (left)
+			forget(12, left);
+	}
+	assert_int_equal(deletes(12), 0);
+}
+
 /* ---- deletion ---- */
 
 static void test_unlinked_is_deleted_by_last_put(void **state)
@@ -1165,6 +1193,7 @@ int main(void)
 		T(test_forget_of_a_shadow),
 		T(test_failed_read_keeps_the_lookups),
 		T(test_count_too_large_for_a_shadow_stays),
+		T(test_forget_during_eviction),
 		T(test_empty_nodes_are_freed),
 		T(test_unlinked_is_deleted_by_last_put),
 		T(test_unlinked_is_deleted_by_last_forget),
