@@ -41,7 +41,7 @@
 #include <unistd.h>
 
 #define MAX_JOBS 256
-#define CHILD_SECONDS 300
+#define CHILD_SECONDS 900 /* hangs, and is not just starved by others */
 
 static const char *const profile_name[SIM_PROFILE_NR] = {
 	"any", "mixed", "names", "data", "full", "churn", "faults", "threads",
