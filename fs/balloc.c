@@ -280,7 +280,11 @@ static bool claim_has_goal(struct search *s, group_t g)
 	return cg == g && s->goal_off >= r.off && s->goal_off - r.off < r.len;
 }
 
-/* A run that suits this pass; len 0: none. */
+/*
+ * A run that suits this pass; len 0: none. The map is asked last: it may be read
+ * anew from a device that does not give back what it was given, and without
+ * checksums only the summary would remember.
+ */
 static struct ext4_run choose_run(const struct search *s, group_t g, const void *map)
 {
 	struct ext4_group_info *gi = &s->sbi->group_info[g];
@@ -314,7 +318,8 @@ static struct ext4_run choose_run(const struct search *s, group_t g, const void 
 	off = free_runs_find(fr, map, held, start, enough);
 	if (off == fr->nr)
 		off = free_runs_find(fr, map, held, 0, enough);
-	assert(off < fr->nr); /* there is one as long as the longest */
+	if (off == fr->nr)
+		return none;
 	return (struct ext4_run){
 		off, bm_find_set_or(map, held, off,
 				    s->want < fr->nr - off ? off + s->want : fr->nr) -

@@ -209,23 +209,30 @@ struct ext4_run ext4_claim_peek(struct ext4_claim *c, ino_nr owner, group_t *g)
 	return r;
 }
 
+static void claim_used(struct ext4_alloc *al, struct ext4_claim *c)
+{
+	atomic_store_explicit(&c->used,
+			      atomic_fetch_add_explicit(&al->claim_clock, 1,
+							memory_order_relaxed),
+			      memory_order_relaxed);
+}
+
+/* Who finds the claim empty, under its lock, finds its blocks in the counts: the
+ * drain may meet one that another is just giving back. */
 void ext4_claim_give(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
 		     group_t g)
 {
-	struct ext4_run r = { 0, 0 };
+	struct ext4_alloc *al = sbi->alloc;
 
 	spin_lock(&c->lock);
-	if (c->group == g && owned_by(c, owner)) {
-		r = c->run;
+	if (c->run.len && c->group == g && owned_by(c, owner)) {
+		ext4_space_unhold(sbi, g, c->run);
+		atomic_fetch_sub(&al->claimed, c->run.len);
+		if (!(sbi->group_info[g].flags & EXT4_GRP_BBITMAP_CORRUPT))
+			atomic_fetch_add(&al->group_blocks[g], c->run.len);
 		c->run.len = 0;
 	}
 	spin_unlock(&c->lock);
-	if (!r.len)
-		return;
-	ext4_space_unhold(sbi, g, r);
-	atomic_fetch_sub(&sbi->alloc->claimed, r.len);
-	if (!(sbi->group_info[g].flags & EXT4_GRP_BBITMAP_CORRUPT))
-		atomic_fetch_add(&sbi->alloc->group_blocks[g], r.len);
 }
 
 bool ext4_claim_use(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
@@ -248,10 +255,7 @@ bool ext4_claim_use(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
 	gi->nr_held_blocks -= r.len;
 	atomic_fetch_sub(&sbi->alloc->claimed, r.len);
 	atomic_fetch_add(&sbi->alloc->group_blocks[g], r.len);
-	atomic_store_explicit(&c->used,
-			      atomic_fetch_add_explicit(&sbi->alloc->claim_clock, 1,
-							memory_order_relaxed),
-			      memory_order_relaxed);
+	claim_used(sbi->alloc, c);
 	return true;
 }
 
@@ -285,10 +289,7 @@ void ext4_claim_take(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner,
 	ext4_space_hold(sbi, g, r, spare);
 	atomic_fetch_add(&al->claimed, r.len);
 	atomic_fetch_sub(&al->group_blocks[g], r.len);
-	atomic_store_explicit(&c->used,
-			      atomic_fetch_add_explicit(&al->claim_clock, 1,
-							memory_order_relaxed),
-			      memory_order_relaxed);
+	claim_used(al, c);
 }
 
 void ext4_claim_drop(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner)

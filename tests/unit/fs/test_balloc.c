@@ -9,6 +9,8 @@
 
 #include <sys/stat.h>
 
+#include "lib/bitmap.h"
+
 #define THREADS 4
 #define HELD 64
 #define OWNED UINT32_MAX
@@ -1142,6 +1144,114 @@ static void test_zone_across_the_end_of_a_group(void **state)
 	at_end(&t);
 }
 
+struct giver {
+	struct ext4_sb *sbi;
+	struct ext4_claim *c;
+	group_t g;
+	struct ext4_run r;
+	_Atomic bool stop;
+};
+
+static void claim_and_give(void *arg)
+{
+	struct giver *w = arg;
+
+	while (!atomic_load(&w->stop)) {
+		u8 *spare = calloc(1, ext4_held_bytes(w->sbi));
+
+		ext4_group_lock(w->sbi, w->g);
+		ext4_claim_take(w->sbi, w->c, 0, w->g, w->r, &spare);
+		ext4_group_unlock(w->sbi, w->g);
+		ext4_claim_drop(w->sbi, w->c, 0);
+		free(spare);
+	}
+}
+
+/* A drain that meets a claim which another is giving back: what it finds gone
+ * from there is in the group's count, which searches look at without a lock. */
+static void test_drain_beside_who_gives_back(void **state)
+{
+	struct ext4_alloc *al;
+	struct giver w = { 0 };
+	struct thread *th;
+	struct at t;
+	u32 total;
+
+	(void)state;
+	at_start(&t, "", "2G");
+	al = t.sbi->alloc;
+	w.sbi = t.sbi;
+	w.c = &al->magazine[0];
+	w.g = t.sbi->groups - 2;
+	w.r = (struct ext4_run){ 2000, 30000 };
+	assert_true(ext4_block_range_ok(t.sbi, ext4_group_first_block(t.sbi, w.g) + w.r.off,
+					w.r.len));
+	total = atomic_load(&al->group_blocks[w.g]);
+	assert_int_equal(thread_create(&th, "give", claim_and_give, &w), 0);
+	for (u32 i = 0; i < 100000; i++) {
+		atomic_fetch_add(&al->drainers, 1);
+		ext4_claim_drop(t.sbi, w.c, EXT4_CLAIM_ANY);
+		assert_int_equal(atomic_load(&al->group_blocks[w.g]), total);
+		atomic_fetch_sub(&al->drainers, 1);
+	}
+	atomic_store(&w.stop, true);
+	thread_join(th);
+	at_check(&t);
+	at_end(&t);
+}
+
+#ifndef SLUICE_DEBUG_LOCKS /* there the summary is compared with the map */
+/* Without checksums a bitmap that is read again may say anything. */
+static void test_bitmap_that_comes_back_full(void **state)
+{
+	struct handle *h;
+	struct buffer *b;
+	struct at t;
+	pblk_t blk;
+	u32 len;
+
+	(void)state;
+	at_start(&t, "-b 4096 -O ^metadata_csum,^uninit_bg", "200M");
+	at_check(&t); /* reads the bitmap */
+	b = buffer_find(t.sb, ext4_gd_block_bitmap(t.sbi, ext4_group_desc(t.sbi, 0, NULL)));
+	assert_non_null(b);
+	while (atomic_load(&t.sbi->alloc->group_blocks[0])) {
+		pblk_t goal = bm_find_clear(b->b_data, 0, t.sbi->blocks_per_group);
+
+		h = at_handle(&t, EXT4_ALLOC_CREDITS);
+		len = t.sbi->blocks_per_group;
+		assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, goal, EXT4_ALLOC_EXACT_GOAL,
+						   &len, &blk), 0);
+		assert_int_equal(handle_stop(h), 0);
+	}
+	/* The summary has all that is free in its last piece. */
+	h = at_handle(&t, EXT4_ALLOC_CREDITS);
+	assert_int_equal(ext4_free_blocks(h, t.sbi, 12, t.sbi->blocks_per_group - 300, 200), 0);
+	assert_int_equal(handle_stop(h), 0);
+	at_commit(&t);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS);
+	len = 100;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, 0, 0, &len, &blk), 0);
+	assert_int_equal(blk, t.sbi->blocks_per_group - 300);
+	assert_int_equal(handle_stop(h), 0);
+
+	at_commit(&t);
+	ext4_group_lock(t.sbi, 0);
+	free_runs_refresh(t.sbi->group_info[0].runs, b->b_data,
+			  t.sbi->group_info[0].held_blocks);
+	memset(b->b_data, 0xff, t.sb->s_blocksize);
+	ext4_group_unlock(t.sbi, 0);
+	buffer_put(b);
+	h = at_handle(&t, EXT4_ALLOC_CREDITS);
+	len = 50;
+	assert_int_equal(ext4_alloc_blocks(h, t.sbi, 0, 0, 0, &len, &blk), 0);
+	assert_int_equal(ext4_block_group(t.sbi, blk), 1);
+	assert_int_equal(handle_stop(h), 0);
+	assert_int_equal(sl_unmount(t.sb), 0);
+	volume_free(&t.v);
+}
+#endif
+
 static int init(void **state)
 {
 	(void)state;
@@ -1175,6 +1285,10 @@ int main(void)
 		cmocka_unit_test(test_small_files_lie_together),
 		cmocka_unit_test(test_claimed_blocks_count_as_free),
 		cmocka_unit_test(test_claims_are_drained_before_enospc),
+		cmocka_unit_test(test_drain_beside_who_gives_back),
+#ifndef SLUICE_DEBUG_LOCKS
+		cmocka_unit_test(test_bitmap_that_comes_back_full),
+#endif
 		cmocka_unit_test(test_summaries_are_bounded),
 		cmocka_unit_test(test_windows_are_bounded),
 		cmocka_unit_test(test_fill_to_the_last_block),
