@@ -14,6 +14,10 @@
  * what is not there is read from the device, which has it by then. Small direct
  * writes are not worth that: they go through the cache as all others do.
  *
+ * The blocks are in i_direct from before they are looked up until they are
+ * converted, as others are under WRITEBACK: the end of a write-out beside them
+ * must not zero them on the device (extents_convert.c).
+ *
  * Like any write, this one is durable with the next fsync, which flushes.
  *
  * Locks:   i_rwsem (exclusive) -> wb_lock, handles, i_data_sem, as for truncate
@@ -53,7 +57,7 @@ static int clear_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
 	if (err)
 		return err;
 	n = mapping_invalidate(m, start, end);
-	if (n) /* what could not be written, for want of memory: overwritten now */
+	if (n) /* promised to what has no place, and is overwritten now */
 		ext4_release_reserved(ext4_sb_of(ei), n);
 	return 0;
 }
@@ -115,6 +119,7 @@ size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 	struct inode *inode = &ei->vfs;
 	u8 bits = inode->i_sb->s_blocksize_bits;
 	u64 part = direct_part(ei, buf, len, pos), done = 0;
+	lblk_t start = (lblk_t)(pos >> bits), end = (lblk_t)((pos + part) >> bits);
 
 	*err = 0;
 	if (!part)
@@ -123,8 +128,8 @@ size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 	if (pos > inode->i_size)
 		*err = ext4_zero_tail(ei, inode->i_size);
 	if (!*err)
-		*err = clear_cache(ei, (lblk_t)(pos >> bits),
-				   (lblk_t)((pos + part) >> bits));
+		*err = clear_cache(ei, start, end);
+	atomic_store(&ei->i_direct, (u64)start << 32 | end);
 	while (!*err && done < part) {
 		s64 n = write_extent(ei, (const char *)buf + done, part - done,
 				     pos + done, root);
@@ -134,6 +139,7 @@ size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 		else
 			done += (u64)n;
 	}
+	atomic_store(&ei->i_direct, 0);
 	if (done) {
 		spin_lock(&inode->i_lock);
 		inode->i_version++;

@@ -61,6 +61,9 @@ struct ext4_inode {
 	/* A stream of writes: [from, next) was not yet given to flusher_behind()
 	 * [vfs.i_lock] */
 	u64 i_stream_from, i_stream_next;
+	/* Blocks of a direct write that is under way, first << 32 | end; 0: none
+	 * [atomic; i_rwsem exclusive to write] */
+	_Atomic u64 i_direct;
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
 

@@ -31,9 +31,9 @@
  * converted. It is looked up in the records of its leaf, then under i_data_sem;
  * so with i_data_sem held exclusively, the records forgotten, and after that
  * no such mark in the page cache, whoever comes next finds no record, waits
- * for i_data_sem, sees the extent written, and writes after the zeroes. The
- * zeroes are durable before the commit, which
- * flushes the device before its commit block.
+ * for i_data_sem, sees the extent written, and writes after the zeroes. A
+ * direct write has i_direct for that mark. The zeroes are durable before the
+ * commit, which flushes the device before its commit block.
  *
  * Locks:  i_data_sem exclusively (RANK_I_DATA) -> leaf lock of the page cache
  * Never:  a handle restarted with i_data_sem held
@@ -131,8 +131,13 @@ static int conv_split(struct conv *c, u64 at, bool first_unwritten, bool second_
 /* Nothing of [from, to) is dirty or on its way to the device. */
 static bool conv_quiet(struct ext4_inode *ei, u64 from, u64 to)
 {
-	return from >= to ||
-	       mapping_next_dirty(&ei->vfs.i_mapping, (lblk_t)from, (lblk_t)to) == to;
+	u64 direct = atomic_load(&ei->i_direct);
+
+	if (from >= to)
+		return true;
+	if (from < (lblk_t)direct && to > direct >> 32)
+		return false;
+	return mapping_next_dirty(&ei->vfs.i_mapping, (lblk_t)from, (lblk_t)to) == to;
 }
 
 static int zero_blocks(struct ext4_sb *sbi, const void *zeroes, const struct ext *e)

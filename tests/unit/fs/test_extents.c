@@ -922,13 +922,22 @@ static void test_convert_without_space_keeps_off_what_others_write(void **state)
 	fake.dirty_to = at + 7;
 	assert_int_equal(convert(at + 2, 3), -ENOSPC);
 	assert_unchanged(&s);
-	/* Beyond the size: written blocks there would be an error on disk. */
 	fake.dirty_from = fake.dirty_to = 0;
+	for (u32 i = 0; i < 2; i++) { /* a direct write before it, behind it */
+		fake.ei.i_direct = i ? (u64)(at + 7) << 32 | (at + 30)
+				     : (u64)(at - 20) << 32 | (at + 1);
+		fake.fail_alloc = 0;
+		assert_int_equal(convert(at + 2, 3), -ENOSPC);
+		assert_unchanged(&s);
+	}
+	fake.ei.i_direct = 0;
+	/* Beyond the size: written blocks there would be an error on disk. */
 	fake.ei.i_disksize = (at + 3) << 10;
 	fake.fail_alloc = 0;
 	assert_int_equal(convert(at + 2, 3), -ENOSPC);
 	assert_unchanged(&s);
-	/* The conversion itself moves the size to its end. */
+	/* The conversion itself moves the size to its end; it is the direct write's. */
+	fake.ei.i_direct = (u64)(at + 2) << 32 | (at + 8);
 	fake.fail_alloc = 0;
 	fake.write_error = -EIO;
 	assert_int_equal(convert(at + 2, 6), -EIO);
