@@ -1010,8 +1010,11 @@ struct free_batch {
 	struct ext4_run run;
 };
 
-/* After the commit; also after an abort, when it only frees memory: nothing
- * can be allocated any more. */
+/*
+ * After the commit. After an abort the blocks stay held until the unmount: on disk
+ * they are still their old owner's, and who had access to the bitmap already may
+ * get blocks yet, which writers that are under way would find and write to.
+ */
 static void free_batch_done(struct commit_cb *cb, int error)
 {
 	struct free_batch *fb = container_of_type(cb, struct free_batch, cb);
@@ -1020,6 +1023,10 @@ static void free_batch_done(struct commit_cb *cb, int error)
 	struct ext4_alloc *al = sbi->alloc;
 	u8 *unused;
 
+	if (error) {
+		free(fb);
+		return;
+	}
 	ext4_group_lock(sbi, fb->group);
 	ext4_space_unhold(sbi, fb->group, fb->run);
 	unused = ext4_space_trim(gi);
