@@ -11,8 +11,10 @@
  * i_rwsem is held exclusively, over the I/O too. So nobody reads or writes the
  * file but where it is cached, and nothing of the range gets into the page cache
  * once it is cleared (an overwrite of what was there came before this one):
- * what is not there is read from the device, which has it by then. Small direct
- * writes are not worth that: they go through the cache as all others do.
+ * what is not there is read from the device, which has it by then. An extent is
+ * cleared when it has its place, right before the transfer: where this write does
+ * not get to, for want of space, an overwrite that came meanwhile is kept. Small
+ * direct writes are not worth that: they go through the cache as all others do.
  *
  * The blocks are in i_direct from before they are looked up until they are
  * converted, as others are under WRITEBACK: the end of a write-out beside them
@@ -45,21 +47,28 @@ static u64 direct_part(const struct ext4_inode *ei, const void *buf, u64 len,
 	return len < DIRECT_MIN ? 0 : len;
 }
 
-/* What the cache has of the range is written, then dropped. */
-static int clear_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
+/* What the cache has of the range is written. */
+static int write_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
 {
 	struct mapping *m = &ei->vfs.i_mapping;
-	int err = 0;
+
+	if (!atomic_load(&m->m_nr_dirty) && !atomic_load(&m->m_nr_writeback))
+		return 0;
+	return ext4_write_range(ei, start, end);
+}
+
+/* What the cache has of an extent that is overwritten now. */
+static void drop_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
+{
+	struct mapping *m = &ei->vfs.i_mapping;
 	u32 n;
 
-	if (atomic_load(&m->m_nr_dirty) || atomic_load(&m->m_nr_writeback))
-		err = ext4_write_range(ei, start, end);
-	if (err)
-		return err;
+	/* Without i_rwsem nothing new comes. */
+	if (!atomic_load(&m->m_nr_folio_blocks))
+		return;
 	n = mapping_invalidate(m, start, end);
-	if (n) /* promised to what has no place, and is overwritten now */
+	if (n) /* promised to what had no place, and is overwritten now */
 		ext4_release_reserved(ext4_sb_of(ei), n);
-	return 0;
 }
 
 /* The extent at the front of [pos, pos+len), allocated if need be. */
@@ -98,6 +107,7 @@ static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos
 
 	if (err)
 		return err;
+	drop_cache(ei, m.lblk, m.lblk + m.len);
 	bytes = (u64)m.len << bits;
 	end = pos + bytes;
 	err = bdev_write(sbi->bdev, m.pblk << bits, buf, bytes, 0);
@@ -128,7 +138,7 @@ size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 	if (pos > inode->i_size)
 		*err = ext4_zero_tail(ei, inode->i_size);
 	if (!*err)
-		*err = clear_cache(ei, start, end);
+		*err = write_cache(ei, start, end);
 	atomic_store(&ei->i_direct, (u64)start << 32 | end);
 	while (!*err && done < part) {
 		s64 n = write_extent(ei, (const char *)buf + done, part - done,

@@ -12,6 +12,7 @@
 #include "lib/thread.h"
 
 #include <linux/falloc.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #define MAX (2u << 20)
@@ -305,6 +306,119 @@ static void test_cached_and_direct_agree(void **state)
 	end(f);
 }
 
+#define PART (64u << 10)
+
+struct direct_writer {
+	struct thread *t;
+	struct sl_file *f;
+	u32 len;
+	ssize_t result;
+};
+
+static void write_direct(void *arg)
+{
+	struct direct_writer *w = arg;
+	u8 *mem = io_alloc(w->len);
+
+	memset(mem, 0xdd, w->len);
+	w->result = sl_write(w->f, mem, w->len, 0, SL_WRITE_DIRECT, &root_cred);
+	io_free(mem);
+}
+
+/* Writes to the one extent of [pos, pos+len) are held back from now on. */
+static void hold(struct sl_file *f, u64 pos, u32 len)
+{
+	struct ext4_map m = { .lblk = (lblk_t)(pos / BLK), .len = len / BLK };
+
+	assert_int_equal(ext4_map_blocks(EXT4_I(sl_file_inode(f)), &m), 0);
+	assert_true(m.flags != 0);
+	assert_int_equal(m.len, len / BLK);
+	pthread_mutex_lock(&mv.fd->lock);
+	mv.fd->hold_pos = m.pblk * BLK;
+	mv.fd->hold_len = len;
+	pthread_mutex_unlock(&mv.fd->lock);
+}
+
+/* The first bio that is held back, no longer held. */
+static struct bio *held_bio(void)
+{
+	struct bio *bio = NULL;
+
+	while (!bio) {
+		pthread_mutex_lock(&mv.fd->lock);
+		if (mv.fd->nr_held == 1) {
+			bio = mv.fd->held[0];
+			mv.fd->nr_held = 0;
+		}
+		pthread_mutex_unlock(&mv.fd->lock);
+		if (!bio)
+			sched_yield();
+	}
+	return bio;
+}
+
+/*
+ * A direct write that finds no space for its beginning leaves the rest alone,
+ * also what is written there while it waits for what was in the cache.
+ */
+static void test_refused_write_loses_nothing(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "16M", &opts);
+	struct direct_writer w = { .f = f, .len = 2 * PART };
+	u64 pos = 2 * PART;
+	struct bio *bio;
+	u32 piece;
+
+	memset(buf, 7, 1u << 20);
+	assert_int_equal(sl_write(f, buf, PART, PART, 0, &root_cred), PART);
+	for (piece = 1u << 20; piece >= BLK; piece /= 4) {
+		ssize_t n;
+
+		do {
+			n = sl_write(f, buf, piece, pos, 0, &root_cred);
+			pos += n > 0 ? (u64)n : 0;
+		} while (n > 0);
+		assert_int_equal(n, -ENOSPC);
+		assert_int_equal(sl_sync(sb), 0);
+	}
+	assert_int_equal(sl_write(f, buf, BLK, PART, 0, &root_cred), BLK);
+	hold(f, PART, PART);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	bio = held_bio();
+	bio->bi_error = fake_one(mv.fd, bio);
+	memset(buf, 8, BLK);
+	assert_int_equal(sl_write(f, buf, BLK, PART, 0, &root_cred), BLK);
+	fake_let_go(mv.fd);
+	bio->bi_end_io(bio);
+	thread_join(w.t);
+	assert_int_equal(w.result, -ENOSPC);
+	memset(buf, 0, BLK);
+	assert_int_equal(sl_read(f, buf, BLK, PART), BLK);
+	assert_int_equal(buf[0], 8);
+	end(f);
+}
+
+/* Who converts a neighbour of blocks that a direct write is at can see it. */
+static void test_blocks_on_their_way_are_known(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w = { .f = f, .len = 2 * PART };
+	struct ext4_inode *ei = EXT4_I(sl_file_inode(f));
+	struct bio *bio;
+
+	assert_int_equal(sl_fallocate(f, 0, 0, 4 * PART, &root_cred), 0);
+	hold(f, 0, 4 * PART);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	bio = held_bio();
+	assert_int_equal(atomic_load(&ei->i_direct), 2 * PART / BLK);
+	fake_end(mv.fd, bio);
+	thread_join(w.t);
+	fake_let_go(mv.fd);
+	assert_int_equal(w.result, 2 * PART);
+	assert_int_equal(atomic_load(&ei->i_direct), 0);
+	end(f);
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -321,6 +435,8 @@ int main(void)
 		cmocka_unit_test(test_failing_device_is_told),
 		cmocka_unit_test(test_full_volume),
 		cmocka_unit_test(test_cached_and_direct_agree),
+		cmocka_unit_test(test_refused_write_loses_nothing),
+		cmocka_unit_test(test_blocks_on_their_way_are_known),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
