@@ -318,6 +318,10 @@ static void flusher_main(void *arg)
 				atomic_compare_exchange_strong(&f->kicked_at,
 							       &kicked, 0);
 			deadline = clock_mono_ns() + period_ms(f) * MS;
+			/* It takes one piece for each slice; the rest, which
+			 * hold their inodes, must not wait for the next. */
+			if (atomic_load(&f->behind_nr) && !is_dead(f))
+				atomic_store(&f->wake, 1);
 		}
 		/* Read-only: the writes above would only fail. */
 		if (atomic_load(&f->sb->s_rdonly))

@@ -355,6 +355,25 @@ static void test_queue_of_streams(void **state)
 	flusher_stop(f);
 }
 
+/* A pass that has little else to do leaves pieces behind: they follow at once. */
+static void test_pass_leaves_no_pieces(void **state)
+{
+	struct flusher *f = start(100 * MiB, 50 * MiB, 3600000);
+	struct flusher_stats st;
+
+	atomic_store(&gate_closed, true);
+	dirty(ino[0], 4096);
+	flusher_kick(f);
+	wait_until(atomic_load(&ino[0]->in_write) == 1);
+	for (lblk_t b = 0; b < 20; b += 2)
+		flusher_behind(f, &ino[1]->vfs, b, b + 1);
+	/* The next pass is due when this one ends, and finds them alone. */
+	flusher_kick(f);
+	open_gate();
+	wait_until((flusher_get_stats(f, &st), st.behind == 10));
+	flusher_stop(f);
+}
+
 /* Many pieces of one stream, and small files that are due: by turns. */
 static void test_streams_do_not_hold_up_others(void **state)
 {
@@ -657,6 +676,7 @@ int main(void)
 		T(test_stop_with_dirty_inodes),
 		T(test_slices_go_round_in_a_file),
 		T(test_streams_are_written_behind),
+		T(test_pass_leaves_no_pieces),
 		T(test_queue_of_streams),
 		T(test_streams_do_not_hold_up_others),
 		T(test_pauses_are_proportional),
