@@ -400,7 +400,13 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 	/* The flusher's put will come here again. */
 	if (state & (I_DIRTY | I_SYNC))
 		return INODE_KEEP;
-	if (state & I_DONTCACHE && inode_is_evictable(inode)) {
+	/*
+	 * Not what is under WRITEBACK: a sync passes by an inode that is torn
+	 * down and would not wait for that data, and an error of it would be
+	 * known to nobody. The LRU has it then.
+	 */
+	if (state & I_DONTCACHE && inode_is_evictable(inode) &&
+	    !atomic_load(&inode->i_mapping.m_nr_writeback)) {
 		inode_claim_locked(ic, inode);
 		return INODE_EVICT;
 	}

@@ -194,7 +194,7 @@ void inode_lookup_inc(struct inode *inode); /* caller has a reference */
 void icache_forget(struct super_block *sb, ino_nr ino, u64 n);
 
 /* Caller has a reference: evict it at the last put, if it is not looked up again
- * before. */
+ * before, and nothing of it is under WRITEBACK then. */
 void inode_set_dontcache(struct inode *inode);
 
 /*

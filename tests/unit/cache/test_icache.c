@@ -433,6 +433,21 @@ static void test_dontcache_goes_at_last_put(void **state)
 	assert_int_equal(deletes(12), 0);
 }
 
+/* A sync passes by what is torn down: it must find the data under WRITEBACK. */
+static void test_dontcache_under_writeback_stays(void **state)
+{
+	struct inode *inode = must_get(12);
+
+	inode_set_dontcache(inode);
+	atomic_fetch_add(&inode->i_mapping.m_nr_writeback, 1);
+	inode_put(inode);
+	assert_int_equal(stats().inodes, 1);
+	assert_false(atomic_load(&inode->i_state) & I_FREEING);
+	atomic_fetch_sub(&inode->i_mapping.m_nr_writeback, 1);
+	(void)icache_shrink_all(&sb);
+	assert_int_equal(stats().inodes, 0);
+}
+
 /* ---- inodes that only a listing wanted ---- */
 
 static void write_clean(struct inode *inode)
@@ -1199,6 +1214,7 @@ int main(void)
 		T(test_unlinked_is_deleted_by_last_forget),
 		T(test_orphan_found_at_mount_is_deleted),
 		T(test_dontcache_goes_at_last_put),
+		T(test_dontcache_under_writeback_stays),
 		T(test_scanned_once_becomes_a_shadow),
 		T(test_scanned_then_used_stays),
 		T(test_scan_takes_no_notice_of_cached_ones),
