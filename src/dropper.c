@@ -13,6 +13,10 @@
  * That takes privilege (CAP_SYS_ADMIN); without, names stay until the kernel is short
  * of memory, and our inodes go nevertheless.
  *
+ * What the kernel is told may need requests carried out before it is done (writes
+ * of dirty data). So some threads of the request loop must not be here, and
+ * the loop must read requests until our thread has ended.
+ *
  * Locks:   lock (unranked): what is wanted. Nothing is held while it is done
  * Alive:   sb, while a request waits for us: unmounting waits for requests
  * Never:   a request handler in here but to wait
@@ -37,6 +41,8 @@
 #include "src/fuse_ops.h"
 
 #define BATCH 256u
+/* Requests that wait for us; far fewer than the loop has threads. */
+#define WAITERS_MAX 32u
 
 struct dropper {
 	struct fuse_session *se; /* [const] */
@@ -44,9 +50,11 @@ struct dropper {
 	struct thread *thread;   /* [const] */
 	_Atomic u64 dev;         /* [atomic] 0: not known */
 	_Atomic bool stop;       /* [atomic] */
+	_Atomic bool ended;      /* [atomic] the thread has; with done's wait key */
 	struct mutex lock;
 	struct super_block *sb;  /* [lock] of who asked last */
 	u32 wanted;              /* [lock] DROP_* */
+	u32 waiters;             /* [lock] */
 	_Atomic u64 asked;       /* [write lock] number of requests; the thread's wait key */
 	_Atomic u64 done;        /* [our thread] of those that are done; their wait key */
 };
@@ -59,9 +67,12 @@ static void invalidate_data(struct dropper *d, struct super_block *sb)
 
 	while ((n = sl_looked_up(sb, &ino, inodes, BATCH)) > 0) {
 		for (u32 i = 0; i < n; i++) {
-			int err = fuse_lowlevel_notify_inval_inode(
-				d->se, ino_to_node(inodes[i]), 0, 0);
+			int err;
 
+			if (atomic_load(&d->stop))
+				return;
+			err = fuse_lowlevel_notify_inval_inode(
+				d->se, ino_to_node(inodes[i]), 0, 0);
 			/* -ENOENT: the kernel has just forgotten it. */
 			if (err == -ENODEV || err == -ENOTCONN || err == -ENOSYS)
 				return;
@@ -129,6 +140,8 @@ static void dropper_thread(void *arg)
 		asked = atomic_load(&d->asked);
 		mutex_unlock(&d->lock);
 		drop(d, sb, what);
+		if (atomic_load(&d->stop))
+			return; /* it may be half done */
 		atomic_store(&d->done, asked);
 		wake_up(&d->done);
 	}
@@ -162,27 +175,47 @@ void dropper_set_dev(struct dropper *d, dev_t dev)
 
 int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
 {
+	bool done;
 	u64 ticket;
 
 	if (!what || what & ~(DROP_DATA | DROP_METADATA))
 		return -EINVAL;
 	mutex_lock(&d->lock);
+	if (d->waiters >= WAITERS_MAX) {
+		mutex_unlock(&d->lock);
+		return -EBUSY;
+	}
+	d->waiters++;
 	d->sb = sb;
 	d->wanted |= what;
 	ticket = atomic_fetch_add(&d->asked, 1) + 1;
 	mutex_unlock(&d->lock);
 	wake_up(&d->asked);
-	wait_event(&d->done, atomic_load(&d->done) >= ticket);
-	return 0;
+	wait_event(&d->done, atomic_load(&d->done) >= ticket ||
+		   atomic_load(&d->ended));
+	done = atomic_load(&d->done) >= ticket;
+	mutex_lock(&d->lock);
+	d->waiters--;
+	mutex_unlock(&d->lock);
+	return done ? 0 : -ENODEV;
+}
+
+void dropper_end(struct dropper *d)
+{
+	if (atomic_load(&d->ended))
+		return;
+	atomic_store(&d->stop, true);
+	wake_up(&d->asked);
+	thread_join(d->thread);
+	atomic_store(&d->ended, true);
+	wake_up(&d->done);
 }
 
 void dropper_stop(struct dropper *d)
 {
 	if (!d)
 		return;
-	atomic_store(&d->stop, true);
-	wake_up(&d->asked);
-	thread_join(d->thread);
+	dropper_end(d);
 	mutex_destroy(&d->lock);
 	free(d);
 }

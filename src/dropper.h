@@ -24,8 +24,16 @@ int __must_check dropper_start(struct fuse_session *se, const char *mountpoint,
 			       struct dropper **out);
 /* The device number of the mount, once it is known; names can be dropped then. */
 void dropper_set_dev(struct dropper *d, dev_t dev);
-/* From a request: drops `what` (DROP_*), and returns when that is done. -EINVAL. */
+/* From a request: drops `what` (DROP_*), and returns when that is done. -EINVAL;
+ * -EBUSY: too many wait; -ENODEV: the dropper has ended. */
 int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);
+/*
+ * Ends the thread: who waits for it now, or asks later, gets -ENODEV. Before the
+ * request loop is stopped with the connection standing: the kernel, told to drop
+ * something, may wait for requests that nobody would read any more. Sleeps; by
+ * the thread that calls dropper_stop().
+ */
+void dropper_end(struct dropper *d);
 /* No request runs any more. NULL is allowed. */
 void dropper_stop(struct dropper *d);
 

@@ -854,6 +854,7 @@ static int wait_for_init(struct session *s)
 static void undo_mount(struct session *s)
 {
 	if (s->loop) {
+		dropper_end(s->dropper);
 		loop_stop(s->loop);
 		loop_free(s->loop);
 		s->loop = NULL;
@@ -950,6 +951,8 @@ void session_run(struct session *s)
 		else if (sig && !deadline)
 			deadline = begin_end(s, sig);
 		else if (sig || (deadline && clock_mono_ns() >= deadline)) {
+			/* While requests are still carried out: see there. */
+			dropper_end(s->dropper);
 			s->cut = !loop_has_ended(s);
 			loop_stop(s->loop);
 		}

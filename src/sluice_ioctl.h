@@ -83,7 +83,8 @@ struct sluice_bulkstat {
 #define SLUICE_DROP_METADATA 2 /* inodes, names, and blocks of metadata */
 
 /* Both: 3, as with vm.drop_caches. Of the daemon and of the kernel, for this mount. What is
- * in use or dirty stays. Returns when it is done. */
+ * in use or dirty stays. Returns when it is done. EBUSY: 32 callers wait for
+ * it already; ENODEV: the mount ends. */
 struct sluice_drop_caches {
 	__u32 version;
 	__u32 size;
