@@ -23,7 +23,7 @@
 static void __attribute__((noreturn)) wait_for_report(int fd, pid_t child)
 {
 	unsigned char code;
-	int status;
+	int status = 0; /* where SIGCHLD is ignored there is none to be had */
 	ssize_t n;
 
 	do

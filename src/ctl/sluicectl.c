@@ -115,6 +115,7 @@ static int bulkstat(const struct call *c, int fd)
 {
 	static struct sluice_bulkstat b;
 	int status = 0;
+	uint64_t at;
 
 	b.version = SLUICE_IOC_VERSION;
 	b.size = sizeof(b);
@@ -122,8 +123,15 @@ static int bulkstat(const struct call *c, int fd)
 	b.last = c->last;
 	b.wanted = SLUICE_BULKSTAT_MAX;
 	do {
+		at = b.next;
 		if (ioctl(fd, SLUICE_IOC_BULKSTAT, &b) < 0) {
 			fflush(stdout);
+			return failed(c);
+		}
+		/* No daemon of ours: the scan would never end. */
+		if (b.count && b.next <= at) {
+			fflush(stdout);
+			errno = EPROTO;
 			return failed(c);
 		}
 		for (unsigned i = 0; i < b.count && i < SLUICE_BULKSTAT_MAX; i++) {
