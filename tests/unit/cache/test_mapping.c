@@ -2175,6 +2175,98 @@ static void test_eviction_against_shrinkers(void **state)
 	free(ev);
 }
 
+/* What a stream has written leaves at the end of its write-out, on another
+ * thread, while the owner evicts the file and shrinkers are at work. */
+struct streams {
+	struct evict ev; /* first: ev_shrinker() */
+	struct stream_io {
+		struct mapping *_Atomic m; /* of the owner: to be ended */
+		struct wb_run run;
+	} io[2];
+	_Atomic u32 nr_owners;
+};
+
+static void st_owner(void *arg)
+{
+	struct streams *st = arg;
+	struct stream_io *io = &st->io[atomic_fetch_add(&st->nr_owners, 1)];
+	u64 seed = clock_mono_ns() | 1;
+	char *data = calloc(LEAF_BLOCKS, HBS);
+
+	CHECK(data);
+	while (!st->ev.stop) {
+		struct mapping *m = malloc(sizeof(*m));
+		struct inode *inode = calloc(1, sizeof(*inode));
+		u32 nr = 40 + rnd(&seed, 400), base = rnd(&seed, 2) * 512;
+		u32 reserved = 0;
+
+		CHECK(m && inode);
+		mapping_init(m, inode, &st->ev.v.sb);
+		atomic_store(&inode->i_size, (u64)(base + 512) * HBS);
+		CHECK(mapping_write(m, (u64)base * HBS, data, nr * HBS,
+				    all_mapped, &reserved) == nr * HBS);
+		if (rnd(&seed, 2))
+			mapping_extent_set(m, 5, nr * 3, EXTENT_WRITTEN, 77);
+		mapping_take_dirty(m, 0, LBLK_MAX, LEAF_BLOCKS, true, &io->run);
+		CHECK(io->run.nr == nr);
+		atomic_store(&io->m, m);
+		if (rnd(&seed, 2))
+			sched_yield();
+		mapping_wait_writeback(m, 0, LBLK_MAX + 1);
+		CHECK(mapping_invalidate(m, 0, LBLK_MAX + 1) == 0);
+		mapping_destroy(m);
+		memset(m, 0x5a, sizeof(*m));
+		free(m);
+		free(inode);
+		/* The other is done with our slot too. */
+		while (atomic_load(&io->m))
+			sched_yield();
+		atomic_fetch_add(&st->ev.rounds, 1);
+	}
+	free(data);
+}
+
+static void st_device(void *arg)
+{
+	struct streams *st = arg;
+
+	while (!st->ev.stop || st->io[0].m || st->io[1].m) {
+		for (u32 i = 0; i < ARRAY_SIZE(st->io); i++) {
+			struct mapping *m = atomic_load(&st->io[i].m);
+
+			if (!m)
+				continue;
+			mapping_end_writeback(m, st->io[i].run.lblk,
+					      st->io[i].run.nr, false);
+			atomic_store(&st->io[i].m, NULL);
+		}
+		sched_yield();
+	}
+}
+
+static void test_streams_against_eviction(void **state)
+{
+	static void (*const fns[])(void *) = { st_owner, st_owner, st_device,
+					       ev_shrinker };
+	struct thread *t[ARRAY_SIZE(fns)];
+	struct streams *st = calloc(1, sizeof(*st));
+	u32 i;
+
+	(void)state;
+	CHECK(st);
+	vol_open(&st->ev.v, HBS);
+	st->ev.v.sb.s_data_full = false;
+	for (i = 0; i < ARRAY_SIZE(fns); i++)
+		CHECK(thread_create(&t[i], "streams", fns[i], st) == 0);
+	usleep(1000000);
+	st->ev.stop = true;
+	for (i = 0; i < ARRAY_SIZE(fns); i++)
+		thread_join(t[i]);
+	assert_true(st->ev.rounds > 10);
+	vol_close(&st->ev.v);
+	free(st);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -2212,6 +2304,7 @@ int main(void)
 		cmocka_unit_test(test_model_4k),
 		cmocka_unit_test(test_hammer),
 		cmocka_unit_test(test_eviction_against_shrinkers),
+		cmocka_unit_test(test_streams_against_eviction),
 	};
 	int ret;
 
