@@ -215,7 +215,8 @@ static inline void torment_list(struct torment_run *t, struct inode *dir,
 	sl_release(f);
 }
 
-/* Steps over data and holes: must go forward. (size may be old with two.) */
+/* Steps over data and holes: must go forward. With two, the other may have cut the
+ * file meanwhile and made it longer: what was data is a hole, the size is old. */
 static inline void torment_seek(struct torment_run *t, struct sl_file *f, u64 size)
 {
 	u64 pos = 0;
@@ -233,7 +234,8 @@ static inline void torment_seek(struct torment_run *t, struct sl_file *f, u64 si
 		hole = TRY(t, sl_lseek(f, (u64)data, SEEK_HOLE));
 		if (hole < 0)
 			return;
-		if (hole <= data || ((u64)hole > size && !t->t->two)) {
+		if (hole < data ||
+		    ((hole == data || (u64)hole > size) && !t->t->two)) {
 			torment_complain(t->r, "SEEK_HOLE %lld of %llu gives %lld",
 					 (long long)data, (unsigned long long)size,
 					 (long long)hole);
