@@ -237,6 +237,9 @@ u32 mapping_invalidate(struct mapping *m, lblk_t start, lblk_t end);
 /* Drops the clean blocks in [start, end), and forgets the records of the range. */
 void mapping_drop_clean(struct mapping *m, lblk_t start, lblk_t end);
 
+/* No block was DIRTY or WRITEBACK at some moment of the call. Takes no lock; false if
+ * in doubt. */
+bool mapping_is_clean(struct mapping *m);
 /* First block in [start, end) that is DIRTY or WRITEBACK (SEEK_DATA); end if none. */
 lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end);
 

@@ -170,7 +170,7 @@ static inline bool leaf_known(struct map_leaf *leaf, u32 b)
 }
 
 /* Which leaves leaf_lock_next() stops at. */
-enum leaf_want { WANT_ANY, WANT_DIRTY, WANT_WRITEBACK, WANT_EITHER };
+enum leaf_want { WANT_ANY, WANT_DIRTY, WANT_WRITEBACK };
 
 /* The leaf with this index, locked; NULL if there is none. */
 struct map_leaf *leaf_lock(struct mapping *m, u32 index) NO_THREAD_SAFETY;

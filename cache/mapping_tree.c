@@ -476,13 +476,17 @@ struct map_leaf *leaf_lock(struct mapping *m, u32 index)
 
 static bool leaf_wanted(struct map_leaf *leaf, enum leaf_want want)
 {
-	if (want == WANT_ANY)
-		return true;
-	if (want != WANT_WRITEBACK &&
-	    atomic_load_explicit(&leaf->l_nr_dirty, memory_order_acquire))
-		return true;
-	return want != WANT_DIRTY &&
-	       atomic_load_explicit(&leaf->l_nr_wb, memory_order_acquire);
+	switch (want) {
+	case WANT_DIRTY:
+		return atomic_load_explicit(&leaf->l_nr_dirty,
+					    memory_order_acquire);
+	case WANT_WRITEBACK:
+		return atomic_load_explicit(&leaf->l_nr_wb,
+					    memory_order_acquire);
+	case WANT_ANY:
+		break;
+	}
+	return true;
 }
 
 struct map_leaf *leaf_lock_next(struct mapping *m, u64 start, u64 end,

@@ -318,15 +318,33 @@ void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end)
 	}
 }
 
+/*
+ * Two counters are not read at one moment. A block on its way from one to the
+ * other is in both for a while (leaf_account()), but it may change sides between
+ * our looks:
+ *
+ *   WRITEBACK -> DIRTY between the first two    seen by the third
+ *   and -> WRITEBACK again before the third     the leaf lock was free in between, so
+ *                                               m_wb_seq had risen
+ */
+bool mapping_is_clean(struct mapping *m)
+{
+	u32 seq = atomic_load(&m->m_wb_seq);
+
+	return !atomic_load(&m->m_nr_dirty) &&
+	       !atomic_load(&m->m_nr_writeback) &&
+	       !atomic_load(&m->m_nr_dirty) && atomic_load(&m->m_wb_seq) == seq;
+}
+
 lblk_t mapping_next_dirty(struct mapping *m, lblk_t start, lblk_t end)
 	NO_THREAD_SAFETY
 {
 	u64 cur = start;
 	struct map_leaf *leaf;
 
-	if (!atomic_load(&m->m_nr_dirty) && !atomic_load(&m->m_nr_writeback))
+	if (mapping_is_clean(m))
 		return end;
-	while ((leaf = leaf_lock_next(m, cur, end, WANT_EITHER))) {
+	while ((leaf = leaf_lock_next(m, cur, end, WANT_ANY))) {
 		u64 base = leaf_base(leaf);
 		u32 s, e, b;
 

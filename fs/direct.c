@@ -50,9 +50,7 @@ static u64 direct_part(const struct ext4_inode *ei, const void *buf, u64 len,
 /* What the cache has of the range is written. */
 static int write_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
 {
-	struct mapping *m = &ei->vfs.i_mapping;
-
-	if (!atomic_load(&m->m_nr_dirty) && !atomic_load(&m->m_nr_writeback))
+	if (mapping_is_clean(&ei->vfs.i_mapping))
 		return 0;
 	return ext4_write_range(ei, start, end);
 }

@@ -397,11 +397,8 @@ static NO_THREAD_SAFETY int rename_once(struct side *from, struct side *to, u32 
 /* Is there data that no extent on disk says is written? */
 static bool has_data_to_come(struct inode *inode)
 {
-	const struct mapping *m = &inode->i_mapping;
-
 	/* Under WRITEBACK it has its blocks, but neither content nor size yet. */
-	return S_ISREG(inode->i_mode) && (atomic_load(&m->m_nr_dirty) ||
-					  atomic_load(&m->m_nr_writeback));
+	return S_ISREG(inode->i_mode) && !mapping_is_clean(&inode->i_mapping);
 }
 
 /* The data of a file that is about to replace another goes to disk first. */

@@ -18,9 +18,11 @@
 #include "lib/counter.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 
 /* cmocka's asserts jump; threads use this. */
 #define CHECK(cond)                                                            \
@@ -1083,6 +1085,64 @@ static void test_waits_for_writeback(void **state)
 			assert_int_equal(byte_at(&v, 2 * 4096), -1);
 		vol_close(&v);
 	}
+}
+
+/* A block that goes to and fro between DIRTY and WRITEBACK is never clean. */
+struct to_and_fro {
+	struct vol v;
+	_Atomic bool stop;
+};
+
+static void to_and_fro_fn(void *arg)
+{
+	struct to_and_fro *tf = arg;
+	struct wb_run run;
+
+	while (!atomic_load(&tf->stop)) {
+		mapping_take_dirty(&tf->v.m, 0, 8, 8, false, &run);
+		CHECK(run.nr == 1);
+		mapping_end_writeback(&tf->v.m, run.lblk, run.nr, true);
+	}
+}
+
+static volatile sig_atomic_t interruptions;
+
+/* Between any two instructions of the thread that looks: time for the other. */
+static void linger(int sig)
+{
+	(void)sig;
+	interruptions++;
+	for (volatile int i = 0; i < 20000; i++)
+		;
+}
+
+static void test_never_clean_in_between(void **state)
+{
+	const struct sigaction act = { .sa_handler = linger };
+	const struct itimerval often = { { 0, 100 }, { 0, 100 } }, never = { 0 };
+	struct to_and_fro tf = { 0 };
+	u32 clean = 0, skipped = 0;
+	struct thread *t;
+
+	(void)state;
+	vol_open(&tf.v, 4096);
+	put_blocks(&tf.v, 3, 1, 'x');
+	CHECK(thread_create(&t, "to-and-fro", to_and_fro_fn, &tf) == 0);
+	/* threads of the cache block signals: this one gets them */
+	CHECK(sigaction(SIGALRM, &act, NULL) == 0);
+	CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+	for (u32 i = 0; interruptions < 3000; i++) {
+		clean += mapping_is_clean(&tf.v.m);
+		skipped += i % 64 == 0 && mapping_next_dirty(&tf.v.m, 0, 8) != 3;
+	}
+	CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+	atomic_store(&tf.stop, true);
+	thread_join(t);
+	assert_int_equal(clean, 0);
+	assert_int_equal(skipped, 0);
+	assert_int_equal(flush_run(&tf.v, 0, 8), 1);
+	assert_true(mapping_is_clean(&tf.v.m));
+	vol_close(&tf.v);
 }
 
 /* ---- random run against a model ---- */
@@ -2300,6 +2360,7 @@ int main(void)
 		cmocka_unit_test(test_overwrite_against_punch),
 		cmocka_unit_test(test_overwrite_against_shrinkers),
 		cmocka_unit_test(test_waits_for_writeback),
+		cmocka_unit_test(test_never_clean_in_between),
 		cmocka_unit_test(test_model_1k),
 		cmocka_unit_test(test_model_4k),
 		cmocka_unit_test(test_hammer),
