@@ -46,9 +46,11 @@
 #define FRUITLESS_PASSES 3u
 
 struct budget {
-	u64 limit; /* bytes [const] */
-	u64 low;   /* reclaim starts above [const] */
-	u64 goal;  /* and ends at [const] */
+	/* Bytes. While they are being changed a reader may see old and new ones
+	 * together, and one pass more or less is made [atomic, relaxed]. */
+	_Atomic u64 limit;
+	_Atomic u64 low;  /* reclaim starts above */
+	_Atomic u64 goal; /* and ends at */
 	struct counter *used[BUDGET_KINDS];
 	struct rwsem scan;          /* see the head of the file */
 	struct shrinker *shrinkers; /* [scan] */
@@ -69,9 +71,14 @@ static const char *const kind_names[BUDGET_KINDS] = {
 /* This thread is inside a pass. */
 static _Thread_local bool reclaiming_;
 
+static u64 mark(const _Atomic u64 *bytes)
+{
+	return atomic_load_explicit(bytes, memory_order_relaxed);
+}
+
 u64 budget_limit(const struct budget *b)
 {
-	return b->limit;
+	return mark(&b->limit);
 }
 
 u64 budget_used(const struct budget *b, enum budget_kind kind)
@@ -100,15 +107,15 @@ static u64 budget_load(const struct budget *b)
 	u64 total = budget_used_total(b);
 	s64 index;
 
-	if (likely(total <= b->goal))
+	if (likely(total <= mark(&b->goal)))
 		return total;
-	index = counter_read_fast(b->used[BUDGET_INDEX]) - (s64)(b->limit / 2);
+	index = counter_read_fast(b->used[BUDGET_INDEX]) - (s64)(mark(&b->limit) / 2);
 	return index > 0 ? total - min_of((u64)index, total) : total;
 }
 
 bool budget_is_full(const struct budget *b)
 {
-	return budget_load(b) > b->limit;
+	return budget_load(b) > mark(&b->limit);
 }
 
 static void budget_kick(struct budget *b)
@@ -122,7 +129,7 @@ static void budget_kick(struct budget *b)
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes)
 {
 	counter_add(b->used[kind], bytes);
-	if (unlikely(budget_load(b) > b->low))
+	if (unlikely(budget_load(b) > mark(&b->low)))
 		budget_kick(b);
 }
 
@@ -134,7 +141,7 @@ void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
 	 * wakes by its deadline at the latest.
 	 */
 	if (unlikely(atomic_load(&b->waiters)) &&
-	    budget_load(b) <= b->limit)
+	    budget_load(b) <= mark(&b->limit))
 		wake_up(&b->waiters);
 }
 
@@ -200,11 +207,11 @@ static void reclaim_to_goal(struct budget *b)
 	u32 fruitless = 0;
 
 	while (!atomic_load(&b->stop)) {
-		u64 used = budget_load(b);
+		u64 used = budget_load(b), goal = mark(&b->goal);
 
-		if (used <= b->goal)
+		if (used <= goal)
 			return;
-		if (reclaim_pass(b, used - b->goal)) {
+		if (reclaim_pass(b, used - goal)) {
 			backoff = BACKOFF_MIN_NS;
 			fruitless = 0;
 			continue;
@@ -212,7 +219,7 @@ static void reclaim_to_goal(struct budget *b)
 		if (++fruitless < FRUITLESS_PASSES)
 			continue;
 		/* Between goal and low mark there is no hurry: wait for a kick. */
-		if (used <= b->low)
+		if (used <= mark(&b->low))
 			return;
 		(void)wait_event_deadline(&b->kicked, atomic_load(&b->stop),
 					  clock_mono_ns() + backoff);
@@ -230,7 +237,7 @@ static void trim_heap(const struct budget *b, u64 *last_ns)
 {
 	u64 now = clock_mono_ns();
 
-	if (b->limit > TRIM_LIMIT || now - *last_ns < TRIM_PERIOD_NS)
+	if (mark(&b->limit) > TRIM_LIMIT || now - *last_ns < TRIM_PERIOD_NS)
 		return;
 	*last_ns = now;
 	(void)malloc_trim(0);
@@ -253,32 +260,43 @@ static void reclaim_thread(void *arg)
 		 * kicked set and woke nobody: look once more.
 		 */
 		atomic_store(&b->kicked, false);
-		if (budget_load(b) > b->low)
+		if (budget_load(b) > mark(&b->low))
 			atomic_store(&b->kicked, true);
 	}
 }
 
-int budget_create(u64 limit, struct budget **out)
+/* All unfolded shares together: about a 64th of the limit. */
+static s64 batch_for(u64 limit)
 {
 	u64 shares = (u64)thread_nr_cpus() * BUDGET_KINDS;
+
+	return (s64)min_of(max_of(limit / 64 / shares, (u64)4096),
+			   (u64)256 << 10);
+}
+
+static u64 set_marks(struct budget *b, u64 limit)
+{
+	limit = max_of(limit, (u64)BUDGET_MIN);
+	atomic_store_explicit(&b->limit, limit, memory_order_relaxed);
+	atomic_store_explicit(&b->low, limit - limit / 8, memory_order_relaxed);
+	atomic_store_explicit(&b->goal, limit - limit / 8 - limit / 16,
+			      memory_order_relaxed);
+	return limit;
+}
+
+int budget_create(u64 limit, struct budget **out)
+{
 	struct budget *b;
-	s64 batch;
 	int k;
 	int error = -ENOMEM;
 
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
-	b->limit = max_of(limit, (u64)BUDGET_MIN);
-	b->low = b->limit - b->limit / 8;
-	b->goal = b->low - b->limit / 16;
 	rwsem_init(&b->scan, RANK_NONE);
-
-	/* All unfolded shares together: about a 64th of the limit. */
-	batch = (s64)min_of(max_of(b->limit / 64 / shares, (u64)4096),
-			    (u64)256 << 10);
+	limit = set_marks(b, limit);
 	for (k = 0; k < BUDGET_KINDS; k++) {
-		b->used[k] = counter_new(0, batch);
+		b->used[k] = counter_new(0, batch_for(limit));
 		if (!b->used[k])
 			goto out_counters;
 	}
@@ -294,6 +312,18 @@ out_counters:
 	rwsem_destroy(&b->scan);
 	free(b);
 	return error;
+}
+
+u64 budget_set_limit(struct budget *b, u64 limit)
+{
+	limit = set_marks(b, limit);
+	for (int k = 0; k < BUDGET_KINDS; k++)
+		counter_set_batch(b->used[k], batch_for(limit));
+	if (budget_load(b) > mark(&b->low))
+		budget_kick(b);
+	if (atomic_load(&b->waiters))
+		wake_up(&b->waiters);
+	return limit;
 }
 
 void budget_destroy(struct budget *b)
@@ -350,13 +380,13 @@ void budget_throttle(struct budget *b)
 	budget_kick(b);
 	end = clock_mono_ns() + THROTTLE_MAX_NS;
 	for (u32 pass = 0; pass < THROTTLE_PASSES; pass++) {
-		u64 used = budget_load(b);
+		u64 used = budget_load(b), limit = mark(&b->limit);
 		u64 now;
 
-		if (used <= b->limit)
+		if (used <= limit)
 			return;
 		/* A little more than is due, so that the next one passes. */
-		if (reclaim_pass(b, used - b->limit + b->limit / 64)) {
+		if (reclaim_pass(b, used - limit + limit / 64)) {
 			fruitless = 0;
 			continue;
 		}
@@ -367,7 +397,7 @@ void budget_throttle(struct budget *b)
 			break;
 		atomic_fetch_add(&b->waiters, 1);
 		(void)wait_event_deadline(&b->waiters,
-					  budget_load(b) <= b->limit,
+					  budget_load(b) <= mark(&b->limit),
 					  min_of(now + THROTTLE_NAP_NS, end));
 		atomic_fetch_sub(&b->waiters, 1);
 	}
@@ -375,7 +405,7 @@ void budget_throttle(struct budget *b)
 		log_ratelimited(LOG_LVL_DEBUG,
 				"cache: %" PRIu64 " of %" PRIu64 " bytes used "
 				"and nothing to free; request goes on",
-				budget_used_total(b), b->limit);
+				budget_used_total(b), mark(&b->limit));
 }
 
 u64 budget_drop_all(struct budget *b)

@@ -46,6 +46,12 @@ struct shrinker {
 
 /* limit in bytes, at least 8 MiB. Starts the reclaim thread. */
 int __must_check budget_create(u64 limit, struct budget **out);
+/*
+ * Another limit from now on, at least 8 MiB; returns it. What is above is not waited
+ * for: the thread begins to free it, and budget_throttle() helps. What others have
+ * derived from the old limit stays as it is. One caller at a time.
+ */
+u64 budget_set_limit(struct budget *b, u64 limit);
 void budget_destroy(struct budget *b); /* everything must be uncharged */
 void budget_register(struct budget *b, struct shrinker *s);
 void budget_unregister(struct budget *b, struct shrinker *s); /* waits for scans */

@@ -37,11 +37,19 @@ struct counter_share {
 
 struct counter {
 	_Atomic s64 total; /* [write any share's lock, by fetch_add] */
-	s64 batch;	   /* [const] */
-	s64 slack;	   /* [const] see the top */
+	_Atomic s64 batch; /* [write all shares' locks] */
+	_Atomic s64 slack; /* [write all shares' locks] see the top */
 	unsigned nr;	   /* [const] shares */
 	struct counter_share share[];
 };
+
+static void set_batch(struct counter *c, s64 batch)
+{
+	assert(batch >= 0);
+	atomic_store_explicit(&c->batch, batch, memory_order_relaxed);
+	atomic_store_explicit(&c->slack, 3 * batch * (s64)c->nr,
+			      memory_order_relaxed);
+}
 
 struct counter *counter_new(s64 initial, s64 batch)
 {
@@ -51,15 +59,13 @@ struct counter *counter_new(s64 initial, s64 batch)
 	pthread_mutexattr_t attr;
 	struct counter *c;
 
-	assert(batch >= 0);
 	size = ALIGN_UP(size, _Alignof(struct counter));
 	c = aligned_alloc(_Alignof(struct counter), size);
 	if (!c)
 		return NULL;
 	atomic_init(&c->total, initial);
-	c->batch = batch;
-	c->slack = 3 * batch * (s64)nr;
 	c->nr = nr;
+	set_batch(c, batch);
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
 	for (unsigned i = 0; i < nr; i++) {
@@ -97,8 +103,9 @@ static void share_add_locked(struct counter *c, struct counter_share *s,
 			     s64 delta)
 {
 	s64 v = atomic_load_explicit(&s->value, memory_order_relaxed) + delta;
+	s64 batch = atomic_load_explicit(&c->batch, memory_order_relaxed);
 
-	if (v > c->batch || v < -c->batch) {
+	if (v > batch || v < -batch) {
 		atomic_fetch_add_explicit(&c->total, v, memory_order_relaxed);
 		v = 0;
 	}
@@ -134,15 +141,38 @@ static bool sub_fast(struct counter *c, s64 amount, s64 floor)
 	struct counter_share *s;
 	bool ok;
 
-	if (amount > c->batch || amount < 0)
+	if (amount < 0)
 		return false;
 	s = share_lock(c);
-	ok = atomic_load_explicit(&c->total, memory_order_relaxed) >=
-	     floor + amount + c->slack;
+	ok = amount <= atomic_load_explicit(&c->batch, memory_order_relaxed) &&
+	     atomic_load_explicit(&c->total, memory_order_relaxed) >=
+		     floor + amount +
+		     atomic_load_explicit(&c->slack, memory_order_relaxed);
 	if (ok)
 		share_add_locked(c, s, -amount);
 	share_unlock(s);
 	return ok;
+}
+
+/* All shares' locks; all shares are 0 then. Returns the value. */
+static s64 fold_and_lock_all(struct counter *c)
+{
+	s64 total;
+
+	for (unsigned i = 0; i < c->nr; i++)
+		pthread_mutex_lock(&c->share[i].lock);
+	total = counter_sum(c);
+	atomic_store_explicit(&c->total, total, memory_order_relaxed);
+	for (unsigned i = 0; i < c->nr; i++)
+		atomic_store_explicit(&c->share[i].value, 0,
+				      memory_order_relaxed);
+	return total;
+}
+
+static void unlock_all(struct counter *c)
+{
+	for (unsigned i = 0; i < c->nr; i++)
+		pthread_mutex_unlock(&c->share[i].lock);
 }
 
 bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)
@@ -153,19 +183,20 @@ bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)
 	if (sub_fast(c, amount, floor))
 		return true;
 
-	for (unsigned i = 0; i < c->nr; i++)
-		pthread_mutex_lock(&c->share[i].lock);
-	total = counter_sum(c);
+	total = fold_and_lock_all(c);
 	ok = total - amount >= floor;
 	if (ok)
-		total -= amount;
-	atomic_store_explicit(&c->total, total, memory_order_relaxed);
-	for (unsigned i = 0; i < c->nr; i++) {
-		atomic_store_explicit(&c->share[i].value, 0,
+		atomic_store_explicit(&c->total, total - amount,
 				      memory_order_relaxed);
-		pthread_mutex_unlock(&c->share[i].lock);
-	}
+	unlock_all(c);
 	return ok;
+}
+
+void counter_set_batch(struct counter *c, s64 batch)
+{
+	(void)fold_and_lock_all(c);
+	set_batch(c, batch);
+	unlock_all(c);
 }
 
 /* ---- sets ---- */

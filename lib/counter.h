@@ -17,6 +17,8 @@ struct counter;
 /* Batch: the most a CPU keeps to itself (either sign). NULL: no memory. */
 struct counter *counter_new(s64 initial, s64 batch);
 void counter_free(struct counter *c);
+/* Another batch, from now on; for all that others do meanwhile, too. */
+void counter_set_batch(struct counter *c, s64 batch);
 void counter_add(struct counter *c, s64 delta);
 s64 counter_read_fast(const struct counter *c); /* off by CPUs * batch at most */
 s64 counter_sum(const struct counter *c);

@@ -332,6 +332,35 @@ static void test_index_is_not_waited_for(void **state)
 	assert_int_equal(atomic_load(&test_errors), 0);
 }
 
+static void test_limit_follows_the_user(void **state)
+{
+	struct budget *b = budget_new(4 * LIMIT);
+	struct pool p;
+
+	pool_init(&p, b, BUDGET_FOLIO);
+	pool_grow(&p, 3 * LIMIT);
+	assert_int_equal(budget_set_limit(b, LIMIT), LIMIT);
+	assert_int_equal(budget_limit(b), LIMIT);
+	/* The thread alone comes down to the new marks. */
+	test_wait(&pool_event, budget_used_total(b) < LIMIT - LIMIT / 8);
+	assert_true(budget_used_total(b) > LIMIT / 2);
+	/* It has a floor, and requests keep below it. */
+	assert_int_equal(budget_set_limit(b, 0), 8 * MIB);
+	pool_grow(&p, LIMIT);
+	budget_throttle(b);
+	assert_true(budget_used_total(b) <= 8 * MIB);
+
+	assert_int_equal(budget_set_limit(b, 2 * LIMIT), 2 * LIMIT);
+	pool_grow(&p, LIMIT);
+	assert_false(budget_is_full(b));
+	budget_throttle(b);
+	assert_true(budget_used_total(b) >= LIMIT);
+	pool_end(&p);
+	assert_int_equal(test_budget_used(b), 0);
+	budget_destroy(b);
+	assert_int_equal(atomic_load(&test_errors), 0);
+}
+
 static void hammer(void *arg)
 {
 	struct pool *p = arg;
@@ -376,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_unregister_waits_for_scans),
 		cmocka_unit_test(test_drop_all_frees_everything),
 		cmocka_unit_test(test_index_is_not_waited_for),
+		cmocka_unit_test(test_limit_follows_the_user),
 		cmocka_unit_test(test_bound_holds_under_load),
 	};
 

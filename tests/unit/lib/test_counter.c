@@ -123,6 +123,34 @@ static void test_batch_zero_and_negative_values(void **state)
 	counter_free(NULL);
 }
 
+static void batch_changer(void *arg)
+{
+	for (int i = 0; i < ROUNDS / 10; i++)
+		counter_set_batch(c, i % 2 ? 3 : 300);
+}
+
+/* Takers beside one who changes the batch: no more than what is there. */
+static void test_batch_changes_under_load(void **state)
+{
+	struct thread *changer;
+
+	c = counter_new(60500, 64);
+	assert_non_null(c);
+	atomic_store(&taken, 0);
+	assert_int_equal(thread_create(&changer, "batch", batch_changer, NULL),
+			 0);
+	run_threads(taker);
+	thread_join(changer);
+	assert_true(atomic_load(&taken) == 60000);
+	assert_true(counter_sum(c) == 500);
+	counter_add(c, 200);
+	counter_set_batch(c, 0);
+	assert_true(counter_read_fast(c) == 700);
+	counter_add(c, 1);
+	assert_true(counter_read_fast(c) == 701);
+	counter_free(c);
+}
+
 #define SET_THREADS 4
 #define SET_ROUNDS 20000u
 
@@ -169,6 +197,7 @@ int main(void)
 		cmocka_unit_test(test_mixed_amounts_never_pass_the_floor),
 		cmocka_unit_test(test_refusal_changes_nothing),
 		cmocka_unit_test(test_batch_zero_and_negative_values),
+		cmocka_unit_test(test_batch_changes_under_load),
 	};
 
 	thread_register();
