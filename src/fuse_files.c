@@ -43,8 +43,13 @@ static int set_handle(fuse_req_t req, struct fuse_file_info *fi,
 		      struct sl_file *file)
 {
 	fi->keep_cache = 1;
-	/* close(2) of what cannot write has no error to be told. */
-	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY;
+	/*
+	 * close(2) tells no error of writing, as with the kernel's ext4: what
+	 * was not written out by then it could not tell anyway. fsync(2) does,
+	 * and whoever opens the file next learns of what nobody was told. So
+	 * the kernel need not ask. (With -o writeback it does.)
+	 */
+	fi->noflush = 1;
 	return fi_set_file(req, fi, file);
 }
 
