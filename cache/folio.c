@@ -18,10 +18,12 @@
  *     folio is in its slots, and the mapping exists, since it cannot go before
  *     its leaves are dead. Else somebody dropped it (or the leaf grew): skip.
  *
- * Locks:  leaf lock -> shard lock; the scan: shard lock, dropped, leaf trylock.
+ * Locks:  leaf lock -> shard lock; the scan: shard lock, dropped, leaf trylock,
+ *         and under it a trylock of i_mmap_rwsem, shared (windows_ask()).
  * Threads: any
  */
 #include "cache/mapping_internal.h"
+#include "cache/window.h"
 #include "lib/thread.h"
 #include <stdlib.h>
 
@@ -146,18 +148,42 @@ u32 folio_drop(struct map_leaf *leaf, struct folio *f, struct cds_list_head *dea
 }
 
 /*
+ * What the windows of the file make of a second chance: a folio that a stream
+ * is about to reach is kept for it, one that all streams have passed has
+ * had its use. Nobody there, or nobody can tell: as its bit says. Leaf locked.
+ */
+static bool is_spared(struct mapping *m, const struct folio *f, bool referenced)
+{
+	switch (windows_ask(m, f->f_lblk, f->f_lblk + f->f_nr)) {
+	case WINDOW_COMING:
+		mapping_count(f->f_cache, WINDOW_SPARED, 1);
+		return true;
+	case WINDOW_PASSED:
+		if (referenced)
+			mapping_count(f->f_cache, WINDOW_PASSED_BY, 1);
+		return false;
+	case WINDOW_NOBODY:
+	case WINDOW_BUSY:
+		break;
+	}
+	return referenced;
+}
+
+/*
+ * spare: what was used lately, or is about to be, is left alone.
  * Drops a clean folio's blocks from its leaf. Records stay. Returns the bytes that come free. Collects in
  * `dead` what the drop itself freed; our own reference is the caller's.
  */
-static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
+static u64 folio_reclaim(struct folio *f, bool spare, struct cds_list_head *dead)
 	NO_THREAD_SAFETY
 {
+	bool referenced = atomic_exchange_explicit(&f->f_referenced, false,
+						   memory_order_relaxed);
 	struct map_leaf *leaf;
 	struct leaf_delta d = { 0 };
 	u64 freed = 0;
 
-	if (atomic_exchange_explicit(&f->f_referenced, false,
-				     memory_order_relaxed))
+	if (referenced && !spare)
 		return 0;
 	rcu_read_lock();
 	leaf = atomic_load_explicit(&f->f_leaf, memory_order_acquire);
@@ -173,6 +199,10 @@ static u64 folio_reclaim(struct folio *f, struct cds_list_head *dead)
 		spin_unlock(&leaf->l_lock);
 		goto out_rcu;
 	}
+	if (spare && is_spared(leaf->l_map, f, referenced)) {
+		spin_unlock(&leaf->l_lock);
+		goto out_rcu;
+	}
 
 	freed = (u64)folio_charge(f);
 	d.folio = -(s32)folio_drop(leaf, f, dead);
@@ -184,7 +214,7 @@ out_rcu:
 }
 
 /* Looks at `todo` folios of one shard, from the old end. */
-static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo)
+static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo, bool spare)
 {
 	struct folio *batch[SCAN_BATCH];
 	CDS_LIST_HEAD(dead);
@@ -211,7 +241,7 @@ static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo)
 		todo -= n;
 		for (i = 0; i < n; i++) {
 			if (freed < want)
-				freed += folio_reclaim(batch[i], &dead);
+				freed += folio_reclaim(batch[i], spare, &dead);
 			if (atomic_fetch_sub_explicit(&batch[i]->f_refs, 1,
 						      memory_order_acq_rel) == 1)
 				cds_list_add(&batch[i]->f_lru, &dead);
@@ -221,7 +251,8 @@ static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo)
 	return freed;
 }
 
-/* The first round takes the referenced bits away, the second the folios. */
+/* The first round takes the referenced bits away, and spares what readers are
+ * about to reach; the second takes the folios. */
 static u64 folio_scan(struct shrinker *s, u64 bytes)
 {
 	struct mapping_cache *mc = s->priv;
@@ -239,7 +270,7 @@ static u64 folio_scan(struct shrinker *s, u64 bytes)
 			spin_lock(&sh->lock);
 			nr = sh->nr;
 			spin_unlock(&sh->lock);
-			freed += shard_scan(sh, bytes - freed, nr);
+			freed += shard_scan(sh, bytes - freed, nr, round == 0);
 		}
 	}
 	return freed;

@@ -70,6 +70,7 @@
 struct folio;
 struct folio_shard;
 struct map_node;
+struct window_set;
 
 /* errseq: bits 0-11 errno, bit 12 seen, rest counts (as the kernel's lib/errseq.c). */
 typedef u32 errseq_t;
@@ -86,6 +87,7 @@ struct mapping {
 	_Atomic u32 m_wb_seq;          /* write-outs ended [write leaf lock] */
 	_Atomic errseq_t m_wb_err;     /* [atomic] */
 	_Atomic u64 m_drop_gen;        /* see mapping_generation() [atomic] */
+	struct window_set *_Atomic m_windows; /* window.c; NULL: never one [atomic, set once] */
 	/* the shrinker of records */
 	struct folio_shard *_Atomic m_shard; /* on its list, or NULL [atomic] */
 	struct cds_list_head m_list;   /* [lock of m_shard] */
@@ -291,6 +293,17 @@ enum mapping_counter {
 	MAPPING_LEAF_WAIT_NS,   /* and for how long they were waited for */
 	MAPPING_RETRIES,        /* looked again: things had changed meanwhile */
 	MAPPING_EXTENT_LOOKUPS, /* extents that were unknown here */
+	/* window.c */
+	WINDOW_MADE,      /* windows of handles ... */
+	WINDOW_GONE,      /* ... and those that are gone */
+	WINDOW_CHANGES,   /* times that i_mmap_rwsem was taken exclusively, ... */
+	WINDOW_WALKS,     /* ... and shared */
+	WINDOW_WAITS,     /* of both, those that waited, */
+	WINDOW_WAIT_NS,   /* and for how long */
+	WINDOW_CONTENDED, /* questions of reclaim that got no answer */
+	WINDOW_SPARED,    /* folios that reclaim left to a reader who comes */
+	WINDOW_PASSED_BY, /* folios that it took behind the last stream */
+	WINDOW_ERRORS,    /* windows that were told of a lost write */
 	MAPPING_COUNTERS
 };
 u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which);

@@ -32,6 +32,7 @@
  * Threads: any
  */
 #include "cache/mapping_internal.h"
+#include "cache/window.h"
 #include "lib/wait.h"
 #include <stdlib.h>
 #include <string.h>
@@ -884,6 +885,7 @@ void mapping_init(struct mapping *m, struct inode *inode,
 	atomic_init(&m->m_pins, 0);
 	atomic_init(&m->m_scan_next, 0);
 	atomic_init(&m->m_shard, NULL);
+	atomic_init(&m->m_windows, NULL);
 }
 
 /*
@@ -901,5 +903,6 @@ void mapping_destroy(struct mapping *m)
 	root = slot_load(&m->m_root);
 	spin_unlock(&m->m_lock);
 	assert(!root);
+	windows_destroy(m);
 	spin_destroy(&m->m_lock);
 }

@@ -512,15 +512,14 @@ int mapping_check_error(struct mapping *m, errseq_t *since)
 	if (cur == *since)
 		return 0;
 	/*
-	 * If this fails, the value has just been marked by another, or is a new
-	 * error: which the next check will report, since it differs from *since.
+	 * What is kept in *since must have been there with its mark: only then
+	 * does the next error get another value, and is told apart. If the mark
+	 * comes too late, there is a new error, which is reported in its place.
 	 */
-	if (!(cur & ERRSEQ_SEEN)) {
-		errseq_t seen = cur | ERRSEQ_SEEN;
-
-		atomic_compare_exchange_strong(&m->m_wb_err, &cur, seen);
-		cur = seen;
-	}
+	while (!(cur & ERRSEQ_SEEN))
+		if (atomic_compare_exchange_weak(&m->m_wb_err, &cur,
+						 cur | ERRSEQ_SEEN))
+			cur |= ERRSEQ_SEEN;
 	*since = cur;
 	return -(int)(cur & ERRSEQ_ERRNO);
 }

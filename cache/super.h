@@ -81,6 +81,8 @@ struct super_block {
 	struct mapping_cache *s_mapping_cache;   /* [const after mount] */
 	bool s_data_full;                /* -o datacache=full: data is kept as all
 					    else, and reads fill the cache [const after mount] */
+	bool s_window_mutex;             /* i_mmap_rwsem is a mutex: for bench-window
+					    [const] set before the first window */
 	struct counter *s_dirty_bytes;   /* file data dirty or under writeback */
 };
 

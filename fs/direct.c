@@ -25,6 +25,7 @@
  * Locks:   i_rwsem (exclusive) -> wb_lock, handles, i_data_sem, as for truncate
  * Source:  open(2) on O_DIRECT. Next: writepages.c
  */
+#include "cache/window.h"
 #include "fs/ext4.h"
 #include "fs/fs.h"
 
@@ -111,7 +112,8 @@ static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos
 	err = bdev_write(sbi->bdev, m.pblk << bits, buf, bytes, 0);
 	/* What the cache had may have been newer than the device. */
 	if (err)
-		mapping_set_error(&ei->vfs.i_mapping, err);
+		windows_set_error(&ei->vfs.i_mapping, m.lblk, m.lblk + m.len,
+				  err);
 	if (!err && (m.flags & EXT4_MAP_UNWRITTEN || end > ei->i_disksize))
 		err = ext4_convert_written(ei, m.lblk, m.len, end);
 	if (err)

@@ -58,9 +58,9 @@ struct ext4_inode {
 	/* directories [i_rwsem] */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
 	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */
-	/* A stream of writes: [from, next) was not yet given to flusher_behind()
-	 * [vfs.i_lock] */
-	u64 i_stream_from, i_stream_next;
+	/* The stream of writes of the handle that was closed last, for the next
+	 * one to go on with; see access_behind() [vfs.i_lock] */
+	u64 i_stream_from, i_stream_reach;
 	/* Blocks of a direct write that is under way, first << 32 | end; 0: none
 	 * [atomic; i_rwsem exclusive to write] */
 	_Atomic u64 i_direct;

@@ -38,6 +38,7 @@
  * Never:   a wait for WRITEBACK with a handle open: its end needs one
  * Source:  ext4-format brief 6, 12.3; fallocate(2)
  */
+#include "cache/window.h"
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
 
@@ -185,6 +186,7 @@ static void drop_cached(struct ext4_inode *ei, const struct range *r)
 
 	mapping_wait_writeback(m, r->first, r->last);
 	delayed = mapping_invalidate(m, r->first, r->last);
+	windows_cut(m, r->first, r->last);
 	if (delayed)
 		ext4_release_reserved(ext4_sb_of(ei), delayed);
 }

@@ -23,6 +23,7 @@
  *
  * Locks:   i_rwsem -> leaf locks (in mapping_*), i_data_sem (in ext4_map_*)
  */
+#include "cache/window.h"
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
 #include "lib/log.h"
@@ -33,11 +34,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A stream's data is written behind it in pieces of about this size, ... */
-#define STREAM_BYTES (4ull << 20)
-/* ... and this far behind: writes may be that much out of order. */
-#define STREAM_GAP (1ull << 20)
-
 #define IDLE_MAX 16
 #define IDLE_NAP_NS 1000000ull
 
@@ -47,10 +43,32 @@ struct sl_file {
 	struct mutex lock;   /* err_seq, cursor; RANK_NONE: nothing is taken inside
 				but what readdir needs */
 	errseq_t err_seq;    /* [lock] */
+	struct access access[WINDOW_KINDS]; /* where it is at work; see there */
 	struct ext4_dir_cursor *cursor; /* [lock] directories */
 };
 
 /* ----------------------------------------------------------- open, close */
+
+/* Who closes a file after each MiB that he appends writes a stream all the same. */
+static void stream_resume(struct sl_file *f)
+{
+	struct access *a = &f->access[WINDOW_WRITE];
+
+	spin_lock(&f->inode->i_lock);
+	atomic_init(&a->a_from, EXT4_I(f->inode)->i_stream_from);
+	atomic_init(&a->a_reach, EXT4_I(f->inode)->i_stream_reach);
+	spin_unlock(&f->inode->i_lock);
+}
+
+static void stream_keep(struct sl_file *f)
+{
+	const struct access *a = &f->access[WINDOW_WRITE];
+
+	spin_lock(&f->inode->i_lock);
+	EXT4_I(f->inode)->i_stream_from = atomic_load(&a->a_from);
+	EXT4_I(f->inode)->i_stream_reach = atomic_load(&a->a_reach);
+	spin_unlock(&f->inode->i_lock);
+}
 
 static int new_file(struct inode *inode, u32 flags, struct sl_file **out)
 {
@@ -62,6 +80,10 @@ static int new_file(struct inode *inode, u32 flags, struct sl_file **out)
 	f->inode = inode;
 	f->flags = flags;
 	f->err_seq = mapping_sample_error(&inode->i_mapping);
+	access_init(&f->access[WINDOW_READ], WINDOW_READ);
+	access_init(&f->access[WINDOW_WRITE], WINDOW_WRITE);
+	if (flags & SL_OPEN_WRITE)
+		stream_resume(f);
 	inode_get(inode);
 	atomic_fetch_add(&EXT4_I(inode)->i_opens, 1);
 	*out = f;
@@ -141,6 +163,10 @@ void sl_release(struct sl_file *f)
 
 		(void)ext4_write_inode(f->inode, &wbc); /* fsync reports */
 	}
+	if (f->flags & SL_OPEN_WRITE)
+		stream_keep(f);
+	access_end(&f->access[WINDOW_READ], &f->inode->i_mapping);
+	access_end(&f->access[WINDOW_WRITE], &f->inode->i_mapping);
 	ext4_dir_cursor_free(f->cursor);
 	mutex_destroy(&f->lock);
 	inode_put(f->inode);
@@ -166,10 +192,14 @@ bool ext4_file_syncs(const struct sl_file *f)
 
 static int check_errors(struct sl_file *f)
 {
+	struct access *a = &f->access[WINDOW_WRITE];
+	errseq_t told;
 	int err;
 
 	mutex_lock(&f->lock);
+	told = access_error_begin(a);
 	err = mapping_check_error(&f->inode->i_mapping, &f->err_seq);
+	access_error_told(a, told);
 	mutex_unlock(&f->lock);
 	return err;
 }
@@ -181,7 +211,11 @@ int sl_flush(struct sl_file *f)
 	if (!S_ISREG(f->inode->i_mode))
 		return 0;
 	/* Told, but not as seen: few look at the result of close(2), and a
-	 * descriptor dup'ed or inherited must still learn it from fsync. */
+	 * descriptor dup'ed or inherited must still learn it from fsync. Only
+	 * to who may have written what was lost; fsync tells everybody. */
+	if (!(f->flags & SL_OPEN_WRITE) ||
+	    !access_error_concerns(&f->access[WINDOW_WRITE]))
+		return 0;
 	mutex_lock(&f->lock);
 	err = mapping_peek_error(&f->inode->i_mapping, f->err_seq);
 	mutex_unlock(&f->lock);
@@ -415,6 +449,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	if (!len)
 		return 0;
 	if (read_cached(inode, buf, &len, pos)) {
+		access_note(&f->access[WINDOW_READ], &inode->i_mapping, pos, len);
 		ext4_touch_atime(inode);
 		return (ssize_t)len;
 	}
@@ -426,6 +461,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		len = 0;
 	else
 		len = (size_t)min_of((u64)len, size - pos);
+	access_note(&f->access[WINDOW_READ], &inode->i_mapping, pos, len);
 	if (EXT4_I(inode)->i_inline && len) {
 		ext4_inline_read(EXT4_I(inode), pos, p, len);
 		done = len;
@@ -455,6 +491,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 
 struct write_ctx {
 	struct ext4_inode *ei;
+	struct access *access; /* of the handle */
 	const u8 *src;
 	u64 pos;
 	size_t left;
@@ -606,52 +643,25 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	return n;
 }
 
-/*
- * Follows a stream of writes, [pos, pos+len) being the latest, i_lock held.
- * When it has completed some MiB, returns true and the whole leaves among them as
- * [*start, *end): they may be written now. Writes that come a little out of
- * order, by several threads, are a stream still.
- */
-static bool stream_advance(struct ext4_inode *ei, u64 pos, u64 len, lblk_t *start,
-			   lblk_t *end)
-{
-	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
-	u64 done;
-
-	if (pos < ei->i_stream_from || pos > ei->i_stream_next + STREAM_GAP)
-		ei->i_stream_from = ei->i_stream_next = pos;
-	ei->i_stream_next = max_of(ei->i_stream_next, pos + len);
-	if (ei->i_stream_next - ei->i_stream_from < STREAM_BYTES + STREAM_GAP)
-		return false;
-	done = ALIGN_DOWN(ei->i_stream_next - STREAM_GAP, (u64)LEAF_BLOCKS << bits);
-	if (done <= ei->i_stream_from)
-		return false;
-	*start = (lblk_t)(ei->i_stream_from >> bits);
-	*end = (lblk_t)(done >> bits);
-	ei->i_stream_from = done;
-	return true;
-}
-
 /* Times and state after [pos, pos+len) came in; the size grew with it. */
-static void wrote(struct ext4_inode *ei, u64 pos, u64 len, bool keep_times)
+static void wrote(const struct write_ctx *w, u64 pos, u64 len)
 {
+	struct ext4_inode *ei = w->ei;
 	struct inode *inode = &ei->vfs;
 	lblk_t start, end;
 	struct timespec now;
-	bool behind;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!ext4_sb_of(ei)->nsec_times)
 		now.tv_nsec = 0;
 	inode_attrs_lock(inode);
-	if (!keep_times)
+	if (!w->keep_times)
 		inode->i_mtime = inode->i_ctime = now;
 	inode->i_version++;
 	atomic_store_explicit(&ei->i_atime_fresh, 0, memory_order_relaxed);
-	behind = stream_advance(ei, pos, len, &start, &end);
 	inode_attrs_unlock(inode);
 	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
-	if (behind)
+	if (access_behind(w->access, &inode->i_mapping, pos, len, &start, &end))
 		flusher_behind(ext4_sb_of(ei)->flusher, inode, start, end);
 }
 
@@ -676,7 +686,7 @@ static bool overwrite_cached(const struct write_ctx *w)
 		done += n;
 	} while (n == len && done < w->left);
 	if (done)
-		wrote(ei, w->pos, done, w->keep_times);
+		wrote(w, w->pos, done);
 	if (done && done < w->left)
 		mapping_counter_add(ei->vfs.i_sb, MAPPING_RETRIES);
 	return done == w->left;
@@ -715,7 +725,7 @@ static size_t write_locked(struct write_ctx *w, int *err)
 			(void)wait_event_deadline(&idle, false,
 						  clock_mono_ns() + IDLE_NAP_NS);
 		if (n)
-			wrote(ei, w->pos, (u64)n, w->keep_times);
+			wrote(w, w->pos, (u64)n);
 		w->pos += (u64)n;
 		w->src += n;
 		w->left -= (size_t)n;
@@ -820,6 +830,7 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 	struct ext4_inode *ei = EXT4_I(inode);
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct write_ctx w = { .ei = ei,
+			       .access = &f->access[WINDOW_WRITE],
 			       .src = buf,
 			       .pos = pos,
 			       .root = ext4_is_privileged(sbi, cred),
@@ -835,6 +846,8 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 		if (err)
 			return err;
 	}
+	/* Before the data is there: see access_note(). */
+	access_note(w.access, &inode->i_mapping, pos, w.left);
 	if (flags & SL_WRITE_DIRECT) {
 		budget_throttle(sbi->s.s_budget);
 		done = ext4_direct_write(ei, buf, w.left, pos, w.root,

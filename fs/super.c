@@ -1274,6 +1274,29 @@ static int flusher_text(const struct flusher *f, char *buf, size_t len)
 			(unsigned long long)st.throttle.longest_ns / 1000);
 }
 
+static int windows_text(struct super_block *sb, char *buf, size_t len)
+{
+	u64 gone = mapping_counter_read(sb, WINDOW_GONE); /* first: never more */
+	u64 made = mapping_counter_read(sb, WINDOW_MADE);
+
+	return snprintf(buf, len,
+			"windows %llu\nwindows_made %llu\n"
+			"window_changes %llu\nwindow_walks %llu\n"
+			"window_waits %llu\nwindow_wait_ns %llu\n"
+			"window_contended %llu\nwindow_errors %llu\n"
+			"folios_spared %llu\nfolios_passed_by %llu\n",
+			(unsigned long long)(made - gone),
+			(unsigned long long)made,
+			(unsigned long long)mapping_counter_read(sb, WINDOW_CHANGES),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_WALKS),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_WAITS),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_WAIT_NS),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_CONTENDED),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_ERRORS),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_SPARED),
+			(unsigned long long)mapping_counter_read(sb, WINDOW_PASSED_BY));
+}
+
 size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
@@ -1308,6 +1331,10 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
 	if (used < len) {
 		n = census_text(sb, buf + used, len - used);
+		used = n < 0 ? used : min_of(used + (size_t)n, len);
+	}
+	if (used < len) {
+		n = windows_text(sb, buf + used, len - used);
 		used = n < 0 ? used : min_of(used + (size_t)n, len);
 	}
 	if (sbi->flusher && used < len) {

@@ -23,6 +23,7 @@
  *
  * Locks:   i_rwsem exclusive (caller) -> wb_lock -> handle
  */
+#include "cache/window.h"
 #include "fs/ext4.h"
 
 #include <stdlib.h>
@@ -230,6 +231,7 @@ static int shrink(struct ext4_inode *ei, u64 size)
 	/* With indirect maps too: removal is from the end only. */
 	mapping_wait_writeback(m, keep ? keep - 1 : 0, EXT4_LBLK_END);
 	ext4_set_size(ei, size);
+	windows_truncate(m, keep);
 	delayed = mapping_invalidate(m, keep, EXT4_LBLK_END);
 	mutex_unlock(&ei->wb_lock);
 	if (delayed)

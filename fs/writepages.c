@@ -21,6 +21,7 @@
  *          i_rwsem: a truncate waits for write-out with it held.
  * Source:  ext4-format brief 12; seeds: page-io, P1-P8.
  */
+#include "cache/window.h"
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
 #include "lib/log.h"
@@ -106,13 +107,15 @@ int ext4_convert_written(struct ext4_inode *ei, lblk_t lblk, u32 nr, u64 disksiz
 	return convert(&d, disksize);
 }
 
-/* For the next fsync of the file, and for the next sync of the volume. */
-static void data_lost(struct ext4_inode *ei, int err)
+/* For the next fsync of the file, and for the next sync of the volume. Returns for
+ * how many handles it is known that it concerns them: close(2) tells those. */
+static u32 data_lost(struct ext4_inode *ei, lblk_t lblk, u32 nr, int err)
 {
 	int none = 0;
+	u32 told = windows_set_error(&ei->vfs.i_mapping, lblk, lblk + nr, err);
 
-	mapping_set_error(&ei->vfs.i_mapping, err);
 	atomic_compare_exchange_strong(&ext4_sb_of(ei)->wb_err, &none, err);
+	return told;
 }
 
 /* The size to be put on disk, as it looks now: cut at the end of the blocks. */
@@ -141,10 +144,12 @@ static void data_io_end(struct io_end *ioe)
 	int err = atomic_load(&ioe->error);
 
 	if (err) {
+		u32 told = data_lost(ei, d->lblk, d->nr, err);
+
 		log_ratelimited(LOG_LVL_ERR,
-				"%s: inode #%u: writing blocks %u-%u failed: %s; data may be lost",
+				"%s: inode #%u: writing blocks %u-%u failed: %s; data may be lost (of %u open files that wrote there, at least)",
 				sbi->s.s_id, inode->i_ino, d->lblk,
-				d->lblk + d->nr - 1, strerror(-err));
+				d->lblk + d->nr - 1, strerror(-err), told);
 	} else if (!d->plain) {
 		u64 size, on_disk;
 
@@ -154,9 +159,9 @@ static void data_io_end(struct io_end *ioe)
 		on_disk = ei->i_disksize;
 		if (d->unwritten || size > on_disk)
 			err = convert(d, size);
+		if (err)
+			data_lost(ei, d->lblk, d->nr, err);
 	}
-	if (err)
-		data_lost(ei, err);
 	/* The inode may go as soon as this returns: last touch. */
 	mapping_end_writeback(&inode->i_mapping, d->lblk, d->nr, false);
 	free(d);
@@ -250,7 +255,7 @@ static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 			"%s: inode #%u: blocks %u-%u can't be written: %s; data is lost",
 			sbi->s.s_id, ei->vfs.i_ino, lblk, lblk + nr - 1,
 			strerror(-err));
-	data_lost(ei, err);
+	data_lost(ei, lblk, nr, err);
 	mapping_end_writeback(m, lblk, nr, false);
 	if (delayed) {
 		u32 n = mapping_invalidate(m, lblk, lblk + nr);

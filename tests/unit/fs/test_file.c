@@ -211,6 +211,67 @@ static void test_errors_once(void **state)
 	end();
 }
 
+static void write_mib(struct sl_file *f, u64 pos, u64 end)
+{
+	static char data[64 << 10];
+
+	for (; pos < end; pos += sizeof(data))
+		assert_int_equal(sl_write(f, data, sizeof(data), pos, 0, &root_cred),
+				 sizeof(data));
+}
+
+/*
+ * A failed write in a range: fsync tells each who has the file open, once, and
+ * of another file nobody; close(2) tells whom it concerns.
+ */
+static void test_errors_find_their_range(void **state)
+{
+	struct sl_file *low, *high, *reader, *idle, *other;
+	static char block[4096] = "y";
+
+	begin("-b 4096", "64M", &opts);
+	low = open_new("file");
+	other = open_new("other");
+	assert_int_equal(sl_open(sl_file_inode(low), SL_OPEN_WRITE, &high), 0);
+	assert_int_equal(sl_open(sl_file_inode(low), SL_OPEN_WRITE, &idle), 0);
+	assert_int_equal(sl_open(sl_file_inode(low), 0, &reader), 0);
+	write_mib(low, 0, 3 << 20);
+	write_mib(high, 20 << 20, 23 << 20);
+	write_mib(other, 0, 3 << 20);
+	assert_int_equal(sl_sync(sb), 0);
+	for (int i = 0; i < 2; i++) {
+		struct sl_file *hit = i ? high : low, *spared = i ? low : high;
+		u64 pos = i ? 22 << 20 : 1 << 20;
+
+		assert_int_equal(sl_write(hit, block, sizeof(block), pos, 0, &root_cred),
+				 sizeof(block));
+		fail_next_write();
+		assert_int_not_equal(ext4_sync_inode(EXT4_I(sl_file_inode(hit)), false), 1);
+		assert_int_equal(stat_value("window_errors"), i + 1);
+		assert_int_equal(sl_flush(hit), -EIO);
+		assert_int_equal(sl_flush(spared), 0);
+		assert_int_equal(sl_flush(idle), -EIO); /* nobody can tell */
+		assert_int_equal(sl_flush(reader), 0);
+		assert_int_equal(sl_fsync(spared, false), -EIO);
+		assert_int_equal(sl_fsync(hit, true), -EIO);
+		assert_int_equal(sl_fsync(idle, false), -EIO);
+		assert_int_equal(sl_fsync(reader, false), -EIO);
+		assert_int_equal(sl_flush(other), 0);
+		assert_int_equal(sl_fsync(other, false), 0);
+		assert_int_equal(sl_fsync(spared, false), 0);
+		assert_int_equal(sl_fsync(hit, true), 0);
+		assert_int_equal(sl_fsync(idle, false), 0);
+		assert_int_equal(sl_fsync(reader, false), 0);
+		assert_int_equal(sl_flush(hit), 0);
+	}
+	sl_release(low);
+	sl_release(high);
+	sl_release(idle);
+	sl_release(reader);
+	sl_release(other);
+	end();
+}
+
 /* A lost write that nobody was told of outlives reclaim of the inode's memory. */
 static void test_errors_outlive_reclaim(void **state)
 {
@@ -720,6 +781,7 @@ int main(void)
 		cmocka_unit_test(test_known_extents),
 		cmocka_unit_test(test_datacache_full),
 		cmocka_unit_test(test_errors_once),
+		cmocka_unit_test(test_errors_find_their_range),
 		cmocka_unit_test(test_errors_outlive_reclaim),
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
 		cmocka_unit_test(test_stream_is_written_behind),

@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/unit/cache/test_window.c - windows: who is found where, and what it costs
+ *
+ * Handles are played by struct access alone, over a mapping without blocks.
+ * The counters of the mapping's cache tell how often the tree changed. The
+ * hammer runs with both kinds of lock.
+ */
+#include "tests/unit/cache/cache_test.h"
+
+#include "cache/window.h"
+#include "lib/counter.h"
+
+#define BS 4096ull
+#define MIB (1ull << 20)
+#define GRAIN (WINDOW_GRAIN_BYTES / BS)
+#define END ((lblk_t)UINT32_MAX)
+
+static struct super_block sb;
+static struct mapping m;
+
+static int begin(void **state)
+{
+	memset(&sb, 0, sizeof(sb));
+	sb.s_blocksize = BS;
+	sb.s_blocksize_bits = 12;
+	sb.s_dirty_bytes = counter_new(0, 1 << 20);
+	assert_int_equal(budget_create(64 * MIB, &sb.s_budget), 0);
+	assert_int_equal(mapping_cache_create(&sb), 0);
+	mapping_init(&m, NULL, &sb);
+	return 0;
+}
+
+static int end(void **state)
+{
+	mapping_destroy(&m);
+	assert_int_equal(mapping_counter_read(&sb, WINDOW_MADE),
+			 mapping_counter_read(&sb, WINDOW_GONE));
+	assert_int_equal(budget_used(sb.s_budget, BUDGET_TREE), 0);
+	mapping_cache_destroy(&sb);
+	budget_destroy(sb.s_budget);
+	counter_free(sb.s_dirty_bytes);
+	return 0;
+}
+
+static struct window_census census(u64 from, u64 to)
+{
+	struct window_census c;
+
+	windows_count(&m, (lblk_t)(from / BS), (lblk_t)(to / BS), &c);
+	return c;
+}
+
+static u64 changes(void)
+{
+	return mapping_counter_read(&sb, WINDOW_CHANGES);
+}
+
+static void test_who_does_little_has_no_window(void **state)
+{
+	struct access a;
+
+	access_init(&a, WINDOW_READ);
+	access_note(&a, &m, 0, 64 * MIB); /* one operation, however large */
+	assert_null(atomic_load(&a.a_win));
+	access_end(&a, &m);
+
+	access_init(&a, WINDOW_READ);
+	for (u64 i = 0; i < 60; i++) /* many, of a small file */
+		access_note(&a, &m, i * BS, BS);
+	assert_null(atomic_load(&a.a_win));
+	assert_int_equal(changes(), 0);
+	assert_null(atomic_load(&m.m_windows));
+	for (u64 i = 60; i < 80; i++)
+		access_note(&a, &m, i * BS, BS);
+	assert_non_null(atomic_load(&a.a_win));
+	assert_int_equal(census(0, BS).readers, 1);
+	access_end(&a, &m);
+	assert_int_equal(census(0, UINT32_MAX * BS).readers, 0);
+}
+
+/* 1 GiB in 128 KiB: a change of the tree for 16 MiB, and the window is about
+ * the reader's place at all times. */
+static void test_a_stream_of_reads(void **state)
+{
+	struct access a;
+	u64 nr;
+
+	access_init(&a, WINDOW_READ);
+	for (u64 pos = 0; pos < 1024 * MIB; pos += 128 << 10) {
+		access_note(&a, &m, pos, 128 << 10);
+		if (pos < 2 * MIB)
+			continue;
+		assert_int_equal(census(pos, pos + BS).sequential, 1);
+		assert_int_equal(census(pos + 64 * MIB, 4096 * MIB).readers, 0);
+		if (pos > 64 * MIB)
+			assert_int_equal(census(0, pos - 32 * MIB).readers, 0);
+	}
+	nr = changes();
+	assert_in_range(nr, 1024 / 18, 1024 / 16 + 8);
+	access_end(&a, &m);
+	assert_int_equal(changes(), nr + 1);
+}
+
+/* Requests of a readahead that several threads serve come out of order. */
+static void test_a_stream_out_of_order(void **state)
+{
+	static const u64 order[] = { 1, 0, 3, 2, 5, 7, 6, 4 };
+	struct access a;
+
+	access_init(&a, WINDOW_READ);
+	access_note(&a, &m, 0, MIB);
+	access_note(&a, &m, MIB, MIB);
+	for (u64 pos = 2 * MIB; pos < 256 * MIB; pos += MIB)
+		for (int i = 0; i < 8; i++)
+			access_note(&a, &m, pos + order[i] * (MIB / 8), MIB / 8);
+	assert_int_equal(atomic_load(&a.a_pattern), ACCESS_SEQUENTIAL);
+	assert_true(changes() < 256 / 16 + 8);
+	access_end(&a, &m);
+}
+
+static void test_random_readers_settle(void **state)
+{
+	struct access a;
+	u64 seed = 1;
+
+	access_init(&a, WINDOW_READ);
+	for (int i = 0; i < 5000; i++)
+		access_note(&a, &m, test_random(&seed) % 262144 * BS, BS);
+	assert_int_equal(atomic_load(&a.a_pattern), ACCESS_RANDOM);
+	assert_in_range(changes(), 1, 12);
+	assert_int_equal(census(512 * MIB, 513 * MIB).random, 1);
+	/* It reads a stream now: found out, and its window is narrow again. */
+	for (u64 pos = 60 * MIB; pos < 160 * MIB; pos += MIB)
+		access_note(&a, &m, pos, MIB);
+	assert_int_equal(atomic_load(&a.a_pattern), ACCESS_SEQUENTIAL);
+	assert_int_equal(census(512 * MIB, 513 * MIB).readers, 0);
+	assert_int_equal(census(159 * MIB, 160 * MIB).sequential, 1);
+	access_end(&a, &m);
+}
+
+static void test_strides(void **state)
+{
+	struct access a;
+
+	access_init(&a, WINDOW_READ);
+	for (u64 i = 0; i < 100; i++)
+		access_note(&a, &m, i * 3 * MIB, 64 << 10);
+	assert_int_equal(atomic_load(&a.a_pattern), ACCESS_STRIDED);
+	assert_int_equal(census(303 * MIB, 304 * MIB).strided, 1);
+	assert_true(changes() < 25);
+	for (u64 i = 99; i > 20; i--)
+		access_note(&a, &m, i * 3 * MIB, 64 << 10);
+	assert_int_equal(atomic_load(&a.a_pattern), ACCESS_STRIDED);
+	assert_int_equal(census(58 * MIB, 59 * MIB).strided, 1);
+	access_end(&a, &m);
+}
+
+static bool concerned(struct access *a, errseq_t *since)
+{
+	return access_error_concerns(a) && mapping_peek_error(&m, *since);
+}
+
+static int fsync_of(struct access *a, errseq_t *since)
+{
+	errseq_t told = access_error_begin(a);
+	int err = mapping_check_error(&m, since);
+
+	access_error_told(a, told);
+	return err;
+}
+
+/* fsync tells each once; who may have lost something is told by others, too. */
+static void test_a_lost_write_finds_its_writers(void **state)
+{
+	struct access a, b, small;
+	errseq_t sa = mapping_sample_error(&m), sb_ = sa, ss = sa;
+
+	access_init(&a, WINDOW_WRITE);
+	access_init(&b, WINDOW_WRITE);
+	access_init(&small, WINDOW_WRITE);
+	for (u64 i = 0; i < 64; i++) {
+		access_note(&a, &m, i * MIB, MIB);
+		access_note(&b, &m, (512 + i) * MIB, MIB);
+	}
+	access_note(&small, &m, 0, 4096);
+	/* a's first block, long after a was there */
+	assert_int_equal(windows_set_error(&m, 0, 1, -EIO), 1);
+	assert_true(concerned(&a, &sa));
+	assert_false(concerned(&b, &sb_));
+	assert_true(concerned(&small, &ss)); /* nobody can tell */
+	assert_int_equal(fsync_of(&a, &sa), -EIO);
+	assert_int_equal(fsync_of(&a, &sa), 0);
+	assert_false(concerned(&a, &sa));
+	/* The next is b's; a is told by fsync alone. */
+	assert_int_equal(windows_set_error(&m, 520 * 256, 520 * 256 + 2, -EIO), 1);
+	assert_false(concerned(&a, &sa));
+	assert_true(concerned(&b, &sb_));
+	assert_int_equal(fsync_of(&b, &sb_), -EIO);
+	assert_int_equal(fsync_of(&b, &sb_), 0);
+	assert_int_equal(fsync_of(&a, &sa), -EIO);
+	assert_int_equal(fsync_of(&a, &sa), 0);
+	assert_int_equal(fsync_of(&small, &ss), -EIO);
+	assert_int_equal(mapping_counter_read(&sb, WINDOW_ERRORS), 2);
+	access_end(&a, &m);
+	access_end(&b, &m);
+	access_end(&small, &m);
+}
+
+static void test_truncation_cuts_readers(void **state)
+{
+	struct access low, high, w;
+
+	access_init(&low, WINDOW_READ);
+	access_init(&high, WINDOW_READ);
+	access_init(&w, WINDOW_WRITE);
+	for (u64 i = 0; i < 8; i++) {
+		access_note(&low, &m, i * MIB, MIB);
+		access_note(&high, &m, (100 + i) * MIB, MIB);
+		access_note(&w, &m, (100 + i) * MIB, MIB);
+	}
+	windows_truncate(&m, (lblk_t)(8 * MIB / BS));
+	assert_int_equal(census(0, 8 * MIB).readers, 1);
+	assert_int_equal(census(8 * MIB, 4096 * MIB).readers, 0);
+	assert_int_equal(census(100 * MIB, 101 * MIB).writers, 1);
+	assert_int_equal(atomic_load(&low.a_pattern), ACCESS_SEQUENTIAL);
+	/* They are heard of again. */
+	access_note(&low, &m, 8 * MIB, MIB);
+	assert_int_equal(atomic_load(&low.a_run), 1);
+	assert_int_equal(census(8 * MIB, 9 * MIB).readers, 1);
+	for (u64 i = 9; i < 14; i++)
+		access_note(&low, &m, i * MIB, MIB);
+	access_note(&high, &m, 2 * MIB, MIB);
+	assert_int_equal(census(2 * MIB, 3 * MIB).readers, 1);
+	/* A hole: a stream begins anew, and no window moves before that. */
+	assert_true(atomic_load(&low.a_run) > 1);
+	windows_cut(&m, 0, END);
+	assert_int_equal(census(12 * MIB, 13 * MIB).readers, 1);
+	access_note(&low, &m, 14 * MIB, MIB);
+	assert_int_equal(atomic_load(&low.a_run), 1);
+	access_end(&low, &m);
+	access_end(&high, &m);
+	access_end(&w, &m);
+}
+
+static void test_reclaim_asks(void **state)
+{
+	struct access a, b;
+
+	assert_int_equal(windows_ask(&m, 0, 1), WINDOW_NOBODY);
+	access_init(&a, WINDOW_READ);
+	access_init(&b, WINDOW_READ);
+	for (u64 i = 0; i < 5; i++)
+		access_note(&a, &m, i * MIB, MIB);
+	assert_int_equal(windows_ask(&m, 512, 768), WINDOW_PASSED);
+	assert_int_equal(windows_ask(&m, 5 * 256, 5 * 256 + 16), WINDOW_COMING);
+	assert_int_equal(windows_ask(&m, 5 * 256 - 1, 5 * 256 + 1), WINDOW_COMING);
+	assert_int_equal(windows_ask(&m, 1 << 20, (1 << 20) + 16), WINDOW_NOBODY);
+	/* Another, behind, that jumps about. */
+	for (u64 i = 0; i < 100; i++)
+		access_note(&b, &m, i * 7919 % 1024 * BS, BS);
+	assert_int_equal(windows_ask(&m, 512, 768), WINDOW_COMING);
+	access_end(&b, &m);
+	assert_int_equal(windows_ask(&m, 512, 768), WINDOW_PASSED);
+	access_end(&a, &m);
+	assert_int_equal(windows_ask(&m, 512, 768), WINDOW_NOBODY);
+}
+
+static void test_pieces_of_a_stream(void **state)
+{
+	struct access a;
+	lblk_t start, stop, expect = 0;
+	u64 pos;
+
+	access_init(&a, WINDOW_WRITE);
+	for (pos = 0; pos < 64 * MIB; pos += MIB / 4) {
+		u64 at = pos % (MIB / 2) ? pos - MIB / 4 : pos + MIB / 4;
+
+		if (!access_behind(&a, &m, at, MIB / 4, &start, &stop))
+			continue;
+		assert_int_equal(start, expect);
+		assert_int_equal(stop % LEAF_BLOCKS, 0);
+		assert_true(stop > start);
+		assert_true(stop * BS + MIB <= pos + MIB / 2);
+		expect = stop;
+	}
+	assert_true(expect * BS >= 56 * MIB);
+	/* A jump is another stream; random writes are none. */
+	assert_false(access_behind(&a, &m, 500 * MIB, MIB, &start, &stop));
+	for (u64 i = 0; i < 64; i++)
+		assert_false(access_behind(&a, &m, i * 13 % 64 * 4 * MIB, MIB, &start, &stop));
+	access_end(&a, &m);
+}
+
+static void test_no_memory_no_window(void **state)
+{
+	/* Nothing to be seen from here but that it works without: no window is
+	 * what a handle begins with. The tree of a mapping that never had one: */
+	windows_truncate(&m, 0);
+	windows_cut(&m, 0, END);
+	assert_int_equal(windows_set_error(&m, 0, END, -EIO), 0);
+	assert_int_equal(census(0, 4096 * MIB).readers, 0);
+	assert_null(atomic_load(&m.m_windows));
+}
+
+/* ---- hammer ---- */
+
+#define SHARED_HANDLES 2
+#define FILE_BLOCKS 65536u
+
+static struct access shared[SHARED_HANDLES];
+static _Atomic bool stop_all;
+static _Atomic u64 nr_ops;
+
+/*
+ * What is noted is found: by who looks for the writers of a block, at any time
+ * after, whatever others do; and by nobody once the handle is gone.
+ */
+static void handle_user(void *arg)
+{
+	u64 seed = (uintptr_t)arg * 7919 + 12345, ops = 0;
+
+	while (!atomic_load(&stop_all)) {
+		struct access own[WINDOW_KINDS];
+		errseq_t since = mapping_sample_error(&m);
+		u32 nr = (u32)(test_random(&seed) % 200);
+
+		access_init(&own[0], WINDOW_READ);
+		access_init(&own[1], WINDOW_WRITE);
+		for (u32 i = 0; i < nr; i++) {
+			struct access *w = test_random(&seed) % 4
+						   ? &own[1]
+						   : &shared[test_random(&seed) %
+							     SHARED_HANDLES];
+			u64 blk = i % 50 < 25 ? i * 64
+					      : test_random(&seed) % FILE_BLOCKS;
+
+			access_note(w, &m, blk * BS, 64 * BS);
+			access_note(&own[0], &m, blk * BS, 32 * BS);
+			ops++;
+			if (test_random(&seed) % 8)
+				continue;
+			windows_set_error(&m, (lblk_t)blk, (lblk_t)blk + 64,
+					  test_random(&seed) % 2 ? -EIO : -ENOSPC);
+			if (w == &own[1]) {
+				thread_check(access_error_concerns(w));
+				thread_check(fsync_of(w, &since) < 0);
+			} else if (atomic_load(&w->a_win)) {
+				struct window_census c;
+
+				windows_count(&m, (lblk_t)blk, (lblk_t)blk + 1, &c);
+				thread_check(c.writers > 0);
+			}
+		}
+		access_end(&own[0], &m);
+		access_end(&own[1], &m);
+	}
+	atomic_fetch_add(&nr_ops, ops);
+}
+
+static void walker(void *arg)
+{
+	u64 seed = (uintptr_t)arg * 104729 + 99;
+
+	while (!atomic_load(&stop_all)) {
+		lblk_t at = (lblk_t)(test_random(&seed) % FILE_BLOCKS);
+		struct window_census c;
+
+		switch (test_random(&seed) % 8) {
+		case 0:
+			windows_truncate(&m, at);
+			break;
+		case 1:
+			windows_cut(&m, at, at + 1000);
+			break;
+		case 2:
+			windows_count(&m, at, at + 5000, &c);
+			thread_check(c.readers >= c.sequential + c.strided ||
+				     c.readers + c.writers < 1000);
+			break;
+		default:
+			(void)windows_ask(&m, at, at + 16);
+		}
+	}
+}
+
+static void hammer(bool mutexed)
+{
+	struct thread *t[8];
+	u64 until = clock_mono_ns() + TEST_LOAD(2000) * TEST_NS_PER_MS;
+
+	sb.s_window_mutex = mutexed;
+	for (int i = 0; i < SHARED_HANDLES; i++)
+		access_init(&shared[i], WINDOW_WRITE);
+	atomic_store(&stop_all, false);
+	atomic_store(&nr_ops, 0);
+	for (uintptr_t i = 0; i < 8; i++)
+		assert_int_equal(thread_create(&t[i], "hammer",
+					       i < 5 ? handle_user : walker,
+					       (void *)(i + 1)), 0);
+	while (clock_mono_ns() < until)
+		(void)wait_event_deadline(&until, false, until);
+	atomic_store(&stop_all, true);
+	for (int i = 0; i < 8; i++)
+		thread_join(t[i]);
+	assert_true(atomic_load(&nr_ops) > 0);
+	for (int i = 0; i < SHARED_HANDLES; i++)
+		access_end(&shared[i], &m);
+	assert_int_equal(census(0, UINT32_MAX * BS).writers, 0);
+}
+
+static void test_hammer_rwsem(void **state)
+{
+	hammer(false);
+}
+
+static void test_hammer_mutex(void **state)
+{
+	hammer(true);
+}
+
+/* One thread that wants the lock exclusively, among some that always share it:
+ * it comes through as often as it likes. */
+static void always_walking(void *arg)
+{
+	struct window_census c;
+
+	while (!atomic_load(&stop_all))
+		windows_count(&m, 0, END, &c);
+}
+
+static void test_writers_are_not_starved(void **state)
+{
+	struct access many[64], a;
+	struct thread *t[6];
+
+	for (u64 i = 0; i < 64; i++) { /* walks take a while */
+		access_init(&many[i], WINDOW_READ);
+		for (u64 k = 0; k < 4; k++)
+			access_note(&many[i], &m, (i * 100 + k) * MIB, MIB);
+	}
+	access_init(&a, WINDOW_READ);
+	atomic_store(&stop_all, false);
+	for (int i = 0; i < 6; i++)
+		assert_int_equal(thread_create(&t[i], "walk", always_walking, NULL), 0);
+	/* Each of these leaves the window behind. Were one starved, the test would
+	 * not end. */
+	for (u64 i = 0; i < TEST_LOAD(2000); i++)
+		access_note(&a, &m, i % 2 * 1000000 * MIB + i * 97 * MIB, MIB);
+	atomic_store(&stop_all, true);
+	for (int i = 0; i < 6; i++)
+		thread_join(t[i]);
+	assert_true(changes() > 64);
+	access_end(&a, &m);
+	for (int i = 0; i < 64; i++)
+		access_end(&many[i], &m);
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, begin, end)
+	const struct CMUnitTest tests[] = {
+		T(test_who_does_little_has_no_window),
+		T(test_a_stream_of_reads),
+		T(test_a_stream_out_of_order),
+		T(test_random_readers_settle),
+		T(test_strides),
+		T(test_a_lost_write_finds_its_writers),
+		T(test_truncation_cuts_readers),
+		T(test_reclaim_asks),
+		T(test_pieces_of_a_stream),
+		T(test_no_memory_no_window),
+		T(test_hammer_rwsem),
+		T(test_hammer_mutex),
+		T(test_writers_are_not_starved),
+	};
+	int ret;
+
+	thread_register();
+	ret = cmocka_run_group_tests(tests, NULL, NULL);
+	thread_unregister();
+	return ret;
+}
