@@ -18,11 +18,12 @@
 #include "lib/counter.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/time.h>
+#include <time.h>
 
 /* cmocka's asserts jump; threads use this. */
 #define CHECK(cond)                                                            \
@@ -1090,6 +1091,7 @@ static void test_waits_for_writeback(void **state)
 /* A block that goes to and fro between DIRTY and WRITEBACK is never clean. */
 struct to_and_fro {
 	struct vol v;
+	pthread_t looker;
 	_Atomic bool stop;
 };
 
@@ -1105,39 +1107,45 @@ static void to_and_fro_fn(void *arg)
 	}
 }
 
-static volatile sig_atomic_t interruptions;
-
 /* Between any two instructions of the thread that looks: time for the other. */
 static void linger(int sig)
 {
 	(void)sig;
-	interruptions++;
 	for (volatile int i = 0; i < 20000; i++)
 		;
+}
+
+static void interrupt_fn(void *arg)
+{
+	const struct timespec pause = { .tv_nsec = 100 * 1000 };
+	struct to_and_fro *tf = arg;
+
+	for (u32 i = 0; i < 3000; i++) {
+		pthread_kill(tf->looker, SIGALRM);
+		nanosleep(&pause, NULL);
+	}
+	atomic_store(&tf->stop, true);
 }
 
 static void test_never_clean_in_between(void **state)
 {
 	const struct sigaction act = { .sa_handler = linger };
-	const struct itimerval often = { { 0, 100 }, { 0, 100 } }, never = { 0 };
-	struct to_and_fro tf = { 0 };
+	struct to_and_fro tf = { .looker = pthread_self() };
+	struct thread *mover, *interrupter;
 	u32 clean = 0, skipped = 0;
-	struct thread *t;
 
 	(void)state;
 	vol_open(&tf.v, 4096);
 	put_blocks(&tf.v, 3, 1, 'x');
-	CHECK(thread_create(&t, "to-and-fro", to_and_fro_fn, &tf) == 0);
-	/* threads of the cache block signals: this one gets them */
 	CHECK(sigaction(SIGALRM, &act, NULL) == 0);
-	CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
-	for (u32 i = 0; interruptions < 3000; i++) {
+	CHECK(thread_create(&mover, "to-and-fro", to_and_fro_fn, &tf) == 0);
+	CHECK(thread_create(&interrupter, "interrupter", interrupt_fn, &tf) == 0);
+	for (u32 i = 0; !atomic_load(&tf.stop); i++) {
 		clean += mapping_is_clean(&tf.v.m);
 		skipped += i % 64 == 0 && mapping_next_dirty(&tf.v.m, 0, 8) != 3;
 	}
-	CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
-	atomic_store(&tf.stop, true);
-	thread_join(t);
+	thread_join(interrupter);
+	thread_join(mover);
 	assert_int_equal(clean, 0);
 	assert_int_equal(skipped, 0);
 	assert_int_equal(flush_run(&tf.v, 0, 8), 1);
@@ -2243,7 +2251,7 @@ struct streams {
 		struct mapping *_Atomic m; /* of the owner: to be ended */
 		struct wb_run run;
 	} io[2];
-	_Atomic u32 nr_owners;
+	_Atomic u32 nr_owners, nr_ended;
 };
 
 static void st_owner(void *arg)
@@ -2284,13 +2292,14 @@ static void st_owner(void *arg)
 		atomic_fetch_add(&st->ev.rounds, 1);
 	}
 	free(data);
+	atomic_fetch_add(&st->nr_ended, 1);
 }
 
 static void st_device(void *arg)
 {
 	struct streams *st = arg;
 
-	while (!st->ev.stop || st->io[0].m || st->io[1].m) {
+	while (atomic_load(&st->nr_ended) < ARRAY_SIZE(st->io)) {
 		for (u32 i = 0; i < ARRAY_SIZE(st->io); i++) {
 			struct mapping *m = atomic_load(&st->io[i].m);
 
