@@ -116,12 +116,21 @@ void folio_lru_del(struct folio *f)
 
 bool folio_busy(struct map_leaf *leaf, const struct folio *f)
 {
-	u32 s = f->f_lblk % LEAF_BLOCKS;
-	u32 e = min_of(s + f->f_nr, (u32)leaf->l_cap);
+	const u64 *dirty = leaf_mark(leaf, MARK_DIRTY);
+	const u64 *wb = leaf_mark(leaf, MARK_WRITEBACK);
+	const u64 *delayed = leaf_mark(leaf, MARK_DELAYED);
+	u32 b = f->f_lblk % LEAF_BLOCKS;
+	u32 e = min_of(b + f->f_nr, (u32)leaf->l_cap);
 
-	return bm_find_set_or(leaf_mark(leaf, MARK_DIRTY),
-			      leaf_mark(leaf, MARK_WRITEBACK), s, e) < e ||
-	       bm_find_set(leaf_mark(leaf, MARK_DELAYED), s, e) < e;
+	/* A block that it gave up may have another folio: that one's marks. */
+	for (;; b++) {
+		b = min_of(bm_find_set_or(dirty, wb, b, e),
+			   bm_find_set(delayed, b, e));
+		if (b >= e)
+			return false;
+		if (leaf_folio(leaf, b) == f)
+			return true;
+	}
 }
 
 u32 folio_drop(struct map_leaf *leaf, struct folio *f, struct cds_list_head *dead)

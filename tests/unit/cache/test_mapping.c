@@ -602,6 +602,26 @@ static void test_rest_of_dirty_folio_is_reclaimed(void **state)
 	vol_close(&v);
 }
 
+/* A block in the middle has a folio of its own, which is dirty: the one around
+ * it is clean for all that, and goes. */
+static void test_folio_around_dirty_block_is_reclaimed(void **state)
+{
+	struct vol v;
+
+	(void)state;
+	vol_open(&v, 4096);
+	put_blocks(&v, 0, 16, 1);
+	assert_int_equal(flush_run(&v, 0, 16), 16);
+	assert_int_equal(mapping_invalidate(&v.m, 7, 8), 0);
+	put_blocks(&v, 7, 1, 2);
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, 1);
+	assert_int_equal(flush_run(&v, 7, 8), 1);
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, 0);
+	vol_close(&v);
+}
+
 static void test_errors_are_told_once_to_each(void **state)
 {
 	struct vol v;
@@ -2355,6 +2375,7 @@ int main(void)
 		cmocka_unit_test(test_query_and_forgetting),
 		cmocka_unit_test(test_shrinker_gives_second_chance),
 		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),
+		cmocka_unit_test(test_folio_around_dirty_block_is_reclaimed),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_uniform_leaves_cost_eight_bytes),
