@@ -26,7 +26,8 @@ struct at {
 static inline void at_mount(struct at *t)
 {
 	struct sl_options opts = { .errors = SL_ERRORS_CONTINUE,
-				   .commit_ms = 60000 };
+				   .commit_ms = 600000,
+				   .dirty_expire_ms = 600000 };
 
 	assert_int_equal(volume_mount(&t->v, &opts, &t->sb), 0);
 	t->sbi = EXT4_SB(t->sb);
@@ -36,7 +37,8 @@ static inline void at_mount(struct at *t)
 static inline struct faulty_bdev *at_mount_faulty(struct at *t)
 {
 	struct sl_options opts = { .errors = SL_ERRORS_CONTINUE,
-				   .commit_ms = 60000 };
+				   .commit_ms = 600000,
+				   .dirty_expire_ms = 600000 };
 	struct faulty_bdev *f;
 	struct bdev *bd;
 	const char *why;

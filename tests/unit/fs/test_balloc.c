@@ -756,7 +756,7 @@ static void test_small_files_lie_together(void **state)
 	struct at t;
 
 	(void)state;
-	at_start(&t, "", "200M");
+	at_start(&t, "-b 4096", "200M");
 	a = create(&t, "a");
 	append(a, 0, 4096);
 	assert_int_equal(sl_fsync(a, true), 0);

@@ -85,11 +85,12 @@ static int fake_write(struct inode *inode, struct wb_control *wbc)
 
 	atomic_fetch_add(&fi->in_write, 1);
 	wait_event(&gate_closed, !atomic_load(&gate_closed));
-	atomic_fetch_add(wbc->sync ? &fi->sync_writes : &fi->writes, 1);
-	atomic_fetch_sub(&fi->in_write, 1);
+	/* What tests wait for comes last: the count here, the state below. */
 	atomic_store(&fi->last_at, atomic_fetch_add(&clock_, 1) + 1);
 	atomic_store(&fi->first, wbc->start);
 	atomic_store(&fi->end, wbc->end);
+	atomic_fetch_add(wbc->sync ? &fi->sync_writes : &fi->writes, 1);
+	atomic_fetch_sub(&fi->in_write, 1);
 	if (atomic_load(&fi->error))
 		return atomic_load(&fi->error);
 	if (atomic_load(&fi->stall))
@@ -105,8 +106,8 @@ static int fake_write(struct inode *inode, struct wb_control *wbc)
 	wbc->nr_to_write -= (u64)take;
 	counter_add(sb.s_dirty_bytes, -take);
 	if (atomic_fetch_sub(&fi->bytes, take) == take) {
-		inode_clear_dirty(inode, I_DIRTY);
 		atomic_store(&fi->done_at, atomic_fetch_add(&clock_, 1) + 1);
+		inode_clear_dirty(inode, I_DIRTY);
 	}
 	if (atomic_load(&fi->redirty))
 		inode_mark_dirty(inode, I_DIRTY_PAGES);
