@@ -2,8 +2,8 @@
 /*
  * lib/lock.c - mutex, spinlock and rwsem with ranks
  *
- * Thin layers over pthreads. A mutex or rwsem is tried first; only a thread
- * that has to wait tells its session so (thread_blocks_begin()).
+ * Thin layers over pthreads and lib/rwsem.c. A mutex or rwsem is tried first; only a
+ * thread that has to wait tells its session so (thread_blocks_begin()).
  *
  * Debug builds keep what the thread holds in a thread-local stack, from which
  * locks may leave in any order. Taking a lock compares its rank with the
@@ -430,32 +430,23 @@ static void rwsem_got_write(struct rwsem *rw)
 
 void rwsem_init(struct rwsem *rw, enum lock_rank rank)
 {
-	pthread_rwlockattr_t attr;
-
 	*rw = (struct rwsem){ 0 };
-	check_pthread(pthread_rwlockattr_init(&attr));
-	check_pthread(pthread_rwlockattr_setkind_np(
-		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
-	check_pthread(pthread_rwlock_init(&rw->rw, &attr));
-	pthread_rwlockattr_destroy(&attr);
 	SET_RANK(rw, rank);
 }
 
 void rwsem_destroy(struct rwsem *rw)
 {
-	check_pthread(pthread_rwlock_destroy(&rw->rw));
+	assert(rwsem_raw_is_idle(&rw->raw));
 }
 
 NO_THREAD_SAFETY void rwsem_down_read(struct rwsem *rw)
 {
 	check_order(rw, RANK_OF(rw));
 	check_may_wait(RANK_OF(rw));
-	if (pthread_rwlock_tryrdlock(&rw->rw)) {
+	if (!rwsem_raw_try_read(&rw->raw)) {
 		u64 start = contended_begin(RANK_OF(rw));
 
-		thread_blocks_begin();
-		check_pthread(pthread_rwlock_rdlock(&rw->rw));
-		thread_blocks_end();
+		rwsem_raw_wait(&rw->raw, false);
 		contended_end(RANK_OF(rw), start);
 	}
 	rwsem_got_read(rw);
@@ -463,7 +454,7 @@ NO_THREAD_SAFETY void rwsem_down_read(struct rwsem *rw)
 
 NO_THREAD_SAFETY bool rwsem_down_read_trylock(struct rwsem *rw)
 {
-	if (pthread_rwlock_tryrdlock(&rw->rw))
+	if (!rwsem_raw_try_read(&rw->raw))
 		return false;
 	rwsem_got_read(rw);
 	return true;
@@ -475,19 +466,17 @@ NO_THREAD_SAFETY void rwsem_up_read(struct rwsem *rw)
 #ifdef SLUICE_DEBUG_LOCKS
 	atomic_fetch_sub(&rw->state, 1);
 #endif
-	check_pthread(pthread_rwlock_unlock(&rw->rw));
+	rwsem_raw_up_read(&rw->raw);
 }
 
 NO_THREAD_SAFETY void rwsem_down_write(struct rwsem *rw)
 {
 	check_order(rw, RANK_OF(rw));
 	check_may_wait(RANK_OF(rw));
-	if (pthread_rwlock_trywrlock(&rw->rw)) {
+	if (!rwsem_raw_try_write(&rw->raw)) {
 		u64 start = contended_begin(RANK_OF(rw));
 
-		thread_blocks_begin();
-		check_pthread(pthread_rwlock_wrlock(&rw->rw));
-		thread_blocks_end();
+		rwsem_raw_wait(&rw->raw, true);
 		contended_end(RANK_OF(rw), start);
 	}
 	rwsem_got_write(rw);
@@ -495,7 +484,7 @@ NO_THREAD_SAFETY void rwsem_down_write(struct rwsem *rw)
 
 NO_THREAD_SAFETY bool rwsem_down_write_trylock(struct rwsem *rw)
 {
-	if (pthread_rwlock_trywrlock(&rw->rw))
+	if (!rwsem_raw_try_write(&rw->raw))
 		return false;
 	rwsem_got_write(rw);
 	return true;
@@ -507,5 +496,5 @@ NO_THREAD_SAFETY void rwsem_up_write(struct rwsem *rw)
 #ifdef SLUICE_DEBUG_LOCKS
 	atomic_store(&rw->state, 0);
 #endif
-	check_pthread(pthread_rwlock_unlock(&rw->rw));
+	rwsem_raw_up_write(&rw->raw);
 }

@@ -19,6 +19,7 @@
 #ifndef SLUICE_LIB_LOCK_H
 #define SLUICE_LIB_LOCK_H
 
+#include "lib/rwsem.h"
 #include "lib/types.h"
 #include <pthread.h>
 
@@ -87,9 +88,10 @@ struct CAPABILITY("spinlock") spinlock {
 #endif
 };
 
-/* Readers share; a waiting writer goes first; no recursion, no upgrade. */
+/* Readers share; nobody is passed by others for long (lib/rwsem.h); no recursion,
+ * no upgrade. Who releases it keeps it in memory until the call has returned. */
 struct CAPABILITY("rwsem") rwsem {
-	pthread_rwlock_t rw;
+	struct rwsem_raw raw;
 #ifdef SLUICE_DEBUG_LOCKS
 	pthread_t writer;
 	_Atomic int state; /* -1 written, n read: for assert_ only */

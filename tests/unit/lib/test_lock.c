@@ -153,6 +153,136 @@ static void test_rwsem_readers_share_and_writers_do_not(void **state)
 	rwsem_destroy(&rw);
 }
 
+/*
+ * Some threads have the lock all the time, in one mode, overlapping; one that
+ * wants it in the other gets it all the same, each time. If it starved, the test
+ * would not end.
+ */
+static _Atomic bool crowd_stop;
+static _Atomic int crowd_in; /* readers in; -1: a writer */
+
+static void hold_a_while(void)
+{
+	u64 until = clock_mono_ns() + 50000;
+
+	while (clock_mono_ns() < until)
+		;
+}
+
+static void enter_leave(bool write)
+{
+	if (write) {
+		rwsem_down_write(&rw);
+		if (atomic_exchange(&crowd_in, -1) != 0)
+			abort();
+	} else {
+		rwsem_down_read(&rw);
+		if (atomic_fetch_add(&crowd_in, 1) < 0)
+			abort();
+	}
+	hold_a_while();
+	if (write) {
+		if (atomic_exchange(&crowd_in, 0) != -1)
+			abort();
+		rwsem_up_write(&rw);
+	} else {
+		atomic_fetch_sub(&crowd_in, 1);
+		rwsem_up_read(&rw);
+	}
+}
+
+static void crowd_member(void *arg)
+{
+	while (!atomic_load(&crowd_stop))
+		enter_leave(arg != NULL);
+}
+
+static void against_a_crowd(bool crowd_writes)
+{
+	struct thread *t[6];
+
+	rwsem_init(&rw, RANK_I_RWSEM);
+	atomic_store(&crowd_stop, false);
+	for (int i = 0; i < 6; i++)
+		assert_int_equal(thread_create(&t[i], "crowd", crowd_member,
+					       crowd_writes ? &rw : NULL), 0);
+	for (int i = 0; i < 50; i++)
+		enter_leave(!crowd_writes);
+	atomic_store(&crowd_stop, true);
+	for (int i = 0; i < 6; i++)
+		thread_join(t[i]);
+	rwsem_destroy(&rw);
+}
+
+static void test_rwsem_starves_no_writer(void **state)
+{
+	against_a_crowd(false);
+}
+
+static void test_rwsem_starves_no_reader(void **state)
+{
+	against_a_crowd(true);
+}
+
+/* More threads than CPUs, that sleep with it, and without: a wake-up that is lost
+ * leaves them all asleep. HAMMER_MS sets how long. */
+static void restless(void *arg)
+{
+	u64 seed = (uintptr_t)arg * 2654435761u + 1;
+
+	while (!atomic_load(&crowd_stop)) {
+		bool write;
+
+		seed ^= seed << 13;
+		seed ^= seed >> 7;
+		seed ^= seed << 17;
+		write = seed >> 20 & 1;
+		if (seed >> 32 & 1 ? write ? rwsem_down_write_trylock(&rw)
+					   : rwsem_down_read_trylock(&rw)
+				   : false)
+			goto in;
+		if (write)
+			rwsem_down_write(&rw);
+		else
+			rwsem_down_read(&rw);
+in:
+		if (write ? atomic_exchange(&crowd_in, -1) != 0
+			  : atomic_fetch_add(&crowd_in, 1) < 0)
+			abort();
+		if ((seed >> 40) % 8 == 0)
+			usleep(seed >> 44 & 127);
+		if (write) {
+			counted++;
+			atomic_store(&crowd_in, 0);
+			rwsem_up_write(&rw);
+		} else {
+			atomic_fetch_sub(&crowd_in, 1);
+			rwsem_up_read(&rw);
+		}
+		if ((seed >> 50) % 8 == 0)
+			usleep(seed >> 54 & 127);
+	}
+}
+
+static void test_rwsem_loses_no_wake_up(void **state)
+{
+	const char *ms = getenv("HAMMER_MS");
+	struct thread *t[16];
+
+	rwsem_init(&rw, RANK_I_RWSEM);
+	counted = 0;
+	atomic_store(&crowd_stop, false);
+	for (uintptr_t i = 0; i < 16; i++)
+		assert_int_equal(thread_create(&t[i], "restless", restless,
+					       (void *)(i + 1)), 0);
+	usleep(ms ? (useconds_t)atoi(ms) * 1000 : 1000000);
+	atomic_store(&crowd_stop, true);
+	for (int i = 0; i < 16; i++)
+		thread_join(t[i]);
+	assert_true(counted > 0);
+	rwsem_destroy(&rw);
+}
+
 struct waiter {
 	void (*wait)(void);
 	_Atomic bool waiting;
@@ -460,6 +590,9 @@ int main(void)
 		cmocka_unit_test(test_spinlock_excludes),
 		cmocka_unit_test(test_rwsem_excludes),
 		cmocka_unit_test(test_rwsem_readers_share_and_writers_do_not),
+		cmocka_unit_test(test_rwsem_starves_no_writer),
+		cmocka_unit_test(test_rwsem_starves_no_reader),
+		cmocka_unit_test(test_rwsem_loses_no_wake_up),
 		cmocka_unit_test(test_only_a_contended_lock_hands_over),
 		cmocka_unit_test(test_zeroed_locks_work_unranked),
 		cmocka_unit_test(test_allowed_orders_pass),

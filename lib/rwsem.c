@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * lib/rwsem.c - the reader/writer lock below struct rwsem of lib/lock.h
+ *
+ * One word says who has the lock: WRITER, or a number of readers. To take it free, or
+ * to share it, is one compare-and-swap, to drop it one subtraction. Who cannot
+ * have it spins a moment, then stands in line and sleeps on a futex of its own.
+ *
+ *   WAITERS   somebody is in line: who drops the lock wakes the first
+ *   WOKEN     ... has woken it, and it has not looked since: no need to again
+ *   HANDOFF   the first has waited too long: only it may take the lock
+ *
+ * The first in line tries when it is woken. It may lose to somebody on a CPU, and
+ * sleeps again, with a time limit; then it sets HANDOFF and is woken by the
+ * drop that makes it possible. A reader who came in from the line wakes the next:
+ * a reader follows it, a writer starts its clock.
+ *
+ * No wake-up is lost. The first in line clears WOKEN, or is new and sets
+ * WAITERS, and only then looks whether it can have the lock. A drop is a change of the
+ * same word: either it comes before, and is seen by that look; or after, and
+ * finds WAITERS without WOKEN, and wakes.
+ *
+ * Locks:   qlock, for a few instructions; a thread that has it does not sleep
+ *          but for another's qlock
+ * Alive:   a waiter, on its stack, until it has left the line under qlock
+ * Source:  the hand-off after a time is that of the kernel's rwsem
+ */
+#include "lib/rwsem.h"
+
+#include <assert.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/thread.h"
+#include "lib/wait.h"
+
+#define WRITER 1u
+#define WAITERS 2u
+#define HANDOFF 4u
+#define WOKEN 8u
+#define READER 16u /* one of them; so many fit that no program has them */
+
+/* Looks at the word before it sleeps: some microseconds. */
+#define SPINS 60
+
+enum waiter_state { ASLEEP, AWAKE };
+
+struct rwsem_waiter {
+	struct rwsem_waiter *prev, *next; /* [qlock] */
+	bool write;                       /* [const] */
+	_Atomic u32 state; /* enum waiter_state; the futex [atomic] */
+};
+
+/* timeout_ns 0: none. Returns early when it likes. */
+static void futex_wait(_Atomic u32 *addr, u32 value, u64 timeout_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
+			       .tv_nsec = (long)(timeout_ns % 1000000000u) };
+
+	(void)syscall(SYS_futex, addr, FUTEX_WAIT_PRIVATE, value,
+		      timeout_ns ? &ts : NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic u32 *addr)
+{
+	(void)syscall(SYS_futex, addr, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void q_lock(struct rwsem_raw *rw)
+{
+	u32 none = 0;
+
+	if (atomic_compare_exchange_strong_explicit(&rw->qlock, &none, 1,
+						    memory_order_acquire,
+						    memory_order_relaxed))
+		return;
+	while (atomic_exchange_explicit(&rw->qlock, 2, memory_order_acquire))
+		futex_wait(&rw->qlock, 2, 0);
+}
+
+static void q_unlock(struct rwsem_raw *rw)
+{
+	if (atomic_exchange_explicit(&rw->qlock, 0, memory_order_release) == 2)
+		futex_wake(&rw->qlock);
+}
+
+/* ---- taking it ---- */
+
+/* Acquire, where it succeeds, in these and take_from_line(): pairs with the release
+ * of the drops. */
+bool rwsem_raw_try_read(struct rwsem_raw *rw)
+{
+	u32 w = atomic_load_explicit(&rw->word, memory_order_relaxed);
+
+	while (!(w & (WRITER | HANDOFF)))
+		if (atomic_compare_exchange_weak_explicit(&rw->word, &w, w + READER,
+							  memory_order_acquire,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+bool rwsem_raw_try_write(struct rwsem_raw *rw)
+{
+	u32 w = atomic_load_explicit(&rw->word, memory_order_relaxed);
+
+	while (!(w & (WRITER | HANDOFF)) && w < READER)
+		if (atomic_compare_exchange_weak_explicit(&rw->word, &w, w | WRITER,
+							  memory_order_acquire,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+static bool try_either(struct rwsem_raw *rw, bool write)
+{
+	return write ? rwsem_raw_try_write(rw) : rwsem_raw_try_read(rw);
+}
+
+static bool spin(struct rwsem_raw *rw, bool write)
+{
+	if (thread_nr_cpus() == 1)
+		return false;
+	for (int i = 0; i < SPINS; i++) {
+		if (try_either(rw, write))
+			return true;
+		if (atomic_load_explicit(&rw->word, memory_order_relaxed) & HANDOFF)
+			return false;
+#if defined(__x86_64__) || defined(__i386__)
+		__builtin_ia32_pause();
+#endif
+	}
+	return false;
+}
+
+/* ---- the line; qlock is held ---- */
+
+static void line_enter(struct rwsem_raw *rw, struct rwsem_waiter *me)
+{
+	me->prev = rw->tail;
+	me->next = NULL;
+	if (rw->tail)
+		rw->tail->next = me;
+	else
+		rw->head = me;
+	rw->tail = me;
+	atomic_fetch_or(&rw->word, WAITERS);
+}
+
+static void line_leave(struct rwsem_raw *rw, struct rwsem_waiter *me)
+{
+	if (me->prev)
+		me->prev->next = me->next;
+	else
+		rw->head = me->next;
+	if (me->next)
+		me->next->prev = me->prev;
+	else
+		rw->tail = me->prev;
+}
+
+static void wake_first(struct rwsem_raw *rw)
+{
+	struct rwsem_waiter *w = rw->head;
+
+	if (!w)
+		return;
+	atomic_fetch_or(&rw->word, WOKEN);
+	if (atomic_exchange(&w->state, AWAKE) == ASLEEP)
+		futex_wake(&w->state);
+}
+
+/* Takes the lock and leaves the line, if that can be. */
+static bool take_from_line(struct rwsem_raw *rw, struct rwsem_waiter *me)
+{
+	bool first = rw->head == me, alone = first && rw->tail == me;
+	u32 w = atomic_load(&rw->word), new;
+
+	do {
+		if (w & WRITER || (me->write && w >= READER) ||
+		    (w & HANDOFF && !first))
+			return false;
+		new = me->write ? w | WRITER : w + READER;
+		if (first)
+			new &= ~(HANDOFF | WOKEN);
+		if (alone)
+			new &= ~WAITERS;
+	} while (!atomic_compare_exchange_weak(&rw->word, &w, new));
+	line_leave(rw, me);
+	if (first && !me->write)
+		wake_first(rw);
+	return true;
+}
+
+void rwsem_raw_wait(struct rwsem_raw *rw, bool write)
+{
+	struct rwsem_waiter me = { .write = write };
+	u64 start, waited, limit;
+
+	if (spin(rw, write))
+		return;
+	start = clock_mono_ns();
+	thread_blocks_begin();
+	q_lock(rw);
+	line_enter(rw, &me);
+	for (;;) {
+		limit = 0;
+		atomic_store(&me.state, ASLEEP);
+		if (rw->head == &me)
+			atomic_fetch_and(&rw->word, ~WOKEN);
+		if (take_from_line(rw, &me))
+			break;
+		if (rw->head == &me && !(atomic_load(&rw->word) & HANDOFF)) {
+			waited = clock_mono_ns() - start;
+			if (waited >= RWSEM_PATIENCE_NS) {
+				atomic_fetch_or(&rw->word, HANDOFF);
+				if (take_from_line(rw, &me))
+					break;
+			} else {
+				limit = RWSEM_PATIENCE_NS - waited;
+			}
+		}
+		q_unlock(rw);
+		futex_wait(&me.state, ASLEEP, limit);
+		q_lock(rw);
+	}
+	q_unlock(rw);
+	thread_blocks_end();
+}
+
+/* ---- dropping it ---- */
+
+static void wake_line(struct rwsem_raw *rw)
+{
+	q_lock(rw);
+	wake_first(rw);
+	q_unlock(rw);
+}
+
+void rwsem_raw_up_read(struct rwsem_raw *rw)
+{
+	u32 w = atomic_fetch_sub_explicit(&rw->word, READER, memory_order_release) -
+		READER;
+
+	if (w < READER && (w & (WAITERS | WOKEN)) == WAITERS)
+		wake_line(rw);
+}
+
+void rwsem_raw_up_write(struct rwsem_raw *rw)
+{
+	u32 w = atomic_fetch_and_explicit(&rw->word, ~WRITER, memory_order_release);
+
+	assert(w & WRITER);
+	if ((w & (WAITERS | WOKEN)) == WAITERS)
+		wake_line(rw);
+}
+
+bool rwsem_raw_is_idle(const struct rwsem_raw *rw)
+{
+	return atomic_load(&rw->word) == 0;
+}
