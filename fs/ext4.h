@@ -40,6 +40,7 @@ struct ext4_inode {
 	struct mutex wb_lock;     /* one write-out pass; RANK_WRITEBACK */
 	_Atomic u64 i_disksize; /* [i_data_sem to change] size as on disk: covers only what is written */
 	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
+	_Atomic bool i_has_xattrs; /* in its body or in a block [atomic; write xattr_sem] */
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
 	u16 i_extra_isize;  /* [const] */
@@ -150,6 +151,7 @@ struct ext4_sb {
 	struct ext4_orphan_info *orphan; /* orphan.c */
 
 	struct mutex rename_lock;     /* RANK_RENAME */
+	struct mutex limit_lock;      /* unranked: one change of the cache's limit at a time */
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool aborted;         /* [atomic] after a fatal error */
 	_Atomic u32 nr_dying;         /* [atomic] in memory, without links, not open */
@@ -364,6 +366,8 @@ int __must_check ext4_orphan_recover(struct ext4_sb *sbi,
 				     int (*fn)(struct ext4_sb *sbi, struct inode *inode));
 
 /* ------------------------------------------------------- xattr.c (alloc) */
+/* Has it attributes, in its body (raw: whole inode, checked) or in a block? */
+bool ext4_xattr_any(struct ext4_inode *ei, const void *raw);
 /* Deletion of ei: takes it off its xattr block (refcount - 1 or freed).
  * Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. Clears i_file_acl and i_blocks' share. */
 #define EXT4_XATTR_RELEASE_CREDITS 4u
@@ -565,6 +569,9 @@ extern const struct buffer_type ext4_symlink_type;
 /* -------------------------------- file.c, truncate.c, writepages.c (lead) */
 /* After a read, a listing, a readlink: the access time, by the mount's rules. No lock. */
 void ext4_touch_atime(struct inode *inode);
+/* A part of the file that is not in its page cache, from the device; holes are zero.
+ * Past the caches: the caller knows that nothing newer is there. */
+int __must_check ext4_read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len);
 u32 ext4_file_flags(const struct sl_file *f); /* enum sl_open_flags */
 /* What changes the file through f is to be durable when the call returns. */
 bool ext4_file_syncs(const struct sl_file *f);

@@ -357,8 +357,7 @@ static int read_extent(struct ext4_sb *sbi, u64 dev_pos, u8 *buf, u32 len)
 	return err;
 }
 
-/* A part of the file that is not in the cache. */
-static int read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len)
+int ext4_read_device(struct ext4_inode *ei, u64 pos, u8 *buf, u32 len)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	u8 bits = sbi->s.s_blocksize_bits;
@@ -474,7 +473,8 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		n = mapping_read(&inode->i_mapping, pos + done, p + done, n,
 				 &cached);
 		if (!cached)
-			err = read_device(EXT4_I(inode), pos + done, p + done, n);
+			err = ext4_read_device(EXT4_I(inode), pos + done,
+					       p + done, n);
 		if (!cached && !err && inode->i_sb->s_data_full)
 			keep_read(inode, pos + done, p + done, n, size, gen);
 		if (!err)

@@ -83,6 +83,12 @@ int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
 bool sl_is_readonly(struct super_block *sb);
 bool sl_nsec_times(struct super_block *sb);
 u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by default */
+/*
+ * Another bound, as cache_bytes of the options (too small a one is raised). If memory is
+ * above it, returns when it is below, or what is left is in use: dirty data is
+ * written for that. -EINVAL: 0, or beyond 2^63.
+ */
+int __must_check sl_set_cache_bytes(struct super_block *sb, u64 bytes);
 /* Multi-line text of counters for the log and tests; returns bytes written. */
 size_t sl_stats(struct super_block *sb, char *buf, size_t len);
 /* drop_caches: clean folios, buffers, inodes. */
@@ -128,6 +134,22 @@ enum sl_setattr {
 /* st: the new values of what `valid` names. *after (may be NULL): attributes then. */
 int __must_check sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 			    const struct sl_cred *cred, struct stat *after);
+
+/* ---- extended attributes: user, trusted, security ---- */
+/* The inode is in memory and has none: told without I/O, lock of a volume, or reference. */
+bool sl_has_no_xattrs(struct super_block *sb, u64 ino);
+/*
+ * The value of an attribute, by its whole name, into buf; returns its bytes. size 0:
+ * only how many. -ENODATA: it has none; -ERANGE: more than size, or an impossible
+ * name; -EOPNOTSUPP: no such namespace; -E2BIG: more than a system call can
+ * hand over. Who may see it is the caller's affair.
+ */
+ssize_t __must_check sl_getxattr(struct inode *inode, const char *name, void *buf,
+				 size_t size);
+/* All names, each with its NUL; bytes in all. size 0: only how many. -ERANGE.
+ * Those of trusted are left out unless asked for. */
+ssize_t __must_check sl_listxattr(struct inode *inode, bool trusted, char *buf,
+				  size_t size);
 
 /* ---- names: len bytes, no NUL or '/' ---- */
 /* *out gets an inode, referenced. -ENOENT, -ENOTDIR, -ENAMETOOLONG. "." and ".." work. */

@@ -330,6 +330,8 @@ int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
 			ext4_error(sbi, inode->i_ino, 0, err,
 				   "attributes in the inode are damaged");
 	}
+	if (!err)
+		ei->i_has_xattrs = ext4_xattr_any(ei, raw);
 	if (!err && inode->i_flags & EXT4_INLINE_DATA_FL) {
 		err = ext4_inline_load(ei, raw);
 		if (err == -EFSCORRUPTED)

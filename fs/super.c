@@ -896,22 +896,29 @@ static int recover_orphans(struct ext4_sb *sbi)
 	return err;
 }
 
+/* The marks of dirty data: as the options say, else from the cache's limit. */
+static void dirty_marks(const struct ext4_sb *sbi, u64 cache, u64 *background,
+			u64 *limit)
+{
+	*limit = sbi->opts.dirty_bytes;
+	*background = sbi->opts.dirty_background_bytes;
+	if (!*limit)
+		*limit = cache / 5 * 2;
+	if (!*background || *background > *limit)
+		*background = *limit / 4;
+}
+
 static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 {
 	struct flusher_params fp = {
-		.dirty_bytes = sbi->opts.dirty_bytes,
-		.dirty_background_bytes = sbi->opts.dirty_background_bytes,
 		.dirty_expire_ms = sbi->opts.dirty_expire_ms ? sbi->opts.dirty_expire_ms
 							     : DEFAULT_EXPIRE_MS,
 	};
 	int jerr = journal_recorded_errno(j);
 	int err;
 
-	if (!fp.dirty_bytes)
-		fp.dirty_bytes = sbi->opts.cache_bytes / 5 * 2;
-	if (!fp.dirty_background_bytes ||
-	    fp.dirty_background_bytes > fp.dirty_bytes)
-		fp.dirty_background_bytes = fp.dirty_bytes / 4;
+	dirty_marks(sbi, sbi->opts.cache_bytes, &fp.dirty_background_bytes,
+		    &fp.dirty_bytes);
 	if (jerr) {
 		log_err("%s: an earlier mount aborted the journal (error %d): run e2fsck",
 			sbi->s.s_id, -jerr);
@@ -981,6 +988,7 @@ static void free_sb(struct ext4_sb *sbi)
 	end_io_stop();
 	mutex_destroy(&sbi->s_lock);
 	mutex_destroy(&sbi->rename_lock);
+	mutex_destroy(&sbi->limit_lock);
 	spin_destroy(&sbi->err_lock);
 	free(sbi);
 }
@@ -1077,6 +1085,7 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 		 (int)sizeof(sbi->s.s_id) - 1, bd->bd_name);
 	mutex_init(&sbi->s_lock, RANK_SB_FIELDS);
 	mutex_init(&sbi->rename_lock, RANK_RENAME);
+	mutex_init(&sbi->limit_lock, RANK_NONE);
 	spin_init(&sbi->err_lock, RANK_STATS);
 	atomic_store(&sbi->inode_gen, (u32)clock_mono_ns() ^ (u32)time(NULL));
 
@@ -1203,6 +1212,45 @@ bool sl_is_readonly(struct super_block *sb)
 u64 sl_cache_bytes(struct super_block *sb)
 {
 	return budget_limit(sb->s_budget);
+}
+
+#define LIMIT_ROUNDS 4
+
+/* Dirty data and what waits for the journal cannot be freed: they are written. */
+static void reclaim_to_limit(struct ext4_sb *sbi)
+{
+	struct super_block *sb = &sbi->s;
+
+	for (int i = 0; i < LIMIT_ROUNDS; i++) {
+		budget_throttle(sb->s_budget);
+		if (!budget_is_full(sb->s_budget) || !sbi->flusher ||
+		    atomic_load(&sb->s_rdonly))
+			return;
+		/* An error is kept for those who fsync or sync. */
+		(void)!flusher_sync_all(sbi->flusher);
+		if (journal_force_commit(sbi->journal))
+			return;
+	}
+}
+
+int sl_set_cache_bytes(struct super_block *sb, u64 bytes)
+{
+	struct ext4_sb *sbi = EXT4_SB(sb);
+	u64 background, dirty;
+
+	if (!bytes || bytes > INT64_MAX)
+		return -EINVAL;
+	bytes = max_of(bytes, MIN_CACHE_BYTES);
+	mutex_lock(&sbi->limit_lock);
+	dirty_marks(sbi, bytes, &background, &dirty);
+	if (sbi->flusher)
+		flusher_set_marks(sbi->flusher, background, dirty);
+	if (sbi->journal)
+		journal_set_cache_limit(sbi->journal, bytes);
+	(void)budget_set_limit(sb->s_budget, bytes);
+	mutex_unlock(&sbi->limit_lock);
+	reclaim_to_limit(sbi);
+	return 0;
 }
 
 bool sl_nsec_times(struct super_block *sb)

@@ -9,13 +9,11 @@
  * Locks:   xattr_sem -> b_lock of the block (its sharers are many)
  * Source:  ext4-format brief 8; Documentation/filesystems/ext4/attributes.rst
  */
-#include "fs/ext4.h"
+#include "fs/xattr_internal.h"
 
-#include <string.h>
+#include <stdatomic.h>
 
 #include "lib/crc.h"
-
-#define XATTR_PAD 4u
 
 static u32 block_csum(const struct ext4_sb *sbi, pblk_t blk, const void *data)
 {
@@ -124,6 +122,16 @@ int ext4_xattr_check_ibody(struct ext4_sb *sbi, const void *raw, u32 inode_size,
 	return entries_ok(sbi, raw, inode_size, first, first) ? 0 : -EFSCORRUPTED;
 }
 
+bool ext4_xattr_any(struct ext4_inode *ei, const void *raw)
+{
+	struct xattr_list l;
+
+	return ei->i_file_acl ||
+	       (xattr_body_list(ext4_sb_of(ei), (u8 *)(uintptr_t)raw,
+				ei->i_extra_isize, &l) &&
+		!xattr_is_end(&l, l.first));
+}
+
 /*
  * One sharer less. True: it was one of several. The count is looked at and
  * changed under b_lock, so of two that let go at the same time one is the last;
@@ -167,21 +175,13 @@ out_put:
 
 int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 {
-	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct buffer *b;
 	int error = 0;
 
 	mutex_lock(&ei->xattr_sem);
 	if (!ei->i_file_acl)
 		goto out_unlock;
-	if (!ext4_block_range_ok(sbi, ei->i_file_acl, 1)) {
-		error = ext4_error(sbi, ei->vfs.i_ino, ei->i_file_acl,
-				   -EFSCORRUPTED,
-				   "attribute block is outside the files' part of the volume");
-		goto out_unlock;
-	}
-	error = ext4_bread(sbi, ei->i_file_acl, ei->vfs.i_ino,
-			   &ext4_xattr_block_type, 0, &b);
+	error = xattr_bread(ei, &b);
 	if (!error)
 		error = release_block(h, ei, b);
 	if (!error) {

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/fuse_ioctl.c - control of a mount: ioctls and an attribute of its root
+ * src/fuse_ioctl.c - control of a mount: ioctls of its root
  *
  * See sluice_ioctl.h. On anything but the root, and for what is not known: ENOTTY.
  * Never ENOSYS, upon which the kernel would never ask again.
  *
- * The attribute trusted.sluice.drop_caches does what the ioctl does, for scripts.
- * It can be set, not read: with a handler for reading attributes the kernel
- * would ask for "security.capability" before the first write to each file and for
- * others with each listing, and never could be told to stop. All other attributes get
- * EOPNOTSUPP, as before.
+ * Attributes of the root do much of the same, for scripts: see fuse_xattr.c.
  *
  * A scan waits in its handle for the next batch, which goes on with it if it
  * asks for what comes next; at most HANDLE_SCANS_MAX wait (handles.h).
@@ -18,6 +14,7 @@
  */
 #include "src/fuse_ops.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -26,8 +23,7 @@
 #include "src/loop.h"
 #include "src/session.h"
 #include "src/sluice_ioctl.h"
-
-#define DROP_XATTR "trusted.sluice.drop_caches"
+#include "src/stats.h"
 
 _Static_assert(sizeof(struct sluice_inode) == 120, "layout");
 _Static_assert(sizeof(struct sluice_bulkstat) ==
@@ -36,15 +32,11 @@ _Static_assert(sizeof(struct sluice_bulkstat) ==
 _Static_assert(sizeof(struct sluice_bulkstat) < 1u << _IOC_SIZEBITS, "fits");
 _Static_assert(sizeof(struct sluice_stats) < 1u << _IOC_SIZEBITS, "fits");
 _Static_assert(sizeof(struct sluice_drop_caches) == 16, "layout");
+_Static_assert(sizeof(struct sluice_sync) == 8, "layout");
+_Static_assert(sizeof(struct sluice_cache_limit) == 16, "layout");
+_Static_assert(sizeof(struct sluice_info) == 24, "layout");
 _Static_assert(SLUICE_DROP_DATA == DROP_DATA, "same bits");
 _Static_assert(SLUICE_DROP_METADATA == DROP_METADATA, "same bits");
-
-static bool is_permitted(fuse_req_t req)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-
-	return ctx->uid == 0 || ctx->uid == geteuid();
-}
 
 /* in has `size` bytes, of which the first two words are version and size. */
 static bool layout_ok(const void *in, size_t in_size, size_t size)
@@ -147,9 +139,24 @@ static void ioctl_bulkstat(fuse_req_t req, struct handle *h, const void *in,
 		fuse_reply_ioctl(req, 0, b, sizeof(*b));
 }
 
+static ssize_t json_stats(fuse_req_t req, char *buf, size_t len)
+{
+	char *text = malloc(SLUICE_STATS_MAX);
+	ssize_t n;
+
+	if (!text)
+		return -ENOMEM;
+	n = stats_json(text, session_stats(fuse_req_userdata(req), text,
+					   SLUICE_STATS_MAX), buf, len);
+	free(text);
+	return n;
+}
+
 static void ioctl_stats(fuse_req_t req, const void *in, size_t in_size)
 {
 	struct sluice_stats *st = loop_reply_buffer(sizeof(*st));
+	ssize_t n = -EINVAL;
+	__u32 format;
 
 	if (!st) {
 		reply_status(req, -ENOMEM);
@@ -159,11 +166,22 @@ static void ioctl_stats(fuse_req_t req, const void *in, size_t in_size)
 		reply_status(req, -EINVAL);
 		return;
 	}
+	memcpy(&format, (const char *)in + offsetof(struct sluice_stats, format),
+	       sizeof(format));
 	memset(st, 0, sizeof(*st));
 	st->version = SLUICE_IOC_VERSION;
 	st->size = sizeof(*st);
-	st->length = (__u32)session_stats(fuse_req_userdata(req), st->text,
-					  sizeof(st->text));
+	st->format = format;
+	if (format == SLUICE_STATS_TEXT)
+		n = (ssize_t)session_stats(fuse_req_userdata(req), st->text,
+					   sizeof(st->text));
+	else if (format == SLUICE_STATS_JSON)
+		n = json_stats(req, st->text, sizeof(st->text) - 1);
+	if (n < 0) {
+		reply_status(req, (int)n);
+		return;
+	}
+	st->length = (__u32)n;
 	fuse_reply_ioctl(req, 0, st, sizeof(*st));
 }
 
@@ -182,6 +200,52 @@ static void ioctl_drop_caches(fuse_req_t req, const void *in, size_t in_size)
 		fuse_reply_ioctl(req, 0, NULL, 0);
 }
 
+static void ioctl_sync(fuse_req_t req, const void *in, size_t in_size)
+{
+	int err = -EINVAL;
+
+	if (layout_ok(in, in_size, sizeof(struct sluice_sync)))
+		err = sl_sync(req_sb(req));
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
+static void ioctl_cache_limit(fuse_req_t req, const void *in, size_t in_size)
+{
+	struct sluice_cache_limit c;
+	int err = -EINVAL;
+
+	if (layout_ok(in, in_size, sizeof(c))) {
+		memcpy(&c, in, sizeof(c));
+		err = c.bytes ? sl_set_cache_bytes(req_sb(req), c.bytes) : 0;
+		c.bytes = sl_cache_bytes(req_sb(req));
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_ioctl(req, 0, &c, sizeof(c));
+}
+
+static void ioctl_info(fuse_req_t req, const void *in, size_t in_size)
+{
+	struct sluice_info info = {
+		.version = SLUICE_IOC_VERSION,
+		.size = sizeof(info),
+		.pid = getpid(),
+	};
+	struct stat st;
+
+	if (!layout_ok(in, in_size, sizeof(info))) {
+		reply_status(req, -EINVAL);
+		return;
+	}
+	if (!stat("/proc/self/ns/pid", &st))
+		info.pid_namespace = st.st_ino;
+	fuse_reply_ioctl(req, 0, &info, sizeof(info));
+}
+
 void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 	      struct fuse_file_info *fi, unsigned flags, const void *in,
 	      size_t in_size, size_t out_size)
@@ -190,28 +254,21 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 
 	if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
 	    (cmd != SLUICE_IOC_BULKSTAT && cmd != SLUICE_IOC_DROP_CACHES &&
-	     cmd != SLUICE_IOC_STATS))
+	     cmd != SLUICE_IOC_STATS && cmd != SLUICE_IOC_SYNC &&
+	     cmd != SLUICE_IOC_CACHE_LIMIT && cmd != SLUICE_IOC_INFO))
 		reply_status(req, -ENOTTY);
-	else if (!is_permitted(req))
+	else if (!req_is_owner(req))
 		reply_status(req, -EPERM);
 	else if (cmd == SLUICE_IOC_BULKSTAT)
 		ioctl_bulkstat(req, h, in, in_size);
 	else if (cmd == SLUICE_IOC_STATS)
 		ioctl_stats(req, in, in_size);
+	else if (cmd == SLUICE_IOC_SYNC)
+		ioctl_sync(req, in, in_size);
+	else if (cmd == SLUICE_IOC_CACHE_LIMIT)
+		ioctl_cache_limit(req, in, in_size);
+	else if (cmd == SLUICE_IOC_INFO)
+		ioctl_info(req, in, in_size);
 	else
 		ioctl_drop_caches(req, in, in_size);
-}
-
-void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
-		 const char *value, size_t size, int flags)
-{
-	if (node != FUSE_ROOT_ID || strcmp(name, DROP_XATTR))
-		reply_status(req, -EOPNOTSUPP);
-	else if (!is_permitted(req))
-		reply_status(req, -EPERM);
-	else if (size != 1 || *value < '1' || *value > '3')
-		reply_status(req, -EINVAL);
-	else
-		reply_status(req, session_drop_caches(fuse_req_userdata(req),
-						      (u32)(*value - '0')));
 }

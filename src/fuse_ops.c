@@ -4,8 +4,7 @@
  *
  * Names, directories and files have files of their own (fuse_*.c). Not served,
  * with ENOSYS by libfuse, upon which the kernel asks no more: access (the
- * kernel checks permissions itself), reading extended attributes, locks, bmap. (Of
- * what sets an attribute see fuse_ioctl.c.)
+ * kernel checks permissions itself), locks, bmap.
  *
  * Lookup counts: every entry the kernel gets is counted *before* the reply,
  * for the FORGET may come before the reply returns; a reply that did not
@@ -16,6 +15,7 @@
 #include "src/fuse_ops.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/session.h"
 
@@ -33,6 +33,13 @@ struct sl_cred req_cred(fuse_req_t req)
 		.gid = ctx->gid,
 		.umask = ctx->umask,
 	};
+}
+
+bool req_is_owner(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return ctx->uid == 0 || ctx->uid == geteuid();
 }
 
 int req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out)
@@ -251,5 +258,8 @@ const struct fuse_lowlevel_ops sluice_fuse_ops = {
 	.copy_file_range = op_copy_file_range,
 	.lseek = op_lseek,
 	.ioctl = op_ioctl,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
 	.setxattr = op_setxattr,
+	.removexattr = op_removexattr,
 };

@@ -41,6 +41,12 @@ static inline fuse_ino_t ino_to_node(u64 ino)
 
 struct super_block *req_sb(fuse_req_t req);
 struct sl_cred req_cred(fuse_req_t req);
+/*
+ * The superuser, or the user that the daemon runs as? The kernel passes the user as
+ * he is in the user namespace that the mount was made in, so "0" is that one's; who is
+ * nobody there is (uid_t)-1, and so neither.
+ */
+bool req_is_owner(fuse_req_t req);
 /* The inode of a node id, referenced. */
 int __must_check req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out);
 /* err: 0 or a negative errno. */
@@ -89,8 +95,13 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 	      struct fuse_file_info *fi, unsigned flags, const void *in,
 	      size_t in_size, size_t out_size);
+
+/* fuse_xattr.c */
+void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t node, size_t size);
 void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
 		 const char *value, size_t size, int flags);
+void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name);
 
 /* fuse_files.c */
 void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);

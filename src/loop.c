@@ -574,6 +574,7 @@ int loop_start(const struct loop_config *config, struct loop **out)
 	pthread_condattr_destroy(&attr);
 	sigaction(WAKE_SIGNAL, &sa, NULL);
 
+	*out = loop; /* requests may want it at once */
 	pthread_mutex_lock(&loop->lock);
 	for (unsigned i = 0; i < config->receivers && !err; i++)
 		err = spawn_locked(loop, ROLE_RECEIVER);
@@ -583,9 +584,9 @@ int loop_start(const struct loop_config *config, struct loop **out)
 	if (err) {
 		loop_stop(loop);
 		loop_free(loop);
+		*out = NULL;
 		return err;
 	}
-	*out = loop;
 	return 0;
 }
 

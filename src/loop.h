@@ -44,7 +44,7 @@ struct loop_stats {
 	u64 buffers_dropped;  /* times that a thread gave its memory back */
 };
 
-/* Starts the threads. -ENOMEM, -EAGAIN. */
+/* Starts the threads; *out is set before the first request. -ENOMEM, -EAGAIN. */
 int __must_check loop_start(const struct loop_config *config, struct loop **out);
 /*
  * From a process() callback: from now on requests are rejected; returns when

@@ -82,12 +82,15 @@ static int take_u64(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+bool options_parse_size(const char *text, u64 *bytes)
+{
+	return parse_number(text, true, bytes) && *bytes <= INT64_MAX;
+}
+
 static int take_bytes(struct parse *p, const char *name, const char *value,
 		      size_t field)
 {
-	u64 *out = (u64 *)((char *)p->o + field);
-
-	if (!parse_number(value, true, out) || *out > INT64_MAX)
+	if (!options_parse_size(value, (u64 *)((char *)p->o + field)))
 		return refuse(p, "Bad value for '%s': '%s' is not a size "
 			      "(bytes, or a number with K, M, G or T)",
 			      name, value);

@@ -51,6 +51,8 @@ struct options {
 int __must_check options_parse(struct options *o, int argc, char *const *argv,
 			       char *why, size_t size);
 void options_free(struct options *o);
+/* A size as the options take it ("64M"). False: it is none. */
+bool __must_check options_parse_size(const char *text, u64 *bytes);
 /* To stdout. */
 void options_usage(void);
 

@@ -42,6 +42,7 @@
 #include <linux/fuse.h>
 
 #include "fs/fs.h"
+#include "lib/counter.h"
 #include "lib/lock.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -81,6 +82,49 @@ _Static_assert(sizeof(struct fuse_init_out) == 64, "FUSE INIT reply");
 /* What precedes the data of a WRITE. */
 #define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 
+/* Names of what is counted; at least as many as there are opcodes below. */
+#define OPCODES 64u
+static const char *const opcode_names[OPCODES] = {
+	[0] = "other",
+	[FUSE_LOOKUP] = "lookup",
+	[FUSE_FORGET] = "forget",
+	[FUSE_GETATTR] = "getattr",
+	[FUSE_SETATTR] = "setattr",
+	[FUSE_READLINK] = "readlink",
+	[FUSE_SYMLINK] = "symlink",
+	[FUSE_MKNOD] = "mknod",
+	[FUSE_MKDIR] = "mkdir",
+	[FUSE_UNLINK] = "unlink",
+	[FUSE_RMDIR] = "rmdir",
+	[FUSE_RENAME] = "rename",
+	[FUSE_LINK] = "link",
+	[FUSE_OPEN] = "open",
+	[FUSE_READ] = "read",
+	[FUSE_WRITE] = "write",
+	[FUSE_STATFS] = "statfs",
+	[FUSE_RELEASE] = "release",
+	[FUSE_FSYNC] = "fsync",
+	[FUSE_SETXATTR] = "setxattr",
+	[FUSE_GETXATTR] = "getxattr",
+	[FUSE_LISTXATTR] = "listxattr",
+	[FUSE_REMOVEXATTR] = "removexattr",
+	[FUSE_FLUSH] = "flush",
+	[FUSE_OPENDIR] = "opendir",
+	[FUSE_READDIR] = "readdir",
+	[FUSE_RELEASEDIR] = "releasedir",
+	[FUSE_FSYNCDIR] = "fsyncdir",
+	[FUSE_CREATE] = "create",
+	[FUSE_INTERRUPT] = "interrupt",
+	[FUSE_IOCTL] = "ioctl",
+	[FUSE_BATCH_FORGET] = "batch_forget",
+	[FUSE_FALLOCATE] = "fallocate",
+	[FUSE_READDIRPLUS] = "readdirplus",
+	[FUSE_RENAME2] = "rename2",
+	[FUSE_LSEEK] = "lseek",
+	[FUSE_COPY_FILE_RANGE] = "copy_file_range",
+	[FUSE_SYNCFS] = "syncfs",
+};
+
 enum init_state { INIT_WAITING, INIT_DONE, INIT_FAILED };
 
 struct session {
@@ -99,7 +143,7 @@ struct session {
 	bool unclaimed;		/* [main thread] the kernel's mount has the claim */
 	int claim;		/* [main thread] ours again, after that; -1 */
 	struct fuse_session *se; /* [const after session_create] */
-	struct loop *loop;	/* [main thread] */
+	struct loop *loop;	/* [main thread; const while requests run] */
 	int fd;			/* /dev/fuse [const after session_mount] */
 	int event;		/* INIT was answered, or the loop has ended */
 	int signals;		/* [main thread] */
@@ -112,6 +156,7 @@ struct session {
 	u32 init_flags;		/* [the thread with INIT] what the kernel can */
 
 	struct dropper *dropper; /* [const after session_mount] */
+	struct counter_set *requests; /* [const] by opcode; others at 0 */
 	struct handle_table handles;
 	struct mutex volume_lock;
 	struct super_block *sb;	/* [volume_lock to change] */
@@ -229,32 +274,69 @@ static void log_lines(char *text)
 		log_info("%s", line);
 }
 
-static void log_stats(struct session *s)
+static void __attribute__((format(printf, 4, 5)))
+add_line(char *buf, size_t len, size_t *used, const char *fmt, ...)
 {
-	char *text = malloc(STATS_TEXT_MAX);
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf + *used, len - *used, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		*used = min_of(*used + (size_t)n, len - 1);
+}
+
+/* Of the process, and of what the kernel has asked. */
+static void daemon_text(struct session *s, char *buf, size_t len, size_t *used)
+{
 	struct mallinfo2 heap = mallinfo2();
 	struct loop_stats st;
-	size_t len = 0;
+	u64 requests[OPCODES];
 
 	loop_get_stats(s->loop, &st);
-	log_info("threads: %u (%u receivers, %u spare, %u at most), "
-		 "%llu started, %llu hand-overs, %llu without a thread; "
-		 "buffers: %llu bytes kept, %llu times dropped",
+	add_line(buf, len, used,
+		 "threads.all %u\nthreads.receivers %u\nthreads.spare %u\n"
+		 "threads.most %u\nthreads.started %llu\nthreads.handovers %llu\n"
+		 "threads.lacking %llu\nthreads.buffer_bytes %llu\n"
+		 "threads.buffers_dropped %llu\n",
 		 st.threads, st.receivers, st.spares, st.threads_max,
 		 (unsigned long long)st.threads_started,
 		 (unsigned long long)st.handovers,
 		 (unsigned long long)st.short_of_threads,
 		 (unsigned long long)st.buffers_kept,
 		 (unsigned long long)st.buffers_dropped);
-	log_info("heap: %zu bytes used, %zu free, %zu mapped", heap.uordblks,
-		 heap.fordblks, heap.hblkhd);
+	add_line(buf, len, used,
+		 "heap.used %zu\nheap.free %zu\nheap.mapped %zu\n",
+		 heap.uordblks, heap.fordblks, heap.hblkhd);
+	counter_set_read(s->requests, requests);
+	for (u32 i = 0; i < OPCODES; i++)
+		if (opcode_names[i])
+			add_line(buf, len, used, "requests.%s %llu\n",
+				 opcode_names[i],
+				 (unsigned long long)requests[i]);
+}
+
+static size_t all_text(struct session *s, char *buf, size_t len)
+{
+	size_t used = 0;
+
+	if (s->sb)
+		used = min_of(sl_stats(s->sb, buf, len - 1), len - 1);
+	daemon_text(s, buf, len, &used);
+	buf[used] = '\0';
+	return used;
+}
+
+static void log_stats(struct session *s)
+{
+	char *text = malloc(STATS_TEXT_MAX);
+
 	if (!text)
 		return;
 	mutex_lock(&s->volume_lock);
-	if (s->sb)
-		len = sl_stats(s->sb, text, STATS_TEXT_MAX - 1);
+	(void)all_text(s, text, STATS_TEXT_MAX);
 	mutex_unlock(&s->volume_lock);
-	text[min_of(len, (size_t)STATS_TEXT_MAX - 1)] = '\0';
 	log_lines(text);
 	free(text);
 	lock_stats_dump();
@@ -262,11 +344,7 @@ static void log_stats(struct session *s)
 
 size_t session_stats(struct session *s, char *buf, size_t len)
 {
-	size_t n = sl_stats(s->sb, buf, len - 1);
-
-	n = min_of(n, len - 1);
-	buf[n] = '\0';
-	return n;
+	return all_text(s, buf, len);
 }
 
 int session_drop_caches(struct session *s, u32 what)
@@ -322,6 +400,11 @@ static void note_init(struct session *s, const struct fuse_in_header *in,
 		s->init_flags = arg->flags;
 }
 
+static const char *request_name(u32 opcode)
+{
+	return opcode < OPCODES ? opcode_names[opcode] : NULL;
+}
+
 static void process(void *priv, void *request, size_t len)
 {
 	struct session *s = priv;
@@ -333,6 +416,7 @@ static void process(void *priv, void *request, size_t len)
 				"kernel", s->device, len);
 		return;
 	}
+	counter_set_add(s->requests, request_name(in->opcode) ? in->opcode : 0, 1);
 	if (in->opcode == FUSE_SYNCFS) {
 		send_status(s, in->unique, sl_sync(s->sb));
 		return;
@@ -666,6 +750,7 @@ static void session_free(struct session *s)
 		close(s->claim);
 	if (s->event >= 0)
 		close(s->event);
+	counter_set_free(s->requests);
 	mutex_destroy(&s->volume_lock);
 	handles_destroy(&s->handles);
 	free(s->source);
@@ -696,6 +781,9 @@ int session_create(const struct options *o, const char *device,
 	mutex_init(&s->volume_lock, RANK_NONE);
 	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = s->event < 0 ? -errno : set_names(s, device, mountpoint);
+	s->requests = counter_set_new(OPCODES);
+	if (!err && !s->requests)
+		err = -ENOMEM;
 	if (err) {
 		log_err("%s: %s", device, strerror(-err));
 		err = EXIT_CODE_SYSTEM;

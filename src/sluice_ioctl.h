@@ -94,17 +94,48 @@ struct sluice_drop_caches {
 
 #define SLUICE_STATS_MAX 16320
 
-/* out: lines "name value", with a final NUL; length is without it. */
+#define SLUICE_STATS_TEXT 0 /* lines "name value" */
+#define SLUICE_STATS_JSON 1
+
+/* out: as format says, with a final NUL; length is without it. E2BIG: too long. */
 struct sluice_stats {
 	__u32 version;
 	__u32 size;
 	__u32 length;
-	__u32 reserved;
+	__u32 format;
 	char text[SLUICE_STATS_MAX];
+};
+
+/* What the daemon has is durable on return. (What the kernel delays is not asked
+ * for: call syncfs(2) before.) EIO and the like: data was lost since the last one. */
+struct sluice_sync {
+	__u32 version;
+	__u32 size;
+};
+
+/* bytes: the limit to be of the caches, as -o cache=; 0: only ask. out: the limit. If it
+ * was lowered, on return no more is kept but what is in use. */
+struct sluice_cache_limit {
+	__u32 version;
+	__u32 size;
+	__u64 bytes;
+};
+
+/* out: the daemon's process, for those in its PID namespace (the inode number of
+ * /proc/PID/ns/pid). */
+struct sluice_info {
+	__u32 version;
+	__u32 size;
+	__u64 pid_namespace;
+	__s32 pid;
+	__u32 reserved;
 };
 
 #define SLUICE_IOC_BULKSTAT _IOWR(0xF5, 1, struct sluice_bulkstat)
 #define SLUICE_IOC_DROP_CACHES _IOW(0xF5, 2, struct sluice_drop_caches)
 #define SLUICE_IOC_STATS _IOWR(0xF5, 3, struct sluice_stats)
+#define SLUICE_IOC_SYNC _IOW(0xF5, 4, struct sluice_sync)
+#define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
+#define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
 
 #endif

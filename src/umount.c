@@ -41,9 +41,11 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
-/* Is it a line "id parent maj:min root where ... - type source ..." of ours? */
-static bool is_mount(char *line, const char *where, const char *source,
-		     dev_t *dev)
+/*
+ * Is it a line "id parent maj:min root where ... - type source ..." of FUSE? where NULL:
+ * anywhere. The source, as a part of the line, or NULL.
+ */
+static const char *is_mount(char *line, const char *where, dev_t *dev)
 {
 	char *save, *word = strtok_r(line, " ", &save);
 	unsigned maj = 0, min = 0;
@@ -51,7 +53,7 @@ static bool is_mount(char *line, const char *where, const char *source,
 
 	for (int field = 1; word && strcmp(word, "-") != 0; field++) {
 		if (field == 3 && sscanf(word, "%u:%u", &maj, &min) != 2)
-			return false;
+			return NULL;
 		if (field == 5 && where) {
 			unescape(word);
 			here = !strcmp(word, where);
@@ -59,16 +61,16 @@ static bool is_mount(char *line, const char *where, const char *source,
 		word = strtok_r(NULL, " ", &save);
 	}
 	if (!here || !word)
-		return false;
+		return NULL;
 	word = strtok_r(NULL, " ", &save);
 	if (!word || strncmp(word, "fuse", 4) != 0)
-		return false;
+		return NULL;
 	word = strtok_r(NULL, " \n", &save);
 	if (!word)
-		return false;
+		return NULL;
 	unescape(word);
 	*dev = makedev(maj, min);
-	return !strcmp(word, source);
+	return word;
 }
 
 bool mount_find(const char *where, const char *source, dev_t *dev)
@@ -83,7 +85,9 @@ bool mount_find(const char *where, const char *source, dev_t *dev)
 		return false;
 	/* The last one lies on top. */
 	while (getline(&line, &size, f) > 0) {
-		if (!is_mount(line, where, source, &one))
+		const char *its = is_mount(line, where, &one);
+
+		if (!its || strcmp(its, source) != 0)
 			continue;
 		*dev = one;
 		found = true;
@@ -91,6 +95,27 @@ bool mount_find(const char *where, const char *source, dev_t *dev)
 	free(line);
 	fclose(f);
 	return found;
+}
+
+char *mount_source(const char *where, dev_t *dev)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *source = NULL;
+	size_t size = 0;
+
+	if (!f)
+		return NULL;
+	while (getline(&line, &size, f) > 0) {
+		const char *its = is_mount(line, where, dev);
+
+		if (its) {
+			free(source);
+			source = strdup(its);
+		}
+	}
+	free(line);
+	fclose(f);
+	return source;
 }
 
 /* The mount point if the line is of this device: "id parent maj:min root where ...". */
@@ -110,8 +135,7 @@ static char *mount_point(char *line, dev_t dev)
 	return word;
 }
 
-/* The last mount of the device, to be freed; NULL if there is none. */
-static char *last_mount(dev_t dev)
+char *mount_last(dev_t dev)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *last = NULL, *where;
@@ -131,10 +155,10 @@ static char *last_mount(dev_t dev)
 	return last;
 }
 
-static int run_fusermount(const char *where)
+int umount_by_helper(const char *where, bool lazy)
 {
-	char *argv[] = { "fusermount3", "-u", "-q", "-z", "--", (char *)where,
-			 NULL };
+	char *argv[] = { "fusermount3", lazy ? "-uqz" : "-u", "--",
+			 (char *)(uintptr_t)where, NULL };
 	int status;
 	pid_t pid;
 
@@ -165,7 +189,7 @@ static int umount_one(const char *where)
 		return 0;
 	if (errno == EPERM) {
 		write_out(where);
-		return run_fusermount(where);
+		return umount_by_helper(where, true);
 	}
 	if (errno != EBUSY)
 		return -errno;
@@ -179,7 +203,7 @@ unsigned umount_all(dev_t dev)
 	char *where;
 	int ret;
 
-	while ((where = last_mount(dev))) {
+	while ((where = mount_last(dev))) {
 		ret = umount_one(where);
 		if (ret < 0)
 			log_err("cannot unmount %s: %s", where, strerror(-ret));

@@ -2,8 +2,8 @@
 /*
  * src/umount.h - find our mounts, and take them away from inside the daemon
  *
- * For the daemon's end by a signal. Call with requests being served: umount(2)
- * waits for the kernel's caches to be written, through us. Locks: none.
+ * For the daemon's end by a signal, and for sluicectl. From the daemon call with requests
+ * being served: umount(2) waits for the kernel's caches to be written, through us. Locks: none.
  */
 #ifndef SLUICE_SRC_UMOUNT_H
 #define SLUICE_SRC_UMOUNT_H
@@ -24,5 +24,14 @@ bool __must_check mount_find(const char *where, const char *source, dev_t *dev);
  * number of those that are still in use; a mount that cannot be taken away is logged.
  */
 unsigned umount_all(dev_t dev);
+
+/* The source of the FUSE mount that lies on top at where, and its st_dev; to be freed.
+ * NULL: there is none. */
+char *mount_source(const char *where, dev_t *dev);
+/* Where the last mount of the device is; to be freed. NULL: there is none. */
+char *mount_last(dev_t dev);
+/* For those who may not umount(2): by fusermount3, which says what is wrong unless
+ * lazy. 0, -EPERM, or another negative errno. */
+int umount_by_helper(const char *where, bool lazy);
 
 #endif

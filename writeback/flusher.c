@@ -65,7 +65,8 @@ struct piece {
 
 struct flusher {
 	struct super_block *sb;  /* [const] */
-	struct flusher_params p; /* [const] */
+	u32 dirty_expire_ms;     /* [const] */
+	_Atomic u64 background;  /* [atomic] bytes: write-out starts above */
 	struct throttle *throttle;
 	struct thread *thread;
 	_Atomic u32 wake;  /* [atomic] writers and kicks raise it, the thread clears */
@@ -96,7 +97,7 @@ static bool over_background(const struct flusher *f)
 	if (dirty <= 0)
 		return false;
 	return throttle_at_limit(f->throttle) ||
-	       (u64)dirty > f->p.dirty_background_bytes;
+	       (u64)dirty > atomic_load(&f->background);
 }
 
 /* ---- the thread ---- */
@@ -268,7 +269,7 @@ static enum pass_end run_pass(struct flusher *f, u64 older_than, u64 deadline)
 
 static u32 period_ms(const struct flusher *f)
 {
-	u32 ms = f->p.dirty_expire_ms / 5;
+	u32 ms = f->dirty_expire_ms / 5;
 
 	return min_of(max_of(ms, PERIOD_MIN_MS), PERIOD_MAX_MS);
 }
@@ -276,7 +277,7 @@ static u32 period_ms(const struct flusher *f)
 /* Inodes dirtied before this are due. */
 static u64 due_before(const struct flusher *f, u64 kicked, u64 now)
 {
-	u64 age = f->p.dirty_expire_ms * MS;
+	u64 age = f->dirty_expire_ms * MS;
 	u64 expired = now > age ? now - age : 0;
 
 	return max_of(kicked, expired);
@@ -351,7 +352,8 @@ int flusher_start(struct super_block *sb, const struct flusher_params *p,
 	if (!f)
 		return -ENOMEM;
 	f->sb = sb;
-	f->p = *p;
+	f->dirty_expire_ms = p->dirty_expire_ms;
+	f->background = p->dirty_background_bytes;
 	spin_init(&f->behind_lock, RANK_CACHE_LIST);
 	err = throttle_create(sb, p->dirty_background_bytes, p->dirty_bytes,
 			      urge, f, &f->throttle);
@@ -390,6 +392,13 @@ void flusher_stop(struct flusher *f)
 	free(f);
 }
 
+void flusher_set_marks(struct flusher *f, u64 background, u64 limit)
+{
+	atomic_store(&f->background, background);
+	throttle_set_marks(f->throttle, background, limit);
+	wake_thread(f);
+}
+
 void flusher_kick(struct flusher *f)
 {
 	u64 now = clock_mono_ns(), old = atomic_load(&f->kicked_at);
@@ -407,7 +416,7 @@ void balance_dirty(struct flusher *f, struct inode *inode, u64 bytes)
 {
 	s64 dirty = counter_read_fast(f->sb->s_dirty_bytes);
 
-	if ((dirty > 0 ? (u64)dirty : 0) + bytes <= f->p.dirty_background_bytes)
+	if ((dirty > 0 ? (u64)dirty : 0) + bytes <= atomic_load(&f->background))
 		return;
 	wake_thread(f);
 	throttle_wait(f->throttle, inode, bytes);

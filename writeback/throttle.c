@@ -51,7 +51,7 @@
 
 struct throttle {
 	struct super_block *sb;    /* [const] */
-	u64 start, limit;          /* bytes [const] */
+	_Atomic u64 start, limit;  /* bytes [atomic]; both new or not, while they change */
 	void (*urge)(void *priv);  /* [const] */
 	void *priv;                /* [const] */
 	_Atomic bool stop;         /* [atomic] */
@@ -60,6 +60,13 @@ struct throttle {
 	_Atomic u64 turn;          /* [atomic] whose turn it is */
 	_Atomic u64 pauses, at_limit, pause_ns, longest_ns; /* [atomic] */
 };
+
+void throttle_set_marks(struct throttle *t, u64 background, u64 limit)
+{
+	atomic_store(&t->start, background + (limit - background) / 2);
+	atomic_store(&t->limit, limit);
+	throttle_progress(t);
+}
 
 int throttle_create(struct super_block *sb, u64 background, u64 limit,
 		    void (*urge)(void *priv), void *priv, struct throttle **out)
@@ -72,8 +79,7 @@ int throttle_create(struct super_block *sb, u64 background, u64 limit,
 	if (!t)
 		return -ENOMEM;
 	t->sb = sb;
-	t->start = background + (limit - background) / 2;
-	t->limit = limit;
+	throttle_set_marks(t, background, limit);
 	t->urge = urge;
 	t->priv = priv;
 	*out = t;
@@ -130,12 +136,14 @@ static void account(struct throttle *t, _Atomic u64 *what, u64 since)
 
 u64 throttle_pause_ns(const struct throttle *t, u64 dirty, u64 bytes)
 {
-	u64 way = t->limit - t->start, at, price;
+	u64 start = atomic_load(&t->start), limit = atomic_load(&t->limit);
+	u64 way, at, price;
 
-	if (dirty <= t->start || !way)
+	if (dirty <= start || limit <= start)
 		return 0;
+	way = limit - start;
 	/* In 256ths of a doubling; between two doublings a straight line. */
-	at = min_of(dirty - t->start, way);
+	at = min_of(dirty - start, way);
 	at = (u64)((unsigned __int128)at * DOUBLINGS * 256 / way);
 	price = PRICE_MIN_NS << (at / 256);
 	price += price * (at % 256) / 256;
@@ -175,9 +183,10 @@ static void pay(struct throttle *t, struct inode *inode, u64 bytes)
 /* Exact: what all the writers look at near the limit. */
 static bool has_room(const struct throttle *t, u64 bytes)
 {
-	u64 limit = t->limit - min_of(bytes, t->limit / 2);
+	u64 limit = atomic_load(&t->limit);
 	s64 dirty = counter_sum(t->sb->s_dirty_bytes);
 
+	limit -= min_of(bytes, limit / 2);
 	return dirty <= 0 || (u64)dirty <= limit;
 }
 

@@ -37,6 +37,8 @@ struct throttle_stats {
 int __must_check throttle_create(struct super_block *sb, u64 background, u64 limit,
 				 void (*urge)(void *priv), void *priv,
 				 struct throttle **out);
+/* Other marks, from now on. Who waits looks again. */
+void throttle_set_marks(struct throttle *t, u64 background, u64 limit);
 /* Nobody waits any more, now or later. */
 void throttle_stop(struct throttle *t);
 void throttle_free(struct throttle *t); /* NULL is allowed */

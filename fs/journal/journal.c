@@ -484,6 +484,12 @@ static void journal_thread(void *arg)
 	}
 }
 
+static void set_max_pinned(struct journal *j, u64 limit)
+{
+	atomic_store(&j->max_pinned,
+		     (u32)(min_of(limit / 4, (u64)MAX_CP_BYTES) / j->blocksize));
+}
+
 /*
  * What the journal pins (a running, a committing, and checkpointed
  * transactions) is bounded by the cache's budget, too.
@@ -493,7 +499,7 @@ static void limit_to_budget(struct journal *j)
 	u64 limit = j->sb->s_budget ? budget_limit(j->sb->s_budget) : UINT64_MAX;
 	u64 blocks = limit / 8 / j->blocksize;
 
-	j->max_pinned = (u32)(min_of(limit / 4, (u64)MAX_CP_BYTES) / j->blocksize);
+	set_max_pinned(j, limit);
 	if (blocks < MIN_TRANS_BLOCKS)
 		blocks = MIN_TRANS_BLOCKS;
 	if (j->max_trans > blocks)
@@ -601,6 +607,12 @@ void journal_set_commit_interval(struct journal *j, u32 ms)
 			min_of(j->running->expires_ns,
 			       clock_mono_ns() + j->commit_interval_ms * NSEC_PER_MSEC);
 	spin_unlock(&j->j_lock);
+	journal_kick(j);
+}
+
+void journal_set_cache_limit(struct journal *j, u64 limit)
+{
+	set_max_pinned(j, limit);
 	journal_kick(j);
 }
 

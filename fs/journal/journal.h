@@ -113,6 +113,9 @@ int __must_check journal_run(struct journal *j);
 int __must_check journal_shutdown(struct journal *j);
 
 void journal_set_commit_interval(struct journal *j, u32 ms); /* 0: default */
+/* The budget has another limit: what waits for a checkpoint is kept to its share. The
+ * size of a transaction stays what it was at the mount. */
+void journal_set_cache_limit(struct journal *j, u64 limit);
 
 /* ---- handles ---- */
 

@@ -164,7 +164,7 @@ struct journal {
 	u32 tags_per_block;     /* that we put in a descriptor */
 	u32 revokes_per_block;
 	u32 max_trans;          /* log blocks one transaction may need */
-	u32 max_pinned;         /* buffers on checkpoint lists before we write */
+	_Atomic u32 max_pinned; /* buffers on checkpoint lists before we write [atomic] */
 
 	/* Journal superblock: image and its writing. */
 	struct mutex sb_lock;

@@ -6,6 +6,8 @@
  * mount(8): 0, 1 wrong call or not permitted, 2 system error, 32 failed, 64 some
  * inodes could not be read.
  */
+#include "src/ctl/ctl.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -18,21 +20,24 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "src/options.h"
 #include "src/sluice_ioctl.h"
-
-enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_FAILED = 32, EXIT_SOME = 64 };
 
 struct call {
 	bool json;
 	uint64_t first, last;
 	const char *mnt;
-	const char *level; /* of drop-caches; NULL: not given */
+	const char *arg; /* behind the mount point; NULL: not given */
+	uint64_t bytes;	 /* of cache-limit; 0: not given */
 };
 
 static const char usage_text[] =
 	"usage: sluicectl bulkstat [--json] [--range FIRST-LAST] MOUNTPOINT\n"
+	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
-	"       sluicectl stats MOUNTPOINT\n";
+	"       sluicectl stats [--json] MOUNTPOINT\n"
+	"       sluicectl sync MOUNTPOINT\n"
+	"       sluicectl umount MOUNTPOINT\n";
 
 static int wrong_call(const char *what, const char *arg)
 {
@@ -42,15 +47,14 @@ static int wrong_call(const char *what, const char *arg)
 	return EXIT_USAGE;
 }
 
-/* Says what the last system call on the mount meant. */
-static int failed(const struct call *c)
+int ctl_failed(const char *mnt)
 {
 	if (errno == ENOTTY || errno == ENOSYS) {
 		fprintf(stderr, "sluicectl: %s: not the root of a Sluice mount\n",
-			c->mnt);
+			mnt);
 		return EXIT_FAILED;
 	}
-	fprintf(stderr, "sluicectl: %s: %s\n", c->mnt, strerror(errno));
+	fprintf(stderr, "sluicectl: %s: %s\n", mnt, strerror(errno));
 	switch (errno) {
 	case EPERM:
 	case EACCES:
@@ -60,6 +64,11 @@ static int failed(const struct call *c)
 	default:
 		return EXIT_FAILED;
 	}
+}
+
+static int failed(const struct call *c)
+{
+	return ctl_failed(c->mnt);
 }
 
 static int flush_output(int status)
@@ -155,7 +164,7 @@ static int drop_caches(const struct call *c, int fd)
 	struct sluice_drop_caches d = {
 		.version = SLUICE_IOC_VERSION,
 		.size = sizeof(d),
-		.what = c->level ? (__u32)(c->level[0] - '0') : 3,
+		.what = c->arg ? (__u32)(c->arg[0] - '0') : 3,
 	};
 
 	return ioctl(fd, SLUICE_IOC_DROP_CACHES, &d) < 0 ? failed(c) : 0;
@@ -167,11 +176,43 @@ static int stats(const struct call *c, int fd)
 
 	st.version = SLUICE_IOC_VERSION;
 	st.size = sizeof(st);
+	st.format = c->json ? SLUICE_STATS_JSON : SLUICE_STATS_TEXT;
 	if (ioctl(fd, SLUICE_IOC_STATS, &st) < 0)
 		return failed(c);
 	st.text[sizeof(st.text) - 1] = '\0';
 	fputs(st.text, stdout);
 	return flush_output(0);
+}
+
+static int cache_limit(const struct call *c, int fd)
+{
+	struct sluice_cache_limit l = {
+		.version = SLUICE_IOC_VERSION,
+		.size = sizeof(l),
+		.bytes = c->bytes,
+	};
+
+	if (ioctl(fd, SLUICE_IOC_CACHE_LIMIT, &l) < 0)
+		return failed(c);
+	if (!c->arg)
+		printf("%" PRIu64 "\n", (uint64_t)l.bytes);
+	return flush_output(0);
+}
+
+/* First what the kernel delays, then what the daemon has. */
+static int sync_volume(const struct call *c, int fd)
+{
+	struct sluice_sync s = {
+		.version = SLUICE_IOC_VERSION,
+		.size = sizeof(s),
+	};
+	int status = 0;
+
+	if (syncfs(fd))
+		status = failed(c);
+	if (ioctl(fd, SLUICE_IOC_SYNC, &s) < 0 && !status)
+		status = failed(c);
+	return status;
 }
 
 /* ---- the command line ---- */
@@ -205,15 +246,32 @@ static bool parse_range(const char *text, struct call *c)
 	       c->last >= c->first;
 }
 
+static bool level_ok(struct call *c)
+{
+	return c->arg[0] >= '1' && c->arg[0] <= '3' && !c->arg[1];
+}
+
+static bool size_ok(struct call *c)
+{
+	return options_parse_size(c->arg, &c->bytes) && c->bytes;
+}
+
 static const struct command {
 	const char *name;
+	/* NULL: not by a descriptor of the mount, which would be in the way. */
 	int (*run)(const struct call *c, int fd);
-	int max_args;
-	bool scans; /* takes --json and --range */
+	bool (*arg_ok)(struct call *c); /* NULL: takes none */
+	const char *arg_is;
+	bool json, range;
 } commands[] = {
-	{ "bulkstat", bulkstat, 1, true },
-	{ "drop-caches", drop_caches, 2, false },
-	{ "stats", stats, 1, false },
+	{ .name = "bulkstat", .run = bulkstat, .json = true, .range = true },
+	{ .name = "cache-limit", .run = cache_limit, .arg_ok = size_ok,
+	  .arg_is = "not a size: " },
+	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
+	  .arg_is = "not 1, 2 or 3: " },
+	{ .name = "stats", .run = stats, .json = true },
+	{ .name = "sync", .run = sync_volume },
+	{ .name = "umount" },
 };
 
 static const struct command *find_command(const char *name)
@@ -224,16 +282,13 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
-static bool level_ok(const char *level)
-{
-	return level[0] >= '1' && level[0] <= '3' && !level[1];
-}
-
 static int run(const struct command *cmd, const struct call *c)
 {
-	int fd = open(c->mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int status;
+	int fd, status;
 
+	if (!cmd->run)
+		return ctl_umount(c->mnt);
+	fd = open(c->mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return failed(c);
 	status = cmd->run(c, fd);
@@ -252,16 +307,16 @@ int main(int argc, char **argv)
 	};
 	struct call c = { .first = 1, .last = UINT64_MAX };
 	const struct command *cmd;
-	bool scan_options = false;
+	bool range = false;
 	int o;
 
 	while ((o = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		switch (o) {
 		case 'j':
-			c.json = scan_options = true;
+			c.json = true;
 			break;
 		case 'r':
-			scan_options = true;
+			range = true;
 			if (!parse_range(optarg, &c))
 				return wrong_call("not a range: ", optarg);
 			break;
@@ -284,13 +339,15 @@ int main(int argc, char **argv)
 		return wrong_call("unknown command: ", argv[0]);
 	if (argc < 2)
 		return wrong_call("no mount point", NULL);
-	if (argc - 1 > cmd->max_args)
+	if (argc > (cmd->arg_ok ? 3 : 2))
 		return wrong_call("too many arguments", NULL);
-	if (scan_options && !cmd->scans)
-		return wrong_call("--json and --range are for bulkstat", NULL);
+	if (range && !cmd->range)
+		return wrong_call("--range is for bulkstat", NULL);
+	if (c.json && !cmd->json)
+		return wrong_call("--json is for bulkstat and stats", NULL);
 	c.mnt = argv[1];
-	c.level = argc > 2 ? argv[2] : NULL;
-	if (c.level && !level_ok(c.level))
-		return wrong_call("not 1, 2 or 3: ", c.level);
+	c.arg = argc > 2 ? argv[2] : NULL;
+	if (c.arg && !cmd->arg_ok(&c))
+		return wrong_call(cmd->arg_is, c.arg);
 	return run(cmd, &c);
 }

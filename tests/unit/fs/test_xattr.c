@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tests/unit/fs/test_xattr.c - attribute blocks: checks, release with the inode
+ * tests/unit/fs/test_xattr.c - extended attributes: checks, reading, release with the inode
  *
  * debugfs makes the attributes; a shared block is made by hand on a volume
  * without checksums.
@@ -167,6 +167,107 @@ static void test_damaged_block_is_reported(void **state)
 	damaged("-b 1024 -O ^metadata_csum", 32 + 4, 1);        /* value inode */
 }
 
+/* ---- reading ---- */
+
+static struct inode *get_file(struct at *t, const char *name)
+{
+	struct inode *root, *inode;
+
+	assert_int_equal(sl_iget(t->sb, EXT4_ROOT_INO, &root), 0);
+	assert_int_equal(sl_lookup(root, name, strlen(name), &inode), 0);
+	sl_iput(root);
+	return inode;
+}
+
+static void test_values_and_names(void **state)
+{
+	struct inode *f0, *f1, *root;
+	char buf[1024];
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024");
+	debugfs(&t, "ea_set f0 user.small abc");
+	debugfs(&t, "ea_set f0 trusted.t tt");
+	debugfs(&t, "ea_set f0 security.s ss");
+	at_mount(&t);
+	f0 = get_file(&t, "f0");
+	f1 = get_file(&t, "f1");
+	assert_int_equal(sl_getxattr(f0, "user.small", buf, sizeof(buf)), 3);
+	assert_memory_equal(buf, "abc", 3);
+	assert_int_equal(sl_getxattr(f0, "user.small", NULL, 0), 3);
+	assert_int_equal(sl_getxattr(f0, "user.small", buf, 3), 3);
+	assert_int_equal(sl_getxattr(f0, "user.small", buf, 2), -ERANGE);
+	assert_int_equal(sl_getxattr(f0, "user.large", buf, sizeof(buf)), 512);
+	for (int i = 0; i < 512; i++)
+		assert_int_equal(buf[i], 'v');
+	assert_int_equal(sl_getxattr(f0, "user.large", buf, 511), -ERANGE);
+	assert_int_equal(sl_getxattr(f0, "security.s", buf, sizeof(buf)), 2);
+	assert_int_equal(sl_getxattr(f0, "user.smal", buf, sizeof(buf)), -ENODATA);
+	assert_int_equal(sl_getxattr(f0, "user.small2", buf, sizeof(buf)), -ENODATA);
+	assert_int_equal(sl_getxattr(f0, "trusted.small", buf, sizeof(buf)), -ENODATA);
+	assert_int_equal(sl_getxattr(f0, "user.", buf, sizeof(buf)), -EINVAL);
+	assert_int_equal(sl_getxattr(f0, "system.posix_acl_access", buf, 1), -EOPNOTSUPP);
+	assert_int_equal(sl_getxattr(f0, "small", buf, sizeof(buf)), -EOPNOTSUPP);
+
+	/* user.small, user.large, security.s; and trusted.t for who asks. */
+	assert_int_equal(sl_listxattr(f0, false, NULL, 0), 11 + 11 + 11);
+	assert_int_equal(sl_listxattr(f0, true, NULL, 0), 11 + 11 + 11 + 10);
+	assert_int_equal(sl_listxattr(f0, true, buf, 43), 43);
+	assert_non_null(memmem(buf, 43, "user.large", 11));
+	assert_non_null(memmem(buf, 43, "trusted.t", 10));
+	assert_int_equal(sl_listxattr(f0, true, buf, 42), -ERANGE);
+
+	/* f1 has none, and who looks at it in memory knows. */
+	assert_int_equal(sl_getxattr(f1, "user.small", buf, sizeof(buf)), -ENODATA);
+	assert_int_equal(sl_listxattr(f1, true, buf, sizeof(buf)), 0);
+	assert_true(sl_has_no_xattrs(t.sb, sl_ino(f1)));
+	assert_false(sl_has_no_xattrs(t.sb, sl_ino(f0)));
+	assert_false(sl_has_no_xattrs(t.sb, 4000)); /* not in memory */
+	assert_false(sl_has_no_xattrs(t.sb, 1));
+	assert_false(sl_has_no_xattrs(t.sb, 1ull << 40));
+	sl_iput(f0);
+	sl_iput(f1);
+	assert_int_equal(sl_iget(t.sb, EXT4_ROOT_INO, &root), 0);
+	assert_int_equal(sl_mknod(root, "f2", 2, S_IFREG | 0644, 0,
+				  &(struct sl_cred){ 0 }, &f1), 0);
+	assert_true(sl_has_no_xattrs(t.sb, sl_ino(f1)));
+	sl_iput(f1);
+	sl_iput(root);
+	at_end(&t);
+}
+
+/* What a file of a damaged block says; nothing is believed of it. */
+static void unreadable(const char *mkfs_args, u32 at, u8 mask, int want)
+{
+	struct inode *f0;
+	char buf[1024];
+	struct at t;
+	int errors;
+	u64 blk;
+
+	start(&t, mkfs_args);
+	blk = debugfs_number(&t, "stat f0", "File ACL: ");
+	at_damage(&t, blk * 1024 + at, mask);
+	at_mount(&t);
+	f0 = get_file(&t, "f0");
+	at_quiet(&errors);
+	assert_int_equal(sl_getxattr(f0, "user.large", buf, sizeof(buf)), want);
+	assert_int_equal(sl_listxattr(f0, true, buf, sizeof(buf)), want);
+	assert_true(errors >= 1);
+	sl_iput(f0);
+	(void)sl_unmount(t.sb);
+	at_loud();
+	volume_free(&t.v);
+}
+
+static void test_damaged_block_is_not_read(void **state)
+{
+	(void)state;
+	unreadable("-b 1024", 600, 1, -EFSBADCRC);
+	unreadable("-b 1024 -O ^metadata_csum", 32 + 8 + 3, 0x40, -EFSCORRUPTED);
+}
+
 /* ---- in the inode's body ---- */
 
 struct body {
@@ -235,6 +336,8 @@ int main(void)
 		cmocka_unit_test(test_shared_block_goes_with_the_last),
 		cmocka_unit_test(test_shared_block_in_one_transaction),
 		cmocka_unit_test(test_damaged_block_is_reported),
+		cmocka_unit_test(test_values_and_names),
+		cmocka_unit_test(test_damaged_block_is_not_read),
 	};
 
 	return cmocka_run_group_tests(tests, init, NULL);

@@ -106,6 +106,20 @@ static void test_last_of_contradicting_options_counts(void **state)
 	assert_int_equal(o.sl.atime, SL_ATIME_STRICT);
 }
 
+static void test_sizes_alone(void **state)
+{
+	u64 n;
+
+	assert_true(options_parse_size("64M", &n) && n == 64 << 20);
+	assert_true(options_parse_size("0", &n) && n == 0);
+	assert_true(options_parse_size("2t", &n) && n == 2ull << 40);
+	assert_false(options_parse_size("", &n));
+	assert_false(options_parse_size("64MB", &n));
+	assert_false(options_parse_size(" 64", &n));
+	assert_false(options_parse_size("-1", &n));
+	assert_false(options_parse_size("9223372036854775808", &n));
+}
+
 static void test_values(void **state)
 {
 	accept("sluice dev mnt -o errors=panic,offset=1048576,cache=64M,sb=8193,"
@@ -282,6 +296,7 @@ int main(void)
 		cmocka_unit_test(test_operands_behind_dashes),
 		cmocka_unit_test(test_last_of_contradicting_options_counts),
 		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_sizes_alone),
 		cmocka_unit_test(test_bad_values_are_named),
 		cmocka_unit_test(test_values_that_do_not_fit_each_other),
 		cmocka_unit_test(test_unknown_options_are_refused_by_name),

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/xattr_internal.h - what the files of the extended attributes share
+ *
+ * Both places, the inode's body and the attribute block, hold a list of entries
+ * from `first` to a zero word; values count from `base`, and lie below `size`.
+ * Lists were checked (ext4_xattr_check_ibody(), the type's verify()) before any of
+ * these walks over them.
+ */
+#ifndef SLUICE_FS_XATTR_INTERNAL_H
+#define SLUICE_FS_XATTR_INTERNAL_H
+
+#include <string.h>
+
+#include "fs/ext4.h"
+
+#define XATTR_PAD 4u
+/* What system calls can hand over. */
+#define XATTR_VALUE_MAX 65536u
+
+enum {
+	XATTR_INDEX_USER = 1,
+	XATTR_INDEX_TRUSTED = 4,
+	XATTR_INDEX_SECURITY = 6,
+};
+
+struct xattr_name {
+	u8 index;
+	u8 len;
+	const char *text; /* without the prefix; not terminated */
+};
+
+/* A list of entries and where its values are. */
+struct xattr_list {
+	u8 *data;
+	u32 first, base, size;
+};
+
+static inline struct ext4_xattr_entry *xattr_entry(const struct xattr_list *l,
+						   u32 at)
+{
+	return (struct ext4_xattr_entry *)(void *)(l->data + at);
+}
+
+/* The zero word: no entry begins at `at`. */
+static inline bool xattr_is_end(const struct xattr_list *l, u32 at)
+{
+	u32 word;
+
+	memcpy(&word, l->data + at, sizeof(word));
+	return !word;
+}
+
+static inline u32 xattr_entry_len(u32 name_len)
+{
+	return ALIGN_UP((u32)sizeof(struct ext4_xattr_entry) + name_len,
+			XATTR_PAD);
+}
+
+static inline u32 xattr_next(const struct xattr_list *l, u32 at)
+{
+	return at + xattr_entry_len(xattr_entry(l, at)->e_name_len);
+}
+
+static inline struct xattr_list xattr_block_list(struct ext4_sb *sbi,
+						 struct buffer *b)
+{
+	return (struct xattr_list){
+		.data = b->b_data,
+		.first = sizeof(struct ext4_xattr_header),
+		.size = sbi->s.s_blocksize,
+	};
+}
+
+/* raw: the whole inode. False: there are none, or there is no room for any. */
+static inline bool xattr_body_list(struct ext4_sb *sbi, u8 *raw, u32 extra_isize,
+				   struct xattr_list *l)
+{
+	u32 at = EXT4_GOOD_OLD_INODE_SIZE + extra_isize;
+	struct ext4_xattr_ibody_header hdr;
+
+	if (!extra_isize || at + 2 * sizeof(hdr) > sbi->inode_size)
+		return false;
+	memcpy(&hdr, raw + at, sizeof(hdr));
+	*l = (struct xattr_list){
+		.data = raw,
+		.first = at + (u32)sizeof(hdr),
+		.base = at + (u32)sizeof(hdr),
+		.size = sbi->inode_size,
+	};
+	return le32_to_cpu(hdr.h_magic) == EXT4_XATTR_MAGIC;
+}
+
+/* Where the entry of that name begins; 0: there is none. */
+u32 xattr_find(const struct xattr_list *l, const struct xattr_name *name);
+/* The namespace and the rest of a whole name. -EOPNOTSUPP: no namespace of ours;
+ * -EINVAL: nothing behind the prefix; -ERANGE: too long. */
+int __must_check xattr_parse_name(const char *full, struct xattr_name *out);
+/* A copy of the whole inode from its table block, checked; the caller frees it. */
+int __must_check xattr_read_raw(struct ext4_inode *ei, u8 **raw);
+/* The attribute block, referenced; i_file_acl is not 0. xattr_sem held. */
+int __must_check xattr_bread(struct ext4_inode *ei, struct buffer **out);
+
+#endif

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/fuse_xattr.c - FUSE operations on extended attributes
+ *
+ * Two kinds. Those of the volume are fs/'s affair. The names below "trusted.sluice."
+ * are the daemon's: on the root they control the mount, elsewhere there are none, and
+ * none of the volume has such a name for those who look at it from here. They are
+ * not listed: a copy of the tree would carry them along.
+ *
+ * The kernel lets nobody without CAP_SYS_ADMIN come here with "trusted."; that it is
+ * the superuser, or the user that the daemon runs as, is looked at once more
+ * (req_is_owner()). It opens no mount that is read-only for setting: for these there
+ * are the ioctls.
+ *
+ * What cannot be read has no value: ENODATA, as for a name that is not there. What
+ * cannot be set is none that could be: EOPNOTSUPP for an unknown name, as a file
+ * system says of a namespace that it does not have; EPERM for one that can be
+ * read, and for removing any. Never ENOSYS, upon which the kernel would never ask
+ * again.
+ *
+ * The kernel asks for a size first and then for the value, which may have grown: so
+ * the size told is that of the largest value possible.
+ *
+ * The kernel asks for "security.capability" before the first write to a file since
+ * its attributes were read (with KILLPRIV_V2 it remembers the answer "none" as long),
+ * and at each execve(2). Most inodes have no attributes at all, and
+ * sl_has_no_xattrs() knows that without a lock that other requests want.
+ *
+ * ls(1) -l asks for "security.selinux", file by file, until it hears that there
+ * can be none. So an inode without any attribute says that of it: EOPNOTSUPP.
+ *
+ * Locks: none. Threads: those of the request loop.
+ */
+#include "src/fuse_ops.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "src/loop.h"
+#include "src/options.h"
+#include "src/session.h"
+#include "src/stats.h"
+
+#define CONTROL "trusted.sluice."
+#define VALUE_MAX 65536u /* the kernel's XATTR_SIZE_MAX and XATTR_LIST_MAX */
+#define TEXT_MAX 16384u
+#define JSON_MAX 49152u
+#define NUMBER_MAX 20u
+
+_Static_assert(JSON_MAX + TEXT_MAX <= VALUE_MAX, "one buffer has both");
+
+/* ---- control ---- */
+
+struct control {
+	const char *name; /* without the prefix */
+	size_t largest;	  /* value, in bytes */
+	/* Into buf, of VALUE_MAX bytes; returns bytes. NULL: cannot be read. */
+	ssize_t (*get)(struct session *s, char *buf);
+	/* NULL: cannot be set. */
+	int (*set)(struct session *s, const char *value);
+};
+
+static int set_drop_caches(struct session *s, const char *value)
+{
+	if (value[0] < '1' || value[0] > '3' || value[1])
+		return -EINVAL;
+	return session_drop_caches(s, (u32)(value[0] - '0'));
+}
+
+static int set_sync(struct session *s, const char *value)
+{
+	return strcmp(value, "1") ? -EINVAL : sl_sync(session_sb(s));
+}
+
+static ssize_t get_stats(struct session *s, char *buf)
+{
+	return (ssize_t)session_stats(s, buf, TEXT_MAX);
+}
+
+static ssize_t get_stats_json(struct session *s, char *buf)
+{
+	char *text = buf + JSON_MAX;
+
+	return stats_json(text, session_stats(s, text, TEXT_MAX), buf, JSON_MAX);
+}
+
+static ssize_t get_cache_limit(struct session *s, char *buf)
+{
+	return snprintf(buf, VALUE_MAX, "%llu",
+			(unsigned long long)sl_cache_bytes(session_sb(s)));
+}
+
+static int set_cache_limit(struct session *s, const char *value)
+{
+	u64 bytes;
+
+	return options_parse_size(value, &bytes) ?
+		       sl_set_cache_bytes(session_sb(s), bytes) : -EINVAL;
+}
+
+static const struct control controls[] = {
+	{ "cache_limit", NUMBER_MAX, get_cache_limit, set_cache_limit },
+	{ "drop_caches", 0, NULL, set_drop_caches },
+	{ "stats", TEXT_MAX, get_stats, NULL },
+	{ "stats.json", JSON_MAX, get_stats_json, NULL },
+	{ "sync", 0, NULL, set_sync },
+};
+
+static bool is_control(const char *name)
+{
+	return !strncmp(name, CONTROL, strlen(CONTROL));
+}
+
+/* NULL: none of that name there. */
+static const struct control *find_control(fuse_ino_t node, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(controls); i++)
+		if (node == FUSE_ROOT_ID &&
+		    !strcmp(controls[i].name, name + strlen(CONTROL)))
+			return &controls[i];
+	return NULL;
+}
+
+static void get_control(fuse_req_t req, fuse_ino_t node, const char *name,
+			size_t size)
+{
+	const struct control *c = find_control(node, name);
+	ssize_t n = -ENOMEM;
+	char *buf;
+
+	if (!c || !c->get) {
+		reply_status(req, -ENODATA);
+		return;
+	}
+	if (!req_is_owner(req)) {
+		reply_status(req, -EPERM);
+		return;
+	}
+	if (!size) {
+		fuse_reply_xattr(req, c->largest);
+		return;
+	}
+	buf = loop_reply_buffer(VALUE_MAX);
+	if (buf)
+		n = c->get(fuse_req_userdata(req), buf);
+	if (n > (ssize_t)size)
+		n = -ERANGE;
+	if (n < 0)
+		reply_status(req, (int)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static int set_control(fuse_req_t req, fuse_ino_t node, const char *name,
+		       const char *value, size_t size, int flags)
+{
+	const struct control *c = find_control(node, name);
+	char text[NUMBER_MAX + 4];
+
+	if (!c)
+		return -EOPNOTSUPP;
+	if (!c->set || !req_is_owner(req))
+		return -EPERM;
+	if (flags & XATTR_CREATE)
+		return -EEXIST;
+	if (size >= sizeof(text) || memchr(value, '\0', size))
+		return -EINVAL;
+	memcpy(text, value, size);
+	text[size] = '\0';
+	return c->set(fuse_req_userdata(req), text);
+}
+
+/* ---- attributes of the volume ---- */
+
+/*
+ * A file that is written to loses its capabilities: the kernel takes the attribute
+ * away first. That is not served, so on a mount that can be written to no program
+ * gets any.
+ */
+static bool is_withheld(fuse_req_t req, const char *name)
+{
+	return is_control(name) || (!strcmp(name, "security.capability") &&
+				    !sl_is_readonly(req_sb(req)));
+}
+
+static ssize_t get_value(fuse_req_t req, fuse_ino_t node, const char *name,
+			 char *buf, size_t size)
+{
+	struct inode *inode;
+	ssize_t n = req_inode(req, node, &inode);
+
+	if (n)
+		return n;
+	n = sl_getxattr(inode, name, buf, size);
+	sl_iput(inode);
+	return n;
+}
+
+/* Every name, those that are withheld left out. buf: VALUE_MAX bytes. */
+static ssize_t get_list(fuse_req_t req, fuse_ino_t node, char *buf)
+{
+	bool trusted = fuse_req_ctx(req)->uid == 0;
+	struct inode *inode;
+	size_t used = 0;
+	ssize_t n = req_inode(req, node, &inode);
+
+	if (n)
+		return n;
+	n = sl_listxattr(inode, trusted, buf, VALUE_MAX);
+	sl_iput(inode);
+	if (n < 0)
+		return n == -ERANGE ? -E2BIG : n;
+	for (const char *p = buf; p < buf + n;) {
+		size_t len = strlen(p) + 1;
+
+		if (!is_withheld(req, p)) {
+			memmove(buf + used, p, len);
+			used += len;
+		}
+		p += len;
+	}
+	return (ssize_t)used;
+}
+
+/* n: bytes, or an error. size 0: the kernel wants to know how many. */
+static void reply_value(fuse_req_t req, ssize_t n, const char *buf, size_t size)
+{
+	if (size && n > (ssize_t)size)
+		n = -ERANGE;
+	if (n < 0)
+		reply_status(req, (int)n);
+	else if (!size)
+		fuse_reply_xattr(req, (size_t)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+/* ---- the operations ---- */
+
+void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
+{
+	char *buf = NULL;
+	ssize_t n;
+
+	if (is_control(name)) {
+		get_control(req, node, name, size);
+		return;
+	}
+	if (!strncmp(name, "security.", 9) &&
+	    sl_has_no_xattrs(req_sb(req), node_to_ino(node))) {
+		reply_status(req, strcmp(name, "security.selinux") ? -ENODATA
+								   : -EOPNOTSUPP);
+		return;
+	}
+	size = min_of(size, (size_t)VALUE_MAX);
+	if (size)
+		buf = loop_reply_buffer(size);
+	if (is_withheld(req, name))
+		n = -ENODATA;
+	else if (size && !buf)
+		n = -ENOMEM;
+	else
+		n = get_value(req, node, name, buf, size);
+	reply_value(req, n, buf, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t node, size_t size)
+{
+	char *buf = NULL;
+	ssize_t n = 0;
+
+	if (!sl_has_no_xattrs(req_sb(req), node_to_ino(node))) {
+		buf = loop_reply_buffer(VALUE_MAX);
+		n = buf ? get_list(req, node, buf) : -ENOMEM;
+	}
+	reply_value(req, n, buf, size);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
+		 const char *value, size_t size, int flags)
+{
+	reply_status(req, is_control(name) ?
+				  set_control(req, node, name, value, size, flags) :
+				  -EOPNOTSUPP);
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name)
+{
+	if (!is_control(name))
+		reply_status(req, -EOPNOTSUPP);
+	else
+		reply_status(req, find_control(node, name) ? -EPERM : -ENODATA);
+}
