@@ -2,65 +2,48 @@
 /*
  * cache/budget.c - counts the memory of the caches and drives reclaim
  *
- * One per-CPU counter per kind. A charge that finds the sum above the low mark
- * wakes the reclaim thread, which asks the shrinkers, each in proportion to
- * what its kind uses, until the sum is a sixteenth of the limit below the low
- * mark. A request above the limit does the same in budget_throttle(), for
- * itself and a bounded time: when all that is left is pinned or dirty, it is
- * write-out (balance_dirty()) that must hold writers back, not the budget.
+ * One per-CPU counter per kind and zone, each a part of the one of its kind: a
+ * share that is folded counts in its zone and in the sum, so that a charge costs
+ * the same however many zones there are, and looks at the sum only. What is of no
+ * zone is added to the sum directly.
+ *
+ * A charge that finds the sum above the low mark wakes the threads of the zones
+ * that have something to do about it (zone.c), which ask the shrinkers
+ * (shrinker.c) until the sum is at the goal. A request above `min` does the same in
+ * budget_throttle(), for itself and a bounded time: when all that is left is pinned
+ * or dirty, it is write-out (balance_dirty()) that must hold writers back, not
+ * the budget.
+ *
+ * Who has to free how much. A zone's load is what it uses and its part, 1/N, of
+ * what is of no zone; so the loads add up to the sum. With the sum above a mark at
+ * least one zone is above 1/N of the mark, and those that are have to free
+ * what they are above it; the others nothing: what they use they have not
+ * borrowed. If that frees nothing (it is in use, or dirty), `unfair` is set, and
+ * each zone has to free its part, until the sum is at the goal.
  *
  * Memory that waits for a grace period is not counted any more: counting it
  * would make reclaimers free more and more while they wait for RCU.
  *
- * Locks: b_scan, shared around each pass and exclusive to change the list of
- * shrinkers; unranked, as scans call upwards into evict_inode(). A pass inside
- * a pass (a scan whose callee throttles) is refused by reclaiming_.
- * Never: sleeps in charge or uncharge.
+ * Locks:   none here; counters' own
+ * Never:   sleeps in charge or uncharge.
  */
-#include "cache/budget.h"
-#include "lib/counter.h"
-#include "lib/lock.h"
+#include "cache/zone_internal.h"
 #include "lib/log.h"
 #include "lib/rcu.h"
-#include "lib/thread.h"
-#include "lib/wait.h"
 
 #include <assert.h>
 #include <inttypes.h>
-#include <malloc.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-
-#define NS_PER_MS 1000000ull
+#include <string.h>
 
 #define BUDGET_MIN (8ull << 20)
-#define SCAN_MIN 4096ull              /* least that a shrinker is asked for */
-#define BACKOFF_MIN_NS (5 * NS_PER_MS)
-#define BACKOFF_MAX_NS (1000 * NS_PER_MS)
 #define THROTTLE_PASSES 16u
 #define THROTTLE_NAP_NS (20 * NS_PER_MS)
 #define THROTTLE_MAX_NS (200 * NS_PER_MS)
-#define TRIM_LIMIT (256ull << 20)
-#define TRIM_PERIOD_NS (1000 * NS_PER_MS)
-/* The first fruitless pass may have taken away second chances only. */
-#define FRUITLESS_PASSES 3u
+#define COUNTER_BATCH_MIN 256u
+#define COUNTER_BATCH_MAX (256u << 10)
 
-struct budget {
-	/* Bytes. While they are being changed a reader may see old and new ones
-	 * together, and one pass more or less is made [atomic, relaxed]. */
-	_Atomic u64 limit;
-	_Atomic u64 low;  /* reclaim starts above */
-	_Atomic u64 goal; /* and ends at */
-	struct counter *used[BUDGET_KINDS];
-	struct rwsem scan;          /* see the head of the file */
-	struct shrinker *shrinkers; /* [scan] */
-	struct thread *thread;
-	_Atomic bool kicked;  /* [atomic] the thread has work; its wait key */
-	_Atomic bool stop;    /* [atomic] */
-	_Atomic u32 waiters;  /* [atomic] throttled requests asleep; their key */
-};
-
-static const char *const kind_names[BUDGET_KINDS] = {
+const char *const budget_kind_names[BUDGET_KINDS] = {
 	[BUDGET_INODE] = "inodes",
 	[BUDGET_BUFFER] = "buffers",
 	[BUDGET_FOLIO] = "folios",
@@ -68,24 +51,35 @@ static const char *const kind_names[BUDGET_KINDS] = {
 	[BUDGET_INDEX] = "inode index",
 };
 
-/* This thread is inside a pass. */
-static _Thread_local bool reclaiming_;
-
-static u64 mark(const _Atomic u64 *bytes)
-{
-	return atomic_load_explicit(bytes, memory_order_relaxed);
-}
+/* ---- counting ---- */
 
 u64 budget_limit(const struct budget *b)
 {
-	return mark(&b->limit);
+	return budget_mark(&b->limit);
+}
+
+static u64 at_least_0(s64 v)
+{
+	return v > 0 ? (u64)v : 0;
+}
+
+static s64 used_exactly(const struct budget *b, enum budget_kind kind)
+{
+	s64 sum = counter_sum(b->used[kind]);
+
+	for (u32 i = 0; i < b->nr_zones; i++)
+		sum += counter_unfolded(b->zones[i].used[kind]);
+	return sum;
 }
 
 u64 budget_used(const struct budget *b, enum budget_kind kind)
 {
-	s64 v = counter_sum(b->used[kind]);
+	return at_least_0(used_exactly(b, kind));
+}
 
-	return v > 0 ? (u64)v : 0;
+u64 zone_used(const struct budget *b, u32 zone, enum budget_kind kind)
+{
+	return at_least_0(counter_sum(b->zones[zone].used[kind]));
 }
 
 u64 budget_used_total(const struct budget *b)
@@ -95,278 +89,129 @@ u64 budget_used_total(const struct budget *b)
 	/* Shares not yet folded may make one kind negative: add, then clip. */
 	for (int k = 0; k < BUDGET_KINDS; k++)
 		sum += counter_read_fast(b->used[k]);
-	return sum > 0 ? (u64)sum : 0;
+	return at_least_0(sum);
 }
 
 /*
  * What is held against the limit. Index memory above half of it is left out:
  * no pass could make up for it, and every request would wait in vain.
  */
-static u64 budget_load(const struct budget *b)
+u64 budget_load(const struct budget *b)
 {
 	u64 total = budget_used_total(b);
 	s64 index;
 
-	if (likely(total <= mark(&b->goal)))
+	if (likely(total <= budget_mark(&b->goal)))
 		return total;
-	index = counter_read_fast(b->used[BUDGET_INDEX]) - (s64)(mark(&b->limit) / 2);
+	index = counter_read_fast(b->used[BUDGET_INDEX]) -
+		(s64)(budget_mark(&b->limit) / 2);
 	return index > 0 ? total - min_of((u64)index, total) : total;
+}
+
+static u64 zone_used_fast(const struct zone *z)
+{
+	s64 sum = 0;
+
+	for (int k = 0; k < BUDGET_KINDS; k++)
+		sum += counter_read_fast(z->used[k]);
+	return at_least_0(sum);
 }
 
 bool budget_is_full(const struct budget *b)
 {
-	return budget_load(b) > mark(&b->limit);
+	return budget_load(b) > budget_mark(&b->min);
 }
 
-static void budget_kick(struct budget *b)
+static void after_charge(struct budget *b, struct zone *z)
 {
-	if (atomic_load_explicit(&b->kicked, memory_order_relaxed))
-		return;
-	if (!atomic_exchange(&b->kicked, true))
-		wake_up(&b->kicked);
+	if (unlikely(budget_load(b) > budget_mark(&b->low)))
+		zones_kick(b, z);
+}
+
+static void after_uncharge(struct budget *b)
+{
+	/*
+	 * A waiter that we miss here (it counts itself between the uncharge and
+	 * this look) wakes by its deadline at the latest.
+	 */
+	if (unlikely(atomic_load(&b->waiters)) &&
+	    budget_load(b) <= budget_mark(&b->min))
+		wake_up(&b->waiters);
 }
 
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes)
 {
 	counter_add(b->used[kind], bytes);
-	if (unlikely(budget_load(b) > mark(&b->low)))
-		budget_kick(b);
+	after_charge(b, NULL);
 }
 
 void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
 {
 	counter_add(b->used[kind], -bytes);
-	/*
-	 * A waiter that we miss here (it counts itself between our two steps)
-	 * wakes by its deadline at the latest.
-	 */
-	if (unlikely(atomic_load(&b->waiters)) &&
-	    budget_load(b) <= mark(&b->limit))
-		wake_up(&b->waiters);
+	after_uncharge(b);
 }
 
-/* part/whole of need, without overflow. */
-static u64 proportion(u64 need, u64 part, u64 whole)
+void zone_charge(struct budget *b, u32 zone, enum budget_kind kind, s64 bytes)
 {
-	if (need == UINT64_MAX || whole == 0)
-		return need;
-	return (u64)((unsigned __int128)need * part / whole);
+	assert(zone < b->nr_zones);
+	counter_add(b->zones[zone].used[kind], bytes);
+	after_charge(b, &b->zones[zone]);
 }
 
-/* Asks those who are to go first for all of `need`. */
-static u64 reclaim_first(struct budget *b, u64 need)
+void zone_uncharge(struct budget *b, u32 zone, enum budget_kind kind, s64 bytes)
 {
-	u64 freed = 0;
-
-	for (struct shrinker *s = b->shrinkers; s && freed < need; s = s->next)
-		if (s->first)
-			freed += s->scan(s, need - freed);
-	return freed;
+	assert(zone < b->nr_zones);
+	counter_add(b->zones[zone].used[kind], -bytes);
+	after_uncharge(b);
 }
 
-/* Then every shrinker once for its share of the rest; returns what was freed. */
-static u64 reclaim_pass(struct budget *b, u64 need)
+/* ---- who has to free how much ---- */
+
+void budget_take_load(const struct budget *b, struct load *l)
 {
-	u64 use[BUDGET_KINDS] = { 0 };
-	u32 nr[BUDGET_KINDS] = { 0 };
-	u64 total = 0;
-	u64 freed = 0;
+	u64 of_zones = 0;
 
-	reclaiming_ = true;
-	rwsem_down_read(&b->scan);
-	for (struct shrinker *s = b->shrinkers; s; s = s->next)
-		nr[s->kind]++;
-	for (int k = 0; k < BUDGET_KINDS; k++) {
-		if (nr[k])
-			use[k] = budget_used(b, k);
-		total += use[k];
-	}
-	freed = reclaim_first(b, need);
-	if (freed >= need)
-		goto out;
-	if (need != UINT64_MAX)
-		need -= freed;
-	for (struct shrinker *s = b->shrinkers; s; s = s->next) {
-		u64 share = proportion(need, use[s->kind], total);
-
-		/* A kind's unfolded shares may hide the little it holds. */
-		if (need != UINT64_MAX)
-			share /= nr[s->kind];
-		freed += s->scan(s, max_of(share, (u64)SCAN_MIN));
-	}
-out:
-	rwsem_up_read(&b->scan);
-	reclaiming_ = false;
-	return freed;
+	l->sum = budget_load(b);
+	for (u32 i = 0; i < b->nr_zones; i++)
+		of_zones += zone_used_fast(&b->zones[i]);
+	l->of_none = l->sum - min_of(l->sum, of_zones);
 }
 
-/* Passes down to the goal. When they free nothing, sleeps longer and longer. */
-static void reclaim_to_goal(struct budget *b)
+/* The head of the file says why. */
+u64 zone_due(const struct zone *z, const struct load *l)
 {
-	u64 backoff = BACKOFF_MIN_NS;
-	u32 fruitless = 0;
+	const struct budget *b = z->budget;
+	u64 goal = budget_mark(&b->goal);
+	u64 share = goal / b->nr_zones;
+	u64 mine;
 
-	while (!atomic_load(&b->stop)) {
-		u64 used = budget_load(b), goal = mark(&b->goal);
-
-		if (used <= goal)
-			return;
-		if (reclaim_pass(b, used - goal)) {
-			backoff = BACKOFF_MIN_NS;
-			fruitless = 0;
-			continue;
-		}
-		if (++fruitless < FRUITLESS_PASSES)
-			continue;
-		/* Between goal and low mark there is no hurry: wait for a kick. */
-		if (used <= mark(&b->low))
-			return;
-		(void)wait_event_deadline(&b->kicked, atomic_load(&b->stop),
-					  clock_mono_ns() + backoff);
-		backoff = min_of(backoff * 2, (u64)BACKOFF_MAX_NS);
-	}
+	if (l->sum <= goal)
+		return 0;
+	mine = zone_used_fast(z) + l->of_none / b->nr_zones;
+	/* relaxed: a hint, which every pass looks at anew */
+	if (atomic_load_explicit(&b->unfair, memory_order_relaxed))
+		return (u64)((unsigned __int128)(l->sum - goal) * mine / l->sum);
+	return mine > share ? min_of(l->sum - goal, mine - share) : 0;
 }
 
 /*
- * What the passes freed lies in pieces among what is still used, and malloc
- * does not give pages back to the system by itself but at the end of its heap. It takes
- * the locks of the heap for a moment, so not often; and with a large cache the
- * pieces weigh little beside it, and are many.
+ * One round of direct reclaim, of `need` bytes: from the zones that have to, our
+ * own first; or, `all`, from every one. Returns what was freed.
  */
-static void trim_heap(const struct budget *b, u64 *last_ns)
+static u64 reclaim_round(struct budget *b, u64 need, bool all)
 {
-	u64 now = clock_mono_ns();
+	u32 home = zone_home(b);
+	u64 freed = 0;
 
-	if (mark(&b->limit) > TRIM_LIMIT || now - *last_ns < TRIM_PERIOD_NS)
-		return;
-	*last_ns = now;
-	(void)malloc_trim(0);
-}
+	for (u32 i = 0; i < b->nr_zones && freed < need; i++) {
+		struct zone *z = &b->zones[(home + i) % b->nr_zones];
+		struct load l;
 
-static void reclaim_thread(void *arg)
-{
-	struct budget *b = arg;
-	u64 trimmed_ns = 0;
-
-	for (;;) {
-		wait_event(&b->kicked, atomic_load(&b->kicked) ||
-					       atomic_load(&b->stop));
-		if (atomic_load(&b->stop))
-			return;
-		reclaim_to_goal(b);
-		trim_heap(b, &trimmed_ns);
-		/*
-		 * A charge between the end of the passes and this store saw
-		 * kicked set and woke nobody: look once more.
-		 */
-		atomic_store(&b->kicked, false);
-		if (budget_load(b) > mark(&b->low))
-			atomic_store(&b->kicked, true);
+		budget_take_load(b, &l);
+		if (all || zone_due(z, &l))
+			freed += reclaim_pass(z, need - freed, BY_REQUEST);
 	}
-}
-
-/* All unfolded shares together: about a 64th of the limit. */
-static s64 batch_for(u64 limit)
-{
-	u64 shares = (u64)thread_nr_cpus() * BUDGET_KINDS;
-
-	return (s64)min_of(max_of(limit / 64 / shares, (u64)4096),
-			   (u64)256 << 10);
-}
-
-static u64 set_marks(struct budget *b, u64 limit)
-{
-	limit = max_of(limit, (u64)BUDGET_MIN);
-	atomic_store_explicit(&b->limit, limit, memory_order_relaxed);
-	atomic_store_explicit(&b->low, limit - limit / 8, memory_order_relaxed);
-	atomic_store_explicit(&b->goal, limit - limit / 8 - limit / 16,
-			      memory_order_relaxed);
-	return limit;
-}
-
-int budget_create(u64 limit, struct budget **out)
-{
-	struct budget *b;
-	int k;
-	int error = -ENOMEM;
-
-	b = calloc(1, sizeof(*b));
-	if (!b)
-		return -ENOMEM;
-	rwsem_init(&b->scan, RANK_NONE);
-	limit = set_marks(b, limit);
-	for (k = 0; k < BUDGET_KINDS; k++) {
-		b->used[k] = counter_new(0, batch_for(limit));
-		if (!b->used[k])
-			goto out_counters;
-	}
-	error = thread_create(&b->thread, "reclaim", reclaim_thread, b);
-	if (error)
-		goto out_counters;
-	*out = b;
-	return 0;
-
-out_counters:
-	while (k-- > 0)
-		counter_free(b->used[k]);
-	rwsem_destroy(&b->scan);
-	free(b);
-	return error;
-}
-
-u64 budget_set_limit(struct budget *b, u64 limit)
-{
-	limit = set_marks(b, limit);
-	for (int k = 0; k < BUDGET_KINDS; k++)
-		counter_set_batch(b->used[k], batch_for(limit));
-	if (budget_load(b) > mark(&b->low))
-		budget_kick(b);
-	if (atomic_load(&b->waiters))
-		wake_up(&b->waiters);
-	return limit;
-}
-
-void budget_destroy(struct budget *b)
-{
-	if (!b)
-		return;
-	atomic_store(&b->stop, true);
-	wake_up(&b->kicked);
-	thread_join(b->thread);
-	assert(!b->shrinkers);
-
-	rcu_barrier(); /* objects may be uncharged as they are freed */
-	for (int k = 0; k < BUDGET_KINDS; k++) {
-		s64 left = counter_sum(b->used[k]);
-
-		if (left)
-			log_err("cache: %" PRId64 " bytes of %s still charged "
-				"at unmount: a leak", left, kind_names[k]);
-		counter_free(b->used[k]);
-	}
-	rwsem_destroy(&b->scan);
-	free(b);
-}
-
-void budget_register(struct budget *b, struct shrinker *s)
-{
-	rwsem_down_write(&b->scan);
-	s->next = b->shrinkers;
-	b->shrinkers = s;
-	rwsem_up_write(&b->scan);
-}
-
-void budget_unregister(struct budget *b, struct shrinker *s)
-{
-	rwsem_down_write(&b->scan);
-	for (struct shrinker **p = &b->shrinkers; *p; p = &(*p)->next) {
-		if (*p == s) {
-			*p = s->next;
-			break;
-		}
-	}
-	s->next = NULL;
-	rwsem_up_write(&b->scan);
+	return freed;
 }
 
 void budget_throttle(struct budget *b)
@@ -374,19 +219,19 @@ void budget_throttle(struct budget *b)
 	u64 end;
 	u32 fruitless = 0;
 
-	if (likely(!budget_is_full(b)) || reclaiming_)
+	if (likely(!budget_is_full(b)) || reclaim_is_nested())
 		return;
 	thread_might_block();
-	budget_kick(b);
+	zones_kick(b, NULL);
 	end = clock_mono_ns() + THROTTLE_MAX_NS;
 	for (u32 pass = 0; pass < THROTTLE_PASSES; pass++) {
-		u64 used = budget_load(b), limit = mark(&b->limit);
+		u64 used = budget_load(b), min = budget_mark(&b->min);
 		u64 now;
 
-		if (used <= limit)
+		if (used <= min)
 			return;
 		/* A little more than is due, so that the next one passes. */
-		if (reclaim_pass(b, used - limit + limit / 64)) {
+		if (reclaim_round(b, used - min + min / 64, fruitless > 0)) {
 			fruitless = 0;
 			continue;
 		}
@@ -397,7 +242,7 @@ void budget_throttle(struct budget *b)
 			break;
 		atomic_fetch_add(&b->waiters, 1);
 		(void)wait_event_deadline(&b->waiters,
-					  budget_load(b) <= mark(&b->limit),
+					  budget_load(b) <= budget_mark(&b->min),
 					  min_of(now + THROTTLE_NAP_NS, end));
 		atomic_fetch_sub(&b->waiters, 1);
 	}
@@ -405,53 +250,116 @@ void budget_throttle(struct budget *b)
 		log_ratelimited(LOG_LVL_DEBUG,
 				"cache: %" PRIu64 " of %" PRIu64 " bytes used "
 				"and nothing to free; request goes on",
-				budget_used_total(b), mark(&b->limit));
+				budget_used_total(b), budget_mark(&b->limit));
 }
 
-u64 budget_drop_all(struct budget *b)
+/* ---- mount and unmount ---- */
+
+static void budget_free(struct budget *b)
 {
-	u64 freed = 0;
+	for (int k = 0; k < BUDGET_KINDS; k++)
+		counter_free(b->used[k]);
+	rwsem_destroy(&b->scan);
+	free(b);
+}
 
-	if (reclaiming_)
-		return 0;
-	for (u32 fruitless = 0, pass = 0; fruitless < 2 && pass < 1000;
-	     pass++) {
-		u64 n = reclaim_pass(b, UINT64_MAX);
+/* Each CPU may keep a batch of each counter to itself: all together about a 64th of
+ * the limit. */
+static s64 batch_for(const struct budget *b, u64 limit)
+{
+	u64 shares = (u64)thread_nr_cpus() * BUDGET_KINDS * (b->nr_zones + 1);
 
-		fruitless = n ? 0 : fruitless + 1;
-		freed += n;
+	return (s64)min_of(max_of(limit / 64 / shares, (u64)COUNTER_BATCH_MIN),
+			   (u64)COUNTER_BATCH_MAX);
+}
+
+static void set_mark(_Atomic u64 *bytes, u64 value)
+{
+	atomic_store_explicit(bytes, value, memory_order_relaxed);
+}
+
+static u64 set_marks(struct budget *b, u64 limit)
+{
+	limit = max_of(limit, (u64)BUDGET_MIN);
+	set_mark(&b->limit, limit);
+	set_mark(&b->min, limit - limit / 32);
+	set_mark(&b->low, limit - limit / 8);
+	set_mark(&b->goal, limit - limit / 8 - limit / 16);
+	return limit;
+}
+
+u64 budget_set_limit(struct budget *b, u64 limit)
+{
+	s64 batch;
+
+	limit = set_marks(b, limit);
+	batch = batch_for(b, limit);
+	for (int k = 0; k < BUDGET_KINDS; k++) {
+		counter_set_batch(b->used[k], batch);
+		for (u32 i = 0; i < b->nr_zones; i++)
+			counter_set_batch(b->zones[i].used[k], batch);
 	}
-	return freed;
+	after_charge(b, NULL);
+	if (atomic_load(&b->waiters))
+		wake_up(&b->waiters);
+	return limit;
 }
 
-/* Every shrinker of the kind once. */
-static u64 drop_pass(struct budget *b, enum budget_kind kind)
+int budget_create(u64 limit, u32 zones, struct budget **out)
 {
-	u64 freed = 0;
+	u32 nr = zones_plan(zones);
+	size_t size = sizeof(struct budget) + nr * sizeof(struct zone);
+	struct budget *b;
+	s64 batch;
+	int error = -ENOMEM;
 
-	reclaiming_ = true;
-	rwsem_down_read(&b->scan);
-	for (struct shrinker *s = b->shrinkers; s; s = s->next)
-		if (s->kind == kind)
-			freed += s->scan(s, UINT64_MAX);
-	rwsem_up_read(&b->scan);
-	reclaiming_ = false;
-	return freed;
-}
+	size = ALIGN_UP(size, _Alignof(struct budget));
+	b = aligned_alloc(_Alignof(struct budget), size);
+	if (!b)
+		return -ENOMEM;
+	memset(b, 0, size);
+	limit = set_marks(b, limit);
+	b->nr_zones = nr;
+	rwsem_init(&b->scan, RANK_NONE);
 
-u64 budget_drop(struct budget *b, enum budget_kind kind)
-{
-	u64 freed = 0;
-
-	if (reclaiming_)
-		return 0;
-	/* Twice without result: the first may only have taken second chances. */
-	for (u32 fruitless = 0, pass = 0; fruitless < 2 && pass < 1000;
-	     pass++) {
-		u64 n = drop_pass(b, kind);
-
-		fruitless = n ? 0 : fruitless + 1;
-		freed += n;
+	batch = batch_for(b, limit);
+	for (int k = 0; k < BUDGET_KINDS; k++) {
+		b->used[k] = counter_new(0, batch);
+		if (!b->used[k])
+			goto out_free;
 	}
-	return freed;
+	error = zones_init(b, zones, batch);
+	if (error)
+		goto out_free;
+	error = zones_start(b);
+	if (error)
+		goto out_zones;
+	*out = b;
+	return 0;
+
+out_zones:
+	zones_destroy(b);
+out_free:
+	budget_free(b);
+	return error;
+}
+
+void budget_destroy(struct budget *b)
+{
+	if (!b)
+		return;
+	zones_stop(b);
+	assert(!b->shrinkers);
+
+	rcu_barrier(); /* objects may be uncharged as they are freed */
+	for (int k = 0; k < BUDGET_KINDS; k++) {
+		s64 left = used_exactly(b, k);
+
+		if (left)
+			log_err("cache: %" PRId64 " bytes of %s still charged "
+				"at unmount: a leak", left,
+				budget_kind_names[k]);
+	}
+	zones_destroy(b);
+	budget_free(b);
 }

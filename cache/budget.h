@@ -3,15 +3,20 @@
  * cache/budget.h - how much memory the caches of one mount may hold (-o cache=)
  *
  * Everything the caches keep is charged here: inodes, buffers, folios, tree
- * nodes. A background thread reclaims from the low mark (limit - 1/8) through
- * the shrinkers; a request that finds the budget full reclaims by itself in
- * budget_throttle(), which is called where no lock is held.
+ * nodes. What is of a zone (cache/zone.h) is charged to that, the rest to none.
+ * The bound is one for all. Three marks:
+ *
+ *     low    limit - 1/8    above it the zones' threads reclaim, through the
+ *                           shrinkers (cache/shrinker.h), down to
+ *     goal   low - 1/16
+ *     min    limit - 1/32   above it a request reclaims by itself, in
+ *                           budget_throttle(), called where no lock is held
  *
  * Charging never fails and never sleeps (a write-out must be able to go on);
- * the bound holds because every request throttles before it allocates.
+ * the bound holds because every request throttles before it allocates, and what
+ * those that are at work allocate fits between `min` and the limit.
  * It counts what is reachable; memory that waits for a grace period is not.
  *
- * Locks: an unranked rwsem, shared around scans, exclusive to (un)register.
  * Threads: any.
  */
 #ifndef SLUICE_CACHE_BUDGET_H
@@ -31,36 +36,26 @@ enum budget_kind {
 	BUDGET_KINDS
 };
 
-struct shrinker {
-	const char *name;
-	enum budget_kind kind; /* what it frees: scanned in proportion to use */
-	/*
-	 * Frees about `bytes`; returns what it freed. May sleep, takes no lock
-	 * on entry; several threads may call it at once. Does no I/O.
-	 */
-	u64 (*scan)(struct shrinker *s, u64 bytes);
-	void *priv;
-	bool first; /* asked for all that is needed before the others are */
-	struct shrinker *next; /* [budget] */
-};
-
-/* limit in bytes, at least 8 MiB. Starts the reclaim thread. */
-int __must_check budget_create(u64 limit, struct budget **out);
+/*
+ * limit in bytes, at least 8 MiB. zones: so many pretended ones, up to ZONES_MAX;
+ * 0: one for each NUMA node. Starts a reclaim thread for each.
+ * 0, -ENOMEM, -EAGAIN (no thread).
+ */
+int __must_check budget_create(u64 limit, u32 zones, struct budget **out);
 /*
  * Another limit from now on, at least 8 MiB; returns it. What is above is not waited
- * for: the thread begins to free it, and budget_throttle() helps. What others have
+ * for: the threads begin to free it, and budget_throttle() helps. What others have
  * derived from the old limit stays as it is. One caller at a time.
  */
 u64 budget_set_limit(struct budget *b, u64 limit);
 void budget_destroy(struct budget *b); /* everything must be uncharged */
-void budget_register(struct budget *b, struct shrinker *s);
-void budget_unregister(struct budget *b, struct shrinker *s); /* waits for scans */
 
+/* Memory that is of no zone; see zone_charge(). */
 void budget_charge(struct budget *b, enum budget_kind kind, s64 bytes);
 void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes);
 
 /*
- * Direct reclaim if the budget is full. May sleep; no lock held. Gives up after
+ * Direct reclaim above `min`. May sleep; no lock held. Gives up after
  * 0.2 s without success: what is left is in use or dirty, and refusing service
  * would not change that (writers are held back by balance_dirty()).
  */

@@ -23,13 +23,15 @@
  * Put against detach: one stores DETACHED then looks at the count, the other
  * the count then DETACHED, all sequentially consistent: at least one sees both.
  *
- * Locks:   LRU shard lock, a leaf. b_lock for the first (or another) verify().
+ * Locks:   LRU list lock, a leaf. b_lock for the first (or another) verify().
  * Alive:   b_count, or an RCU read-side section.
  * Never:   I/O except through sb->s_backing_ops.
  */
 #include "cache/buffer.h"
-#include "cache/budget.h"
+#include "cache/lru.h"
 #include "cache/pool.h"
+#include "cache/shrinker.h"
+#include "cache/zone.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/thread.h"
@@ -43,23 +45,14 @@
 
 #define BUFFER_DEAD (1u << 31)
 #define READAHEAD_MAX 128u
-#define SCAN_BATCH 32u
-
-struct buffer_lru {
-	struct spinlock lock;      /* RANK_CACHE_LIST */
-	struct cds_list_head list; /* [lock] head: the oldest */
-	_Atomic u64 nr;            /* [write lock] */
-} __cacheline_aligned;
 
 struct bcache {
 	struct super_block *sb;    /* [const] */
 	struct cds_lfht *ht;       /* [rcu] by block number */
 	struct mem_pool *pool;     /* [const] memory of the blocks */
+	struct lru *lru;           /* [const] */
 	struct shrinker shrinker;
 	_Atomic u32 nr_readahead;  /* [atomic] in flight; its wait key */
-	_Atomic u32 scan_cursor;   /* [atomic] shard the next scan starts at */
-	u32 nr_lru;                /* power of two [const] */
-	struct buffer_lru lru[];
 };
 
 /* One asynchronous read of consecutive blocks. */
@@ -85,9 +78,15 @@ static int match_block(struct cds_lfht_node *node, const void *key)
 	return node_buffer(node)->b_blocknr == *(const pblk_t *)key;
 }
 
-static struct buffer_lru *buffer_lru(struct bcache *bc, const struct buffer *b)
+static u32 buffer_zone(const struct buffer *b)
 {
-	return &bc->lru[hash_block(b->b_blocknr) >> 7 & (bc->nr_lru - 1)];
+	return mem_chunk_zone(b->b_chunk);
+}
+
+static struct lru_list *buffer_lru(struct bcache *bc, const struct buffer *b)
+{
+	return lru_list_of(bc->lru, buffer_zone(b),
+			   hash_block(b->b_blocknr) >> 7);
 }
 
 static s64 buffer_cost(const struct super_block *sb)
@@ -111,13 +110,14 @@ static void buffer_free_rcu(struct rcu_head *head)
 static struct buffer *buffer_alloc(struct super_block *sb, pblk_t blk, u32 state)
 {
 	struct buffer *b = calloc_patient(1, sizeof(*b));
+	u32 zone = zone_home(sb->s_budget);
 	int tries = 0;
 
 	if (!b)
 		return NULL;
 	do {
 		b->b_data = mem_unit_alloc(sb->s_bcache->pool, sb->s_blocksize,
-					   &b->b_chunk);
+					   zone, &b->b_chunk);
 	} while (!b->b_data && mem_pause(&tries));
 	if (!b->b_data) {
 		free(b);
@@ -132,14 +132,21 @@ static struct buffer *buffer_alloc(struct super_block *sb, pblk_t blk, u32 state
 	atomic_store_explicit(&b->b_state, state, memory_order_relaxed);
 	/* Release: pairs with the acquire in buffer_tryget(). */
 	atomic_store_explicit(&b->b_count, 1, memory_order_release);
-	budget_charge(sb->s_budget, BUDGET_BUFFER, buffer_cost(sb));
+	zone_charge(sb->s_budget, buffer_zone(b), BUDGET_BUFFER,
+		    buffer_cost(sb));
 	return b;
+}
+
+static void buffer_uncharge(const struct buffer *b)
+{
+	zone_uncharge(b->b_sb->s_budget, buffer_zone(b), BUDGET_BUFFER,
+		      buffer_cost(b->b_sb));
 }
 
 /* Of a buffer that was never in the cache. */
 static void buffer_free_new(struct buffer *b)
 {
-	budget_uncharge(b->b_sb->s_budget, BUDGET_BUFFER, buffer_cost(b->b_sb));
+	buffer_uncharge(b);
 	buffer_free_rcu(&b->b_rcu);
 }
 
@@ -176,22 +183,21 @@ static void buffer_bury(struct bcache *bc, struct buffer *b)
 {
 	assert(!b->b_jh);
 	buffer_unhash(bc, b);
-	budget_uncharge(bc->sb->s_budget, BUDGET_BUFFER, buffer_cost(bc->sb));
+	buffer_uncharge(b);
 	call_rcu(&b->b_rcu, buffer_free_rcu);
 }
 
 /* RCU read side held. Frees a detached buffer that nobody uses. */
 static void buffer_reap(struct bcache *bc, struct buffer *b)
 {
-	struct buffer_lru *lru = buffer_lru(bc, b);
+	struct lru_list *lru = buffer_lru(bc, b);
 
 	if (!buffer_kill(b))
 		return;
 	spin_lock(&lru->lock);
 	if (atomic_load(&b->b_state) & BUF_LRU) {
 		atomic_fetch_and(&b->b_state, ~BUF_LRU);
-		cds_list_del(&b->b_lru);
-		atomic_fetch_sub(&lru->nr, 1);
+		lru_del_locked(lru, &b->b_lru);
 	}
 	spin_unlock(&lru->lock);
 	buffer_bury(bc, b);
@@ -200,14 +206,13 @@ static void buffer_reap(struct bcache *bc, struct buffer *b)
 /* RCU read side held; the count was seen 0. */
 static void buffer_lru_add(struct bcache *bc, struct buffer *b)
 {
-	struct buffer_lru *lru = buffer_lru(bc, b);
+	struct lru_list *lru = buffer_lru(bc, b);
 
 	spin_lock(&lru->lock);
 	if (!(atomic_load(&b->b_state) & BUF_LRU) &&
 	    atomic_load(&b->b_count) != BUFFER_DEAD) {
 		atomic_fetch_or(&b->b_state, BUF_LRU);
-		cds_list_add_tail(&b->b_lru, &lru->list);
-		atomic_fetch_add(&lru->nr, 1);
+		lru_add_locked(lru, &b->b_lru);
 	}
 	spin_unlock(&lru->lock);
 }
@@ -621,118 +626,117 @@ void buffer_readahead(struct super_block *sb, pblk_t blk, u32 nr)
 
 /* ---- reclaim ---- */
 
-/*
- * Looks at the `look` oldest of one list. Those in use and those with a second
- * chance go to the end. With `force` there are no second chances.
- */
-static u32 lru_isolate(struct buffer_lru *lru, u32 look, bool force,
-		       struct cds_list_head *victims)
+struct buffer_scan {
+	struct lru_scan scan;
+	struct bcache *bc;
+	struct cds_list_head victims; /* dead */
+	bool force;                   /* no second chances */
+	u64 want, freed;              /* buffers */
+};
+
+/* Those in use and those with a second chance go to the end. */
+static enum lru_verdict buffer_isolate(struct cds_list_head *item,
+				       struct lru_scan *scan)
 {
-	u32 nr = 0;
+	struct buffer_scan *s = caa_container_of(scan, struct buffer_scan, scan);
+	struct buffer *b = caa_container_of(item, struct buffer, b_lru);
 
-	spin_lock(&lru->lock);
-	while (look-- && !cds_list_empty(&lru->list)) {
-		struct buffer *b = cds_list_first_entry(&lru->list,
-							struct buffer, b_lru);
-		u32 state = atomic_load(&b->b_state);
-
-		cds_list_del(&b->b_lru);
-		if (state & BUF_REFERENCED && !force) {
-			atomic_fetch_and(&b->b_state, ~BUF_REFERENCED);
-		} else if (buffer_kill(b)) {
-			atomic_fetch_and(&b->b_state, ~BUF_LRU);
-			atomic_fetch_sub(&lru->nr, 1);
-			cds_list_add_tail(&b->b_lru, victims);
-			nr++;
-			continue;
-		}
-		cds_list_add_tail(&b->b_lru, &lru->list);
+	if (atomic_load(&b->b_state) & BUF_REFERENCED && !s->force) {
+		atomic_fetch_and(&b->b_state, ~BUF_REFERENCED);
+		return LRU_ROTATED;
 	}
-	spin_unlock(&lru->lock);
-	return nr;
+	if (!buffer_kill(b))
+		return LRU_BUSY;
+	atomic_fetch_and(&b->b_state, ~BUF_LRU);
+	cds_list_add_tail(&b->b_lru, &s->victims);
+	return LRU_REMOVED;
 }
 
-/* Frees up to max buffers of one list; each is looked at once at most. */
-static u64 lru_shrink(struct bcache *bc, struct buffer_lru *lru, u64 max,
-		      bool force)
+static bool buffer_dispose(struct lru_scan *scan)
 {
-	u64 left = atomic_load(&lru->nr);
-	u64 freed = 0;
+	struct buffer_scan *s = caa_container_of(scan, struct buffer_scan, scan);
+	struct buffer *b, *next;
 
-	while (left && freed < max) {
-		u32 look = (u32)min_of(left, (u64)SCAN_BATCH);
-		struct cds_list_head victims;
-		struct buffer *b, *next;
-
-		CDS_INIT_LIST_HEAD(&victims);
-		left -= look;
-		rcu_read_lock();
-		freed += lru_isolate(lru, look, force, &victims);
-		cds_list_for_each_entry_safe(b, next, &victims, b_lru)
-			buffer_bury(bc, b);
-		rcu_read_unlock();
+	/* Dead by our hand: they are ours until call_rcu(). */
+	rcu_read_lock();
+	cds_list_for_each_entry_safe(b, next, &s->victims, b_lru) {
+		buffer_bury(s->bc, b);
+		s->freed++;
 	}
-	return freed;
+	rcu_read_unlock();
+	CDS_INIT_LIST_HEAD(&s->victims);
+	return s->freed < s->want;
 }
 
-static u64 bcache_scan(struct shrinker *s, u64 bytes)
+static struct buffer_scan buffer_scan_of(struct bcache *bc, u64 want, bool force)
 {
-	struct bcache *bc = s->priv;
+	return (struct buffer_scan){
+		.scan = { .isolate = buffer_isolate, .dispose = buffer_dispose },
+		.bc = bc,
+		.force = force,
+		.want = want,
+	};
+}
+
+static u64 bcache_scan(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	struct bcache *bc = shrinker->priv;
 	u64 cost = (u64)buffer_cost(bc->sb);
-	u64 want = bytes / cost + 1;
-	u64 freed = 0;
-	u32 first = atomic_fetch_add(&bc->scan_cursor, 1);
+	struct buffer_scan s = buffer_scan_of(bc, sc->bytes / cost + 1, false);
 
-	for (u32 i = 0; i < bc->nr_lru && freed < want; i++)
-		freed += lru_shrink(bc, &bc->lru[(first + i) & (bc->nr_lru - 1)],
-				    want - freed, false);
-	return freed * cost;
+	CDS_INIT_LIST_HEAD(&s.victims);
+	lru_shrink(bc->lru, sc->zone, &s.scan);
+	sc->scanned += s.scan.scanned;
+	sc->rotated += s.scan.rotated;
+	return s.freed * cost;
+}
+
+static u64 bcache_count(const struct shrinker *shrinker, u32 zone)
+{
+	const struct bcache *bc = shrinker->priv;
+
+	return lru_nr(bc->lru, zone);
 }
 
 void bcache_drop(struct super_block *sb)
 {
 	struct bcache *bc = sb->s_bcache;
 
-	for (u32 i = 0; i < bc->nr_lru; i++)
-		lru_shrink(bc, &bc->lru[i], UINT64_MAX, true);
+	for (u32 zone = 0; zone < zone_count(sb->s_budget); zone++) {
+		struct buffer_scan s = buffer_scan_of(bc, UINT64_MAX, true);
+
+		CDS_INIT_LIST_HEAD(&s.victims);
+		lru_shrink(bc->lru, zone, &s.scan);
+	}
 }
 
 /* ---- mount and unmount ---- */
 
 int bcache_create(struct super_block *sb)
 {
-	struct bcache *bc;
-	u32 nr_lru = 1;
-	size_t size;
+	u32 zones = zone_count(sb->s_budget), lists = zone_lists(sb->s_budget);
+	struct bcache *bc = calloc(1, sizeof(*bc));
 
-	while (nr_lru < thread_nr_cpus() && nr_lru < 64)
-		nr_lru *= 2;
-	size = sizeof(*bc) + nr_lru * sizeof(bc->lru[0]);
-	bc = aligned_alloc(_Alignof(struct bcache),
-			   ALIGN_UP(size, _Alignof(struct bcache)));
 	if (!bc)
 		return -ENOMEM;
-	memset(bc, 0, size);
 	bc->ht = cds_lfht_new(1024, 1024, 0,
 			      CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING, NULL);
-	bc->pool = mem_pool_new(0);
-	if (!bc->ht || !bc->pool) {
+	bc->pool = mem_pool_new(0, zones, lists, zone_nodes(sb->s_budget));
+	bc->lru = lru_new(zones, lists);
+	if (!bc->ht || !bc->pool || !bc->lru) {
 		if (bc->ht)
 			cds_lfht_destroy(bc->ht, NULL);
 		mem_pool_free(bc->pool);
+		lru_free(bc->lru);
 		free(bc);
 		return -ENOMEM;
 	}
 	bc->sb = sb;
-	bc->nr_lru = nr_lru;
-	for (u32 i = 0; i < nr_lru; i++) {
-		spin_init(&bc->lru[i].lock, RANK_CACHE_LIST);
-		CDS_INIT_LIST_HEAD(&bc->lru[i].list);
-	}
 	bc->shrinker = (struct shrinker){
 		.name = "buffers",
 		.kind = BUDGET_BUFFER,
 		.scan = bcache_scan,
+		.count = bcache_count,
 		.priv = bc,
 	};
 	sb->s_bcache = bc;
@@ -776,8 +780,7 @@ void bcache_destroy(struct super_block *sb)
 	rcu_barrier();
 	if (cds_lfht_destroy(bc->ht, NULL))
 		log_err("%s: buffer hash not empty at unmount", sb->s_id);
-	for (u32 i = 0; i < bc->nr_lru; i++)
-		spin_destroy(&bc->lru[i].lock);
+	lru_free(bc->lru);
 	mem_pool_free(bc->pool);
 	free(bc);
 	sb->s_bcache = NULL;

@@ -14,8 +14,8 @@
  * access to the buffer (fs/journal/journal.h).
  *
  * Alive:   b_count > 0. The journal holds a reference on each buffer in it.
- * Reclaim: per-shard LRU with second chance; only buffers with b_count 0.
- * Locks:   shard LRU lock (RANK_CACHE_LIST); b_lock RANK_BUFFER.
+ * Reclaim: LRUs by zone with second chance; only buffers with b_count 0.
+ * Locks:   LRU list lock (RANK_CACHE_LIST); b_lock RANK_BUFFER.
  * Never:   I/O by itself: misses go through sb->s_backing_ops.
  */
 #ifndef SLUICE_CACHE_BUFFER_H
@@ -69,7 +69,7 @@ struct buffer {
 	struct mutex b_lock;         /* content, where owners share the block */
 	struct spinlock b_jlock;     /* b_jh; RANK_JH */
 	struct journal_head *b_jh;   /* [b_jlock] owned by the journal */
-	struct cds_list_head b_lru;  /* [shard LRU lock] */
+	struct cds_list_head b_lru;  /* [LRU list lock] */
 	struct rcu_head b_rcu;
 };
 

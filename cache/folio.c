@@ -4,21 +4,21 @@
  *
  * Memory comes from cache/pool.c, as aligned as the folio is large.
  *
- * The LRU has one list per shard; a folio belongs to the shard of the CPU that
- * allocated it. Folios enter it when they become clean and stay when they
+ * A folio belongs to the zone its memory is in, and to a list of that by the CPU
+ * that allocated it. Folios enter the LRU when they become clean and stay when they
  * become dirty: the scan takes out what it finds dirty, and the end of
  * write-out puts it back. So a clean folio is on its list, always.
  *
  * How a scan meets invalidation and eviction:
  *   - Only a holder of the leaf lock puts a folio on the list or takes it off,
  *     so on the list means that slots still refer to it and that f_refs > 0.
- *     The scan gets its reference under the shard lock.
+ *     The scan gets its reference under the lock of the list.
  *   - It then reads f_leaf under RCU, which keeps the leaf's memory, and
  *     trylocks the leaf. Not dead, and f_leaf unchanged, under that lock: the
  *     folio is in its slots, and the mapping exists, since it cannot go before
  *     its leaves are dead. Else somebody dropped it (or the leaf grew): skip.
  *
- * Locks:  leaf lock -> shard lock; the scan: shard lock, dropped, leaf trylock,
+ * Locks:  leaf lock -> list lock; the scan: list lock, dropped, leaf trylock,
  *         and under it a trylock of i_mmap_rwsem, shared (windows_ask()).
  * Threads: any
  */
@@ -27,7 +27,6 @@
 #include "lib/thread.h"
 #include <stdlib.h>
 
-#define SCAN_BATCH 32
 #define POOL_KEEP_SHARE 64 /* of the budget, kept free outside of it */
 
 /* ---- memory ---- */
@@ -48,12 +47,12 @@ static s64 folio_charge(const struct folio *f)
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 {
 	struct mapping_cache *mc = sb->s_mapping_cache;
-	struct folio_shard *sh = &mc->shards[thread_cpu() % mc->nr_shards];
 	struct folio *f = calloc(1, sizeof(*f));
 
 	if (!f)
 		return NULL;
-	f->f_data = mem_unit_alloc(mc->pool, nr * sb->s_blocksize, &f->f_chunk);
+	f->f_data = mem_unit_alloc(mc->pool, nr * sb->s_blocksize,
+				   zone_home(sb->s_budget), &f->f_chunk);
 	if (!f->f_data) {
 		free(f);
 		return NULL;
@@ -63,16 +62,17 @@ struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 	atomic_init(&f->f_leaf, NULL);
 	f->f_nr = (u16)nr;
 	f->f_lblk = lblk;
-	f->f_shard = sh;
+	f->f_zone = (u8)mem_chunk_zone(f->f_chunk);
+	f->f_list = lru_list_of(mc->lru, f->f_zone, thread_cpu());
 	f->f_cache = mc;
-	budget_charge(sb->s_budget, BUDGET_FOLIO, folio_charge(f));
+	zone_charge(sb->s_budget, f->f_zone, BUDGET_FOLIO, folio_charge(f));
 	return f;
 }
 
 static void folio_free(struct folio *f)
 {
-	budget_uncharge(f->f_cache->sb->s_budget, BUDGET_FOLIO,
-			folio_charge(f));
+	zone_uncharge(f->f_cache->sb->s_budget, f->f_zone, BUDGET_FOLIO,
+		      folio_charge(f));
 	mem_unit_free(f->f_chunk, f->f_data);
 	free(f);
 }
@@ -90,28 +90,18 @@ void folio_free_list(struct cds_list_head *list)
 
 void folio_lru_add(struct folio *f)
 {
-	struct folio_shard *sh = f->f_shard;
-
 	if (f->f_on_lru)
 		return;
-	spin_lock(&sh->lock);
 	f->f_on_lru = true;
-	cds_list_add_tail(&f->f_lru, &sh->lru);
-	sh->nr++;
-	spin_unlock(&sh->lock);
+	lru_add(f->f_list, &f->f_lru);
 }
 
 void folio_lru_del(struct folio *f)
 {
-	struct folio_shard *sh = f->f_shard;
-
 	if (!f->f_on_lru)
 		return;
-	spin_lock(&sh->lock);
 	f->f_on_lru = false;
-	cds_list_del(&f->f_lru);
-	sh->nr--;
-	spin_unlock(&sh->lock);
+	lru_del(f->f_list, &f->f_lru);
 }
 
 bool folio_busy(struct map_leaf *leaf, const struct folio *f)
@@ -179,12 +169,13 @@ static bool is_spared(struct mapping *m, const struct folio *f, bool referenced)
 }
 
 /*
- * spare: what was used lately, or is about to be, is left alone.
+ * spare: what was used lately, or is about to be, is left alone. *rotated counts
+ * what is left for that.
  * Drops a clean folio's blocks from its leaf. Records stay. Returns the bytes that come free. Collects in
  * `dead` what the drop itself freed; our own reference is the caller's.
  */
-static u64 folio_reclaim(struct folio *f, bool spare, struct cds_list_head *dead)
-	NO_THREAD_SAFETY
+static u64 folio_reclaim(struct folio *f, bool spare, u64 *rotated,
+			 struct cds_list_head *dead) NO_THREAD_SAFETY
 {
 	bool referenced = atomic_exchange_explicit(&f->f_referenced, false,
 						   memory_order_relaxed);
@@ -192,8 +183,10 @@ static u64 folio_reclaim(struct folio *f, bool spare, struct cds_list_head *dead
 	struct leaf_delta d = { 0 };
 	u64 freed = 0;
 
-	if (referenced && !spare)
+	if (referenced && !spare) {
+		++*rotated;
 		return 0;
+	}
 	rcu_read_lock();
 	leaf = atomic_load_explicit(&f->f_leaf, memory_order_acquire);
 	if (!leaf || !spin_trylock(&leaf->l_lock))
@@ -209,6 +202,7 @@ static u64 folio_reclaim(struct folio *f, bool spare, struct cds_list_head *dead
 		goto out_rcu;
 	}
 	if (spare && is_spared(leaf->l_map, f, referenced)) {
+		++*rotated;
 		spin_unlock(&leaf->l_lock);
 		goto out_rcu;
 	}
@@ -222,74 +216,80 @@ out_rcu:
 	return freed;
 }
 
-/* Looks at `todo` folios of one shard, from the old end. */
-static u64 shard_scan(struct folio_shard *sh, u64 want, u64 todo, bool spare)
-{
-	struct folio *batch[SCAN_BATCH];
-	CDS_LIST_HEAD(dead);
-	u64 freed = 0;
-	u32 n, i;
+struct folio_scan {
+	struct lru_scan scan;
+	struct folio *batch[LRU_BATCH]; /* a reference to each */
+	u32 nr;
+	bool spare;                     /* see folio_reclaim() */
+	u64 want, freed;                /* bytes */
+};
 
-	while (todo && freed < want) {
-		/*
-		 * Rotated, not removed: it is the leaf lock's business who is
-		 * on the list. The slots hold a reference to each.
-		 */
-		spin_lock(&sh->lock);
-		for (n = 0; n < SCAN_BATCH && n < todo && n < sh->nr; n++) {
-			batch[n] = cds_list_entry(sh->lru.next, struct folio,
-						  f_lru);
-			cds_list_del(&batch[n]->f_lru);
-			cds_list_add_tail(&batch[n]->f_lru, &sh->lru);
-			atomic_fetch_add_explicit(&batch[n]->f_refs, 1,
-						  memory_order_relaxed);
-		}
-		spin_unlock(&sh->lock);
-		if (!n)
-			break;
-		todo -= n;
-		for (i = 0; i < n; i++) {
-			if (freed < want)
-				freed += folio_reclaim(batch[i], spare, &dead);
-			if (atomic_fetch_sub_explicit(&batch[i]->f_refs, 1,
-						      memory_order_acq_rel) == 1)
-				cds_list_add(&batch[i]->f_lru, &dead);
-		}
-		folio_free_list(&dead);
+/*
+ * Not removed: it is the leaf lock's business who is on the list. The slots hold a
+ * reference to each that is.
+ */
+static enum lru_verdict folio_isolate(struct cds_list_head *item,
+				      struct lru_scan *scan)
+{
+	struct folio_scan *s = container_of_type(scan, struct folio_scan, scan);
+	struct folio *f = container_of_type(item, struct folio, f_lru);
+
+	atomic_fetch_add_explicit(&f->f_refs, 1, memory_order_relaxed);
+	s->batch[s->nr++] = f;
+	return LRU_BUSY;
+}
+
+static bool folio_dispose(struct lru_scan *scan)
+{
+	struct folio_scan *s = container_of_type(scan, struct folio_scan, scan);
+	CDS_LIST_HEAD(dead);
+
+	for (u32 i = 0; i < s->nr; i++) {
+		struct folio *f = s->batch[i];
+
+		if (s->freed < s->want)
+			s->freed += folio_reclaim(f, s->spare, &s->scan.rotated,
+						  &dead);
+		if (atomic_fetch_sub_explicit(&f->f_refs, 1,
+					      memory_order_acq_rel) == 1)
+			cds_list_add(&f->f_lru, &dead);
 	}
-	return freed;
+	s->nr = 0;
+	folio_free_list(&dead);
+	return s->freed < s->want;
 }
 
 /* The first round takes the referenced bits away, and spares what readers are
  * about to reach; the second takes the folios. */
-static u64 folio_scan(struct shrinker *s, u64 bytes)
+static u64 folio_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	struct mapping_cache *mc = s->priv;
-	unsigned first = atomic_fetch_add_explicit(&mc->next_scan, 1,
-						   memory_order_relaxed);
-	u64 freed = 0;
-	unsigned round, i;
+	struct mapping_cache *mc = shrinker->priv;
+	struct folio_scan s = {
+		.scan = { .isolate = folio_isolate, .dispose = folio_dispose },
+		.want = sc->bytes,
+	};
 
-	for (round = 0; round < 2; round++) {
-		for (i = 0; i < mc->nr_shards && freed < bytes; i++) {
-			struct folio_shard *sh =
-				&mc->shards[(first + i) % mc->nr_shards];
-			u64 nr;
-
-			spin_lock(&sh->lock);
-			nr = sh->nr;
-			spin_unlock(&sh->lock);
-			freed += shard_scan(sh, bytes - freed, nr, round == 0);
-		}
+	for (int round = 0; round < 2 && s.freed < s.want; round++) {
+		s.spare = round == 0;
+		lru_shrink(mc->lru, sc->zone, &s.scan);
 	}
-	return freed;
+	sc->scanned += s.scan.scanned;
+	sc->rotated += s.scan.rotated;
+	return s.freed;
+}
+
+static u64 folio_count(const struct shrinker *shrinker, u32 zone)
+{
+	const struct mapping_cache *mc = shrinker->priv;
+
+	return lru_nr(mc->lru, zone);
 }
 
 /* ---- per super block ---- */
 
-static u64 ext_scan(struct shrinker *s, u64 bytes)
+static u64 ext_scan(struct shrinker *s, struct shrink_control *sc)
 {
-	return mapping_extent_scan(s->priv, bytes);
+	return mapping_extent_scan(s->priv, sc->zone, sc->bytes);
 }
 
 u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which)
@@ -323,9 +323,10 @@ static bool counters_new(struct mapping_cache *mc)
 
 int mapping_cache_create(struct super_block *sb)
 {
-	unsigned nr = min_of(thread_nr_cpus(), 16u), i;
+	u32 zones = zone_count(sb->s_budget), lists = zone_lists(sb->s_budget);
+	u32 nr = zones * lists;
 	struct mapping_cache *mc;
-	size_t bytes = ALIGN_UP(sizeof(*mc) + nr * sizeof(mc->shards[0]), 64);
+	size_t bytes = ALIGN_UP(sizeof(*mc) + nr * sizeof(mc->maps[0]), 64);
 
 	assert(sb->s_blocksize >= POOL_UNIT_MIN);
 	assert(sb->s_blocksize <= FOLIO_MAX_BYTES);
@@ -333,30 +334,29 @@ int mapping_cache_create(struct super_block *sb)
 	if (!mc)
 		return -ENOMEM;
 	/* What streams have written makes room for what they write next. */
-	mc->pool = mem_pool_new(budget_limit(sb->s_budget) / POOL_KEEP_SHARE);
-	if (!counters_new(mc) || !mc->pool) {
+	mc->pool = mem_pool_new(budget_limit(sb->s_budget) / POOL_KEEP_SHARE,
+				zones, lists, zone_nodes(sb->s_budget));
+	mc->lru = lru_new(zones, lists);
+	if (!counters_new(mc) || !mc->pool || !mc->lru) {
 		counters_free(mc);
-		if (mc->pool)
-			mem_pool_free(mc->pool);
+		mem_pool_free(mc->pool);
+		lru_free(mc->lru);
 		free(mc);
 		return -ENOMEM;
 	}
 	mc->sb = sb;
-	mc->nr_shards = nr;
-	atomic_init(&mc->next_scan, 0);
-	for (i = 0; i < nr; i++) {
-		struct folio_shard *sh = &mc->shards[i];
-
-		spin_init(&sh->lock, RANK_CACHE_LIST);
-		CDS_INIT_LIST_HEAD(&sh->lru);
-		sh->nr = 0;
-		CDS_INIT_LIST_HEAD(&sh->maps);
-		sh->nr_maps = 0;
+	mc->zones = zones;
+	mc->lists = lists;
+	for (u32 i = 0; i < nr; i++) {
+		spin_init(&mc->maps[i].lock, RANK_CACHE_LIST);
+		CDS_INIT_LIST_HEAD(&mc->maps[i].list);
+		mc->maps[i].nr = 0;
 	}
 	mc->shrinker = (struct shrinker){
 		.name = "folios",
 		.kind = BUDGET_FOLIO,
 		.scan = folio_scan,
+		.count = folio_count,
 		.priv = mc,
 		/* The kernel has these pages too. */
 		.first = !sb->s_data_full,
@@ -376,17 +376,16 @@ int mapping_cache_create(struct super_block *sb)
 void mapping_cache_destroy(struct super_block *sb)
 {
 	struct mapping_cache *mc = sb->s_mapping_cache;
-	unsigned i;
 
 	budget_unregister(sb->s_budget, &mc->ext_shrinker);
 	budget_unregister(sb->s_budget, &mc->shrinker);
 	rcu_barrier(); /* leaves and nodes on their way out */
-	for (i = 0; i < mc->nr_shards; i++) {
-		struct folio_shard *sh = &mc->shards[i];
-
-		assert(sh->nr == 0);
-		assert(sh->nr_maps == 0);
-		spin_destroy(&sh->lock);
+	for (u32 zone = 0; zone < mc->zones; zone++)
+		assert(lru_nr(mc->lru, zone) == 0);
+	lru_free(mc->lru);
+	for (u32 i = 0; i < mc->zones * mc->lists; i++) {
+		assert(mc->maps[i].nr == 0);
+		spin_destroy(&mc->maps[i].lock);
 	}
 	mem_pool_free(mc->pool);
 	counters_free(mc);

@@ -6,15 +6,15 @@
  *
  *     bit 0             1
  *     bit 1             was worth keeping before: had a second chance
- *     bits 2-9          zone (0 so far)
+ *     bits 2-9          zone
  *     bits 10-33        the kernel's lookups
  *     bits 34-63        eviction stamp
  *
- * Refault distance (Linux: mm/workingset.c). `age` counts evictions and second
- * chances. A shadow has the age at its eviction, in 30 bits; at a miss that finds
- * it, the difference to the age now is how many inodes more the cache would have
- * had to hold. If it holds that many, the inode starts with a second chance. If it
- * had one before its eviction as well, that counts as thrashing.
+ * Refault distance (Linux: mm/workingset.c). `age` of a zone counts its evictions
+ * and second chances. A shadow has the age at its eviction, in 30 bits; at a miss that
+ * finds it, the difference to the age of that zone now is how many inodes more it
+ * would have had to hold. If it holds that many, the inode starts with a second
+ * chance. If it had one before its eviction as well, that counts as thrashing.
  *
  * The life of an inode:
  *
@@ -51,7 +51,7 @@
  * taken off by those who use the inode again. So both may be there too long,
  * and never too short; a walk asks again under i_lock.
  *
- * Locks:   i_lock -> { run | LRU shard | dirty list | list of sb_iter.c },
+ * Locks:   i_lock -> { run | LRU list | dirty list | list of sb_iter.c },
  *          leaves, one at a time.
  *          The LRU scan holds the LRU lock and trylocks i_lock.
  * Alive:   i_count, I_FREEING (its owner), or an RCU read-side section.
@@ -59,8 +59,10 @@
  */
 #include "cache/icache_internal.h"
 
-#include "cache/budget.h"
+#include "cache/lru.h"
 #include "cache/sb_iter.h"
+#include "cache/shrinker.h"
+#include "cache/zone.h"
 #include "lib/counter.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -73,6 +75,8 @@
 #include <string.h>
 
 #define SHADOW_WORKINGSET 2u
+#define SHADOW_ZONE_SHIFT 2
+#define SHADOW_ZONE_MASK 255u
 #define SHADOW_NLOOKUP_SHIFT 10
 #define SHADOW_NLOOKUP_MAX ((1u << 24) - 1)
 #define SHADOW_STAMP_SHIFT 34
@@ -83,13 +87,12 @@
 
 /* What one inode is charged: struct inode and what the file system adds. */
 #define INODE_COST 1024
-#define SCAN_BATCH 32u
 #define WRITERS_BATCH 32
 
-struct ic_lru {
-	struct spinlock lock;      /* RANK_CACHE_LIST */
-	struct cds_list_head list; /* [lock] head: the oldest */
-	_Atomic u64 nr;            /* [write lock] */
+_Static_assert(ZONES_MAX <= SHADOW_ZONE_MASK + 1, "a zone fits in a shadow");
+
+struct ic_zone {
+	_Atomic u64 age; /* [atomic] evictions and second chances */
 } __cacheline_aligned;
 
 struct dirty_list {
@@ -102,16 +105,14 @@ struct dirty_list {
 
 struct icache {
 	struct super_block *sb;   /* [const] */
-	u32 nr_lru;               /* power of two [const] */
+	struct lru *lru;          /* [const] */
 	struct ic_tree tree;
 	struct dirty_list dirty;
 	struct shrinker shrinker;
 	struct counter *inodes, *shadows, *hits, *misses, *evicted;
 	_Atomic u64 refaults, refaults_near, thrashed; /* [atomic] */
-	_Atomic u64 age;          /* [atomic] evictions and second chances */
 	u32 stamp_shift;          /* [const] a stamp is age >> this */
-	_Atomic u32 scan_cursor;  /* [atomic] list the next scan starts at */
-	struct ic_lru lru[];
+	struct ic_zone zone[];
 };
 
 struct ic_tree *icache_tree(struct super_block *sb)
@@ -169,15 +170,26 @@ static u64 shadow_set_nlookup(u64 v, u64 nlookup)
 	return v | nlookup << SHADOW_NLOOKUP_SHIFT;
 }
 
-static u64 stamp_now(const struct icache *ic)
+static u32 shadow_zone(u64 v)
 {
-	return atomic_load_explicit(&ic->age, memory_order_relaxed) >>
+	return v >> SHADOW_ZONE_SHIFT & SHADOW_ZONE_MASK;
+}
+
+static void zone_gets_older(struct icache *ic, u32 zone)
+{
+	atomic_fetch_add_explicit(&ic->zone[zone].age, 1, memory_order_relaxed);
+}
+
+static u64 stamp_now(const struct icache *ic, u32 zone)
+{
+	return atomic_load_explicit(&ic->zone[zone].age, memory_order_relaxed) >>
 		       ic->stamp_shift & SHADOW_STAMP_MASK;
 }
 
 static u64 shadow_of(const struct icache *ic, const struct inode *inode)
 {
-	u64 v = SHADOW_TAG | stamp_now(ic) << SHADOW_STAMP_SHIFT;
+	u64 v = SHADOW_TAG | (u64)inode->i_zone << SHADOW_ZONE_SHIFT |
+		stamp_now(ic, inode->i_zone) << SHADOW_STAMP_SHIFT;
 
 	if (inode_state(inode) & (I_REFERENCED | I_WORKINGSET))
 		v |= SHADOW_WORKINGSET;
@@ -197,12 +209,13 @@ static void take_over_shadow(void *priv, u64 old)
 /* The inode is I_NEW and ours; its slot had the shadow. */
 static void note_refault(struct icache *ic, struct inode *inode, u64 shadow)
 {
-	u64 distance = (stamp_now(ic) - (shadow >> SHADOW_STAMP_SHIFT)) &
+	u32 zone = shadow_zone(shadow);
+	u64 distance = (stamp_now(ic, zone) - (shadow >> SHADOW_STAMP_SHIFT)) &
 		       SHADOW_STAMP_MASK;
-	s64 cached = counter_sum(ic->inodes);
+	u64 cached = zone_used(ic->sb->s_budget, zone, BUDGET_INODE) / INODE_COST;
 
 	atomic_fetch_add_explicit(&ic->refaults, 1, memory_order_relaxed);
-	if (cached <= 0 || distance << ic->stamp_shift > (u64)cached)
+	if (!cached || distance << ic->stamp_shift > cached)
 		return;
 	atomic_fetch_add_explicit(&ic->refaults_near, 1, memory_order_relaxed);
 	if (shadow & SHADOW_WORKINGSET)
@@ -293,37 +306,26 @@ static void slot_wait(struct icache *ic, ino_nr ino, const struct inode *seen)
 
 /* ---- LRU ---- */
 
-static struct ic_lru *inode_lru(struct icache *ic, const struct inode *inode)
+static struct lru_list *inode_lru(struct icache *ic, const struct inode *inode)
 {
-	u32 hash = inode->i_ino * 0x9E3779B1u;
-
-	return &ic->lru[hash >> 16 & (ic->nr_lru - 1)];
+	return lru_list_of(ic->lru, inode->i_zone,
+			   inode->i_ino * 0x9E3779B1u >> 16);
 }
 
-static void lru_add_locked(struct icache *ic, struct inode *inode)
+static void lru_add_inode_locked(struct icache *ic, struct inode *inode)
 {
-	struct ic_lru *lru = inode_lru(ic, inode);
-
 	tag_locked(ic, inode, INODE_TAG_RECLAIMABLE, true);
 	if (inode_state(inode) & I_LRU)
 		return;
-	spin_lock(&lru->lock);
-	cds_list_add_tail(&inode->i_lru, &lru->list);
-	atomic_fetch_add(&lru->nr, 1);
-	spin_unlock(&lru->lock);
+	lru_add(inode_lru(ic, inode), &inode->i_lru);
 	state_set_locked(inode, I_LRU);
 }
 
-static void lru_del_locked(struct icache *ic, struct inode *inode)
+static void lru_del_inode_locked(struct icache *ic, struct inode *inode)
 {
-	struct ic_lru *lru = inode_lru(ic, inode);
-
 	if (!(inode_state(inode) & I_LRU))
 		return;
-	spin_lock(&lru->lock);
-	cds_list_del(&inode->i_lru);
-	atomic_fetch_sub(&lru->nr, 1);
-	spin_unlock(&lru->lock);
+	lru_del(inode_lru(ic, inode), &inode->i_lru);
 	state_clear_locked(inode, I_LRU);
 }
 
@@ -373,7 +375,7 @@ static void inode_claim_locked(struct icache *ic, struct inode *inode)
 	assert(atomic_load(&inode->i_count) == 0);
 	assert(!(inode_state(inode) & (I_NEW | I_FREEING | I_UNHASHED)));
 	state_set_locked(inode, I_FREEING);
-	lru_del_locked(ic, inode);
+	lru_del_inode_locked(ic, inode);
 	if (inode_state(inode) & I_DIRTY)
 		dirty_unqueue_locked(ic, inode);
 }
@@ -410,7 +412,7 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 		inode_claim_locked(ic, inode);
 		return INODE_EVICT;
 	}
-	lru_add_locked(ic, inode);
+	lru_add_inode_locked(ic, inode);
 	return INODE_KEEP;
 }
 
@@ -439,7 +441,7 @@ static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
 	counter_add(ic->inodes, -1);
 	if (left)
 		counter_add(ic->shadows, 1);
-	budget_uncharge(ic->sb->s_budget, BUDGET_INODE, INODE_COST);
+	zone_uncharge(ic->sb->s_budget, inode->i_zone, BUDGET_INODE, INODE_COST);
 	call_rcu(&inode->i_rcu, inode_free_rcu);
 }
 
@@ -450,7 +452,7 @@ static void inode_evict(struct icache *ic, struct inode *inode, bool delete)
 	ic->sb->s_op->evict_inode(inode, delete);
 	counter_add(ic->evicted, 1);
 	if (!delete)
-		atomic_fetch_add_explicit(&ic->age, 1, memory_order_relaxed);
+		zone_gets_older(ic, inode->i_zone);
 	inode_remove(ic, inode, 0);
 }
 
@@ -739,6 +741,8 @@ struct inode *icache_find_scan(struct super_block *sb, ino_nr ino)
 static void inode_prepare(struct super_block *sb, struct inode *inode)
 {
 	inode->i_sb = sb;
+	/* Its memory is this thread's, of just now. */
+	inode->i_zone = (u8)zone_home(sb->s_budget);
 	inode->i_mapping.m_inode = inode;
 	inode->i_mapping.m_sb = sb;
 	atomic_store_explicit(&inode->i_state, I_NEW, memory_order_relaxed);
@@ -766,7 +770,7 @@ static int icache_instantiate(struct icache *ic, ino_nr ino, bool scan,
 		sb->s_op->free_inode(inode);
 		return error;
 	}
-	budget_charge(sb->s_budget, BUDGET_INODE, INODE_COST);
+	zone_charge(sb->s_budget, inode->i_zone, BUDGET_INODE, INODE_COST);
 	counter_add(ic->misses, 1);
 	error = sb->s_op->read_inode(inode);
 	if (error) {
@@ -850,7 +854,8 @@ int icache_insert(struct super_block *sb, struct inode *inode)
 			slot_wait(ic, ino, old);
 	}
 	if (!error)
-		budget_charge(sb->s_budget, BUDGET_INODE, INODE_COST);
+		zone_charge(sb->s_budget, inode->i_zone, BUDGET_INODE,
+			    INODE_COST);
 	return error;
 }
 
@@ -1236,89 +1241,93 @@ u32 icache_looked_up(struct super_block *sb, u64 *ino, ino_nr *out, u32 max)
 
 /* ---- reclaim ---- */
 
+struct inode_scan {
+	struct lru_scan scan;
+	struct icache *ic;
+	struct cds_list_head victims; /* claimed */
+	u64 want, freed;              /* inodes */
+};
+
 /*
- * Looks at the `look` oldest of one list and claims what can go. Busy ones
- * leave the list (their last put brings them back), those with a second
- * chance, or whose i_lock is taken, go to its end.
+ * Claims what can go. Busy ones leave the list (their last put brings them back),
+ * those with a second chance, or whose i_lock is taken, go to its end.
  */
-static u32 lru_isolate(struct icache *ic, struct ic_lru *lru, u32 look,
-		       struct cds_list_head *victims)
+static enum lru_verdict inode_isolate_locked(struct inode_scan *s,
+					     struct inode *inode)
 {
-	u32 nr = 0;
-
-	spin_lock(&lru->lock);
-	while (look-- && !cds_list_empty(&lru->list)) {
-		struct inode *inode = cds_list_first_entry(
-			&lru->list, struct inode, i_lru);
-
-		cds_list_del(&inode->i_lru);
-		if (!spin_trylock(&inode->i_lock)) {
-			cds_list_add_tail(&inode->i_lru, &lru->list);
-			continue;
-		}
-		if (inode_state(inode) & I_REFERENCED) {
-			state_clear_locked(inode, I_REFERENCED);
-			state_set_locked(inode, I_WORKINGSET);
-			atomic_fetch_add_explicit(&ic->age, 1,
-						  memory_order_relaxed);
-			cds_list_add_tail(&inode->i_lru, &lru->list);
-		} else if (atomic_load(&inode->i_mapping.m_nr_writeback)) {
-			/* Eviction would wait for its I/O. */
-			cds_list_add_tail(&inode->i_lru, &lru->list);
-		} else if (inode_is_evictable(inode)) {
-			/* As inode_claim_locked(); clean, so on no dirty list. */
-			state_set_locked(inode, I_FREEING);
-			state_clear_locked(inode, I_LRU);
-			atomic_fetch_sub(&lru->nr, 1);
-			cds_list_add_tail(&inode->i_lru, victims);
-			nr++;
-		} else if (atomic_load(&inode->i_nlookup) > SHADOW_NLOOKUP_MAX ||
-			   mapping_error_unseen(&inode->i_mapping)) {
-			/* No put may come: a FORGET makes it evictable, or
-			 * that somebody is told. */
-			cds_list_add_tail(&inode->i_lru, &lru->list);
-		} else {
-			state_clear_locked(inode, I_LRU);
-			atomic_fetch_sub(&lru->nr, 1);
-		}
-		spin_unlock(&inode->i_lock);
+	if (inode_state(inode) & I_REFERENCED) {
+		state_clear_locked(inode, I_REFERENCED);
+		state_set_locked(inode, I_WORKINGSET);
+		zone_gets_older(s->ic, inode->i_zone);
+		return LRU_ROTATED;
 	}
-	spin_unlock(&lru->lock);
-	return nr;
+	/* Eviction would wait for its I/O. */
+	if (atomic_load(&inode->i_mapping.m_nr_writeback))
+		return LRU_BUSY;
+	if (inode_is_evictable(inode)) {
+		/* As inode_claim_locked(); clean, so on no dirty list. */
+		state_set_locked(inode, I_FREEING);
+		cds_list_add_tail(&inode->i_lru, &s->victims);
+	} else if (atomic_load(&inode->i_nlookup) > SHADOW_NLOOKUP_MAX ||
+		   mapping_error_unseen(&inode->i_mapping)) {
+		/* No put may come: a FORGET makes it evictable, or that
+		 * somebody is told. */
+		return LRU_BUSY;
+	}
+	state_clear_locked(inode, I_LRU);
+	return LRU_REMOVED;
 }
 
-/* Evicts up to max inodes of one list; each is looked at once at most. */
-static u64 lru_shrink(struct icache *ic, struct ic_lru *lru, u64 max)
+/* i_lock against the order, by trylock. */
+static enum lru_verdict inode_isolate(struct cds_list_head *item,
+				      struct lru_scan *scan)
 {
-	u64 left = atomic_load(&lru->nr);
-	u64 freed = 0;
+	struct inode_scan *s = caa_container_of(scan, struct inode_scan, scan);
+	struct inode *inode = caa_container_of(item, struct inode, i_lru);
+	enum lru_verdict verdict;
 
-	while (left && freed < max) {
-		u32 look = (u32)min_of(left, (u64)SCAN_BATCH);
-		struct cds_list_head victims;
-		struct inode *inode, *next;
-
-		CDS_INIT_LIST_HEAD(&victims);
-		left -= look;
-		freed += lru_isolate(ic, lru, look, &victims);
-		/* I_FREEING is ours: no lock needed to walk. */
-		cds_list_for_each_entry_safe(inode, next, &victims, i_lru)
-			inode_evict(ic, inode, false);
-	}
-	return freed;
+	if (!spin_trylock(&inode->i_lock))
+		return LRU_BUSY;
+	verdict = inode_isolate_locked(s, inode);
+	spin_unlock(&inode->i_lock);
+	return verdict;
 }
 
-static u64 icache_scan(struct shrinker *s, u64 bytes)
+static bool inode_dispose(struct lru_scan *scan)
 {
-	struct icache *ic = s->priv;
-	u64 want = bytes / INODE_COST + 1;
-	u64 freed = 0;
-	u32 first = atomic_fetch_add(&ic->scan_cursor, 1);
+	struct inode_scan *s = caa_container_of(scan, struct inode_scan, scan);
+	struct inode *inode, *next;
 
-	for (u32 i = 0; i < ic->nr_lru && freed < want; i++)
-		freed += lru_shrink(ic, &ic->lru[(first + i) & (ic->nr_lru - 1)],
-				    want - freed);
-	return freed * INODE_COST;
+	/* I_FREEING is ours: no lock needed to walk. */
+	cds_list_for_each_entry_safe(inode, next, &s->victims, i_lru) {
+		inode_evict(s->ic, inode, false);
+		s->freed++;
+	}
+	CDS_INIT_LIST_HEAD(&s->victims);
+	return s->freed < s->want;
+}
+
+static u64 icache_scan(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	struct icache *ic = shrinker->priv;
+	struct inode_scan s = {
+		.scan = { .isolate = inode_isolate, .dispose = inode_dispose },
+		.ic = ic,
+		.want = sc->bytes / INODE_COST + 1,
+	};
+
+	CDS_INIT_LIST_HEAD(&s.victims);
+	lru_shrink(ic->lru, sc->zone, &s.scan);
+	sc->scanned += s.scan.scanned;
+	sc->rotated += s.scan.rotated;
+	return s.freed * INODE_COST;
+}
+
+static u64 icache_count(const struct shrinker *shrinker, u32 zone)
+{
+	const struct icache *ic = shrinker->priv;
+
+	return lru_nr(ic->lru, zone);
 }
 
 /*
@@ -1465,26 +1474,25 @@ static void icache_free(struct icache *ic)
 	counter_free(ic->hits);
 	counter_free(ic->misses);
 	counter_free(ic->evicted);
+	lru_free(ic->lru);
 	ic_tree_destroy(&ic->tree);
 	free(ic);
 }
 
 int icache_create(struct super_block *sb, ino_nr max_ino)
 {
+	u32 zones = zone_count(sb->s_budget);
 	struct icache *ic;
-	u32 nr_lru = 1;
 	size_t size;
 
-	while (nr_lru < thread_nr_cpus() && nr_lru < 64)
-		nr_lru *= 2;
-	size = sizeof(*ic) + nr_lru * sizeof(ic->lru[0]);
+	size = sizeof(*ic) + zones * sizeof(ic->zone[0]);
 	ic = aligned_alloc(_Alignof(struct icache),
 			   ALIGN_UP(size, _Alignof(struct icache)));
 	if (!ic)
 		return -ENOMEM;
 	memset(ic, 0, size);
 	ic->sb = sb;
-	ic->nr_lru = nr_lru;
+	ic->lru = lru_new(zones, zone_lists(sb->s_budget));
 	/* A stamp comes round after at least two turnovers of the cache. */
 	while (budget_limit(sb->s_budget) / INODE_COST >> ic->stamp_shift >=
 	       1ull << (SHADOW_STAMP_BITS - 1))
@@ -1494,15 +1502,11 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 	ic->hits = counter_new(0, 1024);
 	ic->misses = counter_new(0, 1024);
 	ic->evicted = counter_new(0, 1024);
-	if (ic_tree_init(&ic->tree, sb->s_budget, max_ino) || !ic->inodes ||
-	    !ic->shadows || !ic->hits || !ic->misses || !ic->evicted ||
+	if (ic_tree_init(&ic->tree, sb->s_budget, max_ino) || !ic->lru ||
+	    !ic->inodes || !ic->shadows || !ic->hits || !ic->misses || !ic->evicted ||
 	    sb_iter_create(sb)) {
 		icache_free(ic);
 		return -ENOMEM;
-	}
-	for (u32 i = 0; i < nr_lru; i++) {
-		spin_init(&ic->lru[i].lock, RANK_CACHE_LIST);
-		CDS_INIT_LIST_HEAD(&ic->lru[i].list);
 	}
 	spin_init(&ic->dirty.lock, RANK_CACHE_LIST);
 	CDS_INIT_LIST_HEAD(&ic->dirty.queue);
@@ -1513,6 +1517,7 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 		.name = "inodes",
 		.kind = BUDGET_INODE,
 		.scan = icache_scan,
+		.count = icache_count,
 		.priv = ic,
 	};
 	sb->s_icache = ic;
@@ -1531,8 +1536,6 @@ void icache_destroy(struct super_block *sb)
 	/* Twice: freeing an inode may queue callbacks for its mapping. */
 	rcu_barrier();
 	rcu_barrier();
-	for (u32 i = 0; i < ic->nr_lru; i++)
-		spin_destroy(&ic->lru[i].lock);
 	spin_destroy(&ic->dirty.lock);
 	sb_iter_destroy(sb);
 	icache_free(ic);

@@ -59,13 +59,14 @@ struct inode {
 	/* identity [const while in the cache] */
 	struct super_block *i_sb;
 	ino_nr i_ino;
+	u8 i_zone; /* of its memory */
 
 	/* cache state [i_lock]; i_count and i_state may be read atomically */
 	struct spinlock i_lock; /* RANK_I_LOCK */
 	_Atomic u32 i_state;
 	_Atomic u32 i_count;
 	_Atomic u64 i_nlookup;       /* references the kernel holds */
-	struct cds_list_head i_lru;  /* [LRU shard lock] */
+	struct cds_list_head i_lru;  /* [LRU list lock] */
 	struct cds_list_head i_io_list; /* [dirty-list lock] */
 	u64 i_dirtied_when;          /* ns, monotonic [i_lock; while queued also
 					the dirty-list lock, to change] */
@@ -107,6 +108,11 @@ struct inode {
  */
 void inode_init_once(struct inode *inode);
 void inode_destroy_locks(struct inode *inode);
+/* The zone (cache/zone.h) that an inode in the cache belongs to. */
+static inline u32 inode_zone(const struct inode *inode)
+{
+	return inode->i_zone;
+}
 
 int __must_check icache_create(struct super_block *sb, ino_nr max_ino);
 void icache_destroy(struct super_block *sb);

@@ -68,7 +68,7 @@
 #define LEAF_WORDS (LEAF_BLOCKS / 64)
 
 struct folio;
-struct folio_shard;
+struct map_list;
 struct map_node;
 struct window_set;
 
@@ -89,8 +89,8 @@ struct mapping {
 	_Atomic u64 m_drop_gen;        /* see mapping_generation() [atomic] */
 	struct window_set *_Atomic m_windows; /* window.c; NULL: never one [atomic, set once] */
 	/* the shrinker of records */
-	struct folio_shard *_Atomic m_shard; /* on its list, or NULL [atomic] */
-	struct cds_list_head m_list;   /* [lock of m_shard] */
+	struct map_list *_Atomic m_maps; /* it is on, or NULL [atomic] */
+	struct cds_list_head m_list;   /* [lock of m_maps] */
 	_Atomic u32 m_pins;            /* scans at work; wait key: itself [atomic] */
 	_Atomic u32 m_scan_next;       /* leaf where the next scan begins [atomic] */
 };

@@ -22,10 +22,10 @@
  *
  * The shrinker works through the mappings that have records, a part of each
  * at a time, and forgets what was not asked for since it came by last. A
- * mapping is on the list of one shard from its first record to its end, which
+ * mapping is on one list of its first reader's zone from its first record to its end, which
  * waits for scans that are at it (m_pins, raised under the list's lock).
  *
- * Locks:  leaf lock, or m_lock; shard lock
+ * Locks:  leaf lock, or m_lock; lock of such a list
  * Never:  an allocation under one of them
  * Threads: any
  * Source: the idea is that of fs/ext4/extents_status.c, with the leaf lock in
@@ -436,7 +436,7 @@ void mapping_extent_set(struct mapping *m, lblk_t lblk, u64 end,
 
 	assert(state != EXTENT_UNKNOWN);
 	end = min_of(end, EXTENT_END);
-	if (!atomic_load_explicit(&m->m_shard, memory_order_relaxed))
+	if (!atomic_load_explicit(&m->m_maps, memory_order_relaxed))
 		mapping_list(m);
 	while (cur < end) {
 		u32 index = (u32)(cur >> LEAF_SHIFT);
@@ -497,27 +497,28 @@ void mapping_extent_written(struct mapping *m, lblk_t lblk, u64 end)
 void mapping_list(struct mapping *m)
 {
 	struct mapping_cache *mc = m->m_sb->s_mapping_cache;
-	struct folio_shard *sh = &mc->shards[thread_cpu() % mc->nr_shards];
-	struct folio_shard *none = NULL;
+	struct map_list *l = &mc->maps[zone_home(m->m_sb->s_budget) * mc->lists +
+				       thread_cpu() % mc->lists];
+	struct map_list *none = NULL;
 
-	spin_lock(&sh->lock);
-	if (atomic_compare_exchange_strong(&m->m_shard, &none, sh)) {
-		cds_list_add_tail(&m->m_list, &sh->maps);
-		sh->nr_maps++;
+	spin_lock(&l->lock);
+	if (atomic_compare_exchange_strong(&m->m_maps, &none, l)) {
+		cds_list_add_tail(&m->m_list, &l->list);
+		l->nr++;
 	}
-	spin_unlock(&sh->lock);
+	spin_unlock(&l->lock);
 }
 
 void mapping_unlist(struct mapping *m)
 {
-	struct folio_shard *sh = atomic_load(&m->m_shard);
+	struct map_list *l = atomic_load(&m->m_maps);
 
-	if (!sh)
+	if (!l)
 		return;
-	spin_lock(&sh->lock);
+	spin_lock(&l->lock);
 	cds_list_del(&m->m_list);
-	sh->nr_maps--;
-	spin_unlock(&sh->lock);
+	l->nr--;
+	spin_unlock(&l->lock);
 	wait_event(&m->m_pins, !atomic_load(&m->m_pins));
 }
 
@@ -590,25 +591,25 @@ static u64 mapping_age(struct mapping *m, u64 want) NO_THREAD_SAFETY
 	return freed;
 }
 
-static u64 shard_age(struct folio_shard *sh, u64 want)
+static u64 list_age(struct map_list *l, u64 want)
 {
 	u64 freed = 0, todo;
 	struct mapping *m;
 
-	spin_lock(&sh->lock);
-	todo = sh->nr_maps;
-	spin_unlock(&sh->lock);
+	spin_lock(&l->lock);
+	todo = l->nr;
+	spin_unlock(&l->lock);
 	while (todo-- && freed < want) {
-		spin_lock(&sh->lock);
-		if (cds_list_empty(&sh->maps)) {
-			spin_unlock(&sh->lock);
+		spin_lock(&l->lock);
+		if (cds_list_empty(&l->list)) {
+			spin_unlock(&l->lock);
 			break;
 		}
-		m = cds_list_first_entry(&sh->maps, struct mapping, m_list);
+		m = cds_list_first_entry(&l->list, struct mapping, m_list);
 		cds_list_del(&m->m_list);
-		cds_list_add_tail(&m->m_list, &sh->maps);
+		cds_list_add_tail(&m->m_list, &l->list);
 		atomic_fetch_add(&m->m_pins, 1);
-		spin_unlock(&sh->lock);
+		spin_unlock(&l->lock);
 		freed += mapping_age(m, want - freed);
 		/* Only the address from here on: its owner may be waiting. */
 		atomic_fetch_sub(&m->m_pins, 1);
@@ -617,13 +618,13 @@ static u64 shard_age(struct folio_shard *sh, u64 want)
 	return freed;
 }
 
-u64 mapping_extent_scan(struct mapping_cache *mc, u64 bytes)
+u64 mapping_extent_scan(struct mapping_cache *mc, u32 zone, u64 bytes)
 {
+	struct map_list *maps = &mc->maps[zone * mc->lists];
 	u64 freed = 0;
-	unsigned round, i;
 
-	for (round = 0; round < 2; round++)
-		for (i = 0; i < mc->nr_shards && freed < bytes; i++)
-			freed += shard_age(&mc->shards[i], bytes - freed);
+	for (int round = 0; round < 2; round++)
+		for (u32 i = 0; i < mc->lists && freed < bytes; i++)
+			freed += list_age(&maps[i], bytes - freed);
 	return freed;
 }

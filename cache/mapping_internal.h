@@ -8,9 +8,9 @@
  *   mapping_wb.c    marks: write-out, waiting, invalidation; errors
  *   folio.c         memory of folios, the LRU and its shrinker
  *
- * Locks:  leaf lock -> { m_lock | LRU shard lock | pool lock }, one of them.
- *         The shrinker comes the other way, from an LRU shard to a leaf: it
- *         drops the shard lock first and then only trylocks the leaf.
+ * Locks:  leaf lock -> { m_lock | LRU list lock | pool lock }, one of them.
+ *         The shrinker comes the other way, from an LRU list to a leaf: it
+ *         drops the list's lock first and then only trylocks the leaf.
  * Alive:  a leaf: its lock, as long as l_dead is not set; or an RCU read-side
  *         section. A mapping: as long as one of its leaves is locked and not
  *         dead. A folio: f_refs; all its slots together hold one, each block
@@ -20,9 +20,11 @@
 #ifndef SLUICE_CACHE_MAPPING_INTERNAL_H
 #define SLUICE_CACHE_MAPPING_INTERNAL_H
 
-#include "cache/budget.h"
+#include "cache/lru.h"
 #include "cache/mapping.h"
 #include "cache/pool.h"
+#include "cache/shrinker.h"
+#include "cache/zone.h"
 #include "lib/bitmap.h"
 #include "lib/counter.h"
 #include <assert.h>
@@ -215,7 +217,7 @@ u64 tree_next_index(struct mapping *m, u64 index, u64 last);
 void mapping_unlist(struct mapping *m);
 void mapping_list(struct mapping *m);
 /* Forgets records that were not asked for lately; bytes freed. */
-u64 mapping_extent_scan(struct mapping_cache *mc, u64 bytes);
+u64 mapping_extent_scan(struct mapping_cache *mc, u32 zone, u64 bytes);
 
 /* Changes of the counts of one leaf and its mapping, applied in one go. */
 struct leaf_delta {
@@ -234,12 +236,11 @@ u32 leaf_drop_slots(struct map_leaf *leaf, u32 s, u32 e,
 
 /* ---- folio.c ---- */
 
-struct folio_shard {
+/* Mappings with records, for the shrinker of those: lists by zone. */
+struct map_list {
 	struct spinlock lock;        /* RANK_CACHE_LIST */
-	struct cds_list_head lru;    /* oldest first [lock] */
+	struct cds_list_head list;   /* [lock] */
 	u64 nr;                      /* [lock] */
-	struct cds_list_head maps;   /* mappings with records [lock] */
-	u64 nr_maps;                 /* [lock] */
 } __cacheline_aligned;
 
 struct mapping_cache {
@@ -247,10 +248,10 @@ struct mapping_cache {
 	struct shrinker shrinker;    /* of folios */
 	struct shrinker ext_shrinker; /* of records */
 	struct mem_pool *pool;       /* [const] */
+	struct lru *lru;             /* of folios [const] */
 	struct counter *count[MAPPING_COUNTERS]; /* [const] */
-	unsigned nr_shards;          /* [const] */
-	_Atomic unsigned next_scan;  /* shard to begin with [atomic] */
-	struct folio_shard shards[];
+	u32 zones, lists;            /* lists of each zone [const] */
+	struct map_list maps[];
 };
 
 static inline void mapping_count(struct mapping_cache *mc,
@@ -263,21 +264,28 @@ struct folio {
 	_Atomic u32 f_refs;                 /* [atomic] */
 	_Atomic bool f_referenced;          /* second chance on the LRU [atomic] */
 	bool f_written;                     /* newer than the device at some time [leaf lock] */
-	bool f_on_lru;                      /* [write leaf lock and shard lock] */
+	bool f_on_lru;                      /* [leaf lock] */
+	u8 f_zone;                          /* zone of f_data [const] */
 	u16 f_nr;                           /* blocks it has memory for [const] */
 	u16 f_live;                         /* slots that point here [leaf lock] */
 	lblk_t f_lblk;                      /* block at f_data [const] */
 	void *f_data;                       /* [const] content: leaf lock, and I/O */
 	struct map_leaf *_Atomic f_leaf;    /* [rcu, write leaf lock] NULL: no slots */
-	struct folio_shard *f_shard;        /* [const] */
+	struct lru_list *f_list;            /* of the zone [const] */
 	struct mem_chunk *f_chunk;        /* [const] */
 	struct mapping_cache *f_cache;      /* [const] */
-	struct cds_list_head f_lru;         /* [shard lock]; off the LRU: owner's */
+	struct cds_list_head f_lru;         /* [list lock]; off the LRU: owner's */
 };
 
 static inline void *folio_block(const struct folio *f, lblk_t lblk, u32 blocksize)
 {
 	return (char *)f->f_data + (size_t)(lblk - f->f_lblk) * blocksize;
+}
+
+/* The zone (cache/zone.h) that a folio's memory is in. */
+static inline u32 folio_zone(const struct folio *f)
+{
+	return f->f_zone;
 }
 
 static inline void folio_touch(struct folio *f)

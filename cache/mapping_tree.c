@@ -884,7 +884,7 @@ void mapping_init(struct mapping *m, struct inode *inode,
 	atomic_init(&m->m_drop_gen, 0);
 	atomic_init(&m->m_pins, 0);
 	atomic_init(&m->m_scan_next, 0);
-	atomic_init(&m->m_shard, NULL);
+	atomic_init(&m->m_maps, NULL);
 	atomic_init(&m->m_windows, NULL);
 }
 

@@ -6,9 +6,10 @@
  * again through the unit's owner. A few wholly free chunks per size are kept.
  *
  * Free units are memory that the caches' budget does not see. So before a list gets
- * a new chunk, the lists of the same size of the other CPUs are looked at: else a thread
+ * a new chunk, the zone's other lists of the same size are looked at: else a thread
  * that moves, or CPUs that free what others allocate, would leave units free on
- * one list and map more for another.
+ * one list and map more for another. Other zones' lists are looked at when no chunk can
+ * be had: memory of another node is better than none.
  *
  * Locks: the list's, RANK_CACHE_LIST, one at a time. Next: cache/folio.c,
  *        cache/buffer.c
@@ -20,6 +21,7 @@
 #include "lib/thread.h"
 
 #include <assert.h>
+#include <numaif.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -50,6 +52,8 @@ struct mem_list {
 	_Atomic u32 *nr_empty; /* wholly free chunks of this size, on all lists [const] */
 	u32 keep;              /* how many of these stay [const] */
 	u32 unit;              /* bytes [const] */
+	u32 zone;              /* [const] */
+	int node;              /* NUMA node of the chunks; -1: any [const] */
 };
 
 struct mem_chunk {
@@ -61,17 +65,32 @@ struct mem_chunk {
 };
 
 struct mem_pool {
-	unsigned nr_cpu;             /* [const] */
+	u32 zones;                   /* [const] */
+	u32 lists;                   /* of each zone [const] */
 	u32 keep;                    /* wholly free chunks of each size [const] */
 	_Atomic u32 nr_empty[NR_CLASSES]; /* [atomic] changed under a list's lock */
-	struct mem_cpu {
+	struct mem_set {
 		struct mem_list list[NR_CLASSES];
-	} __cacheline_aligned cpu[];
+	} __cacheline_aligned set[]; /* a zone's lists side by side */
 };
 
 static u32 class_of(u32 bytes)
 {
 	return (u32)__builtin_ctz(bytes / POOL_UNIT_MIN);
+}
+
+/* Pages not yet touched come from that node from now on, if it has some. */
+static void bind_to_node(void *base, int node)
+{
+	unsigned long mask[16] = { 0 };
+	const unsigned bits = 8 * sizeof(mask[0]);
+
+	if ((unsigned)node >= ARRAY_SIZE(mask) * bits)
+		return;
+	mask[(unsigned)node / bits] = 1ul << ((unsigned)node % bits);
+	/* Where that is not allowed, memory is where it is first touched. */
+	(void)mbind(base, CHUNK_BYTES, MPOL_PREFERRED, mask,
+		    ARRAY_SIZE(mask) * bits, 0);
 }
 
 static struct mem_chunk *chunk_new(struct mem_list *cls)
@@ -84,12 +103,18 @@ static struct mem_chunk *chunk_new(struct mem_list *cls)
 		return NULL;
 	/* Whoever takes a page of it takes most: one call costs less than a
 	 * fault for each. */
-	if (cls->unit >= 4096)
+	if (cls->unit >= 4096 && cls->node < 0)
 		flags |= MAP_POPULATE;
 	c->base = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (c->base == MAP_FAILED) {
 		free(c);
 		return NULL;
+	}
+	if (cls->node >= 0) {
+		bind_to_node(c->base, cls->node);
+		/* An old kernel does not know it: then a fault for each. */
+		if (cls->unit >= 4096)
+			(void)madvise(c->base, CHUNK_BYTES, MADV_POPULATE_WRITE);
 	}
 	poison(c->base, CHUNK_BYTES);
 	c->cls = cls;
@@ -156,16 +181,33 @@ static void *take_from_new(struct mem_list *cls, struct mem_chunk **out)
 	return p;
 }
 
-void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **out)
+/* A unit that some list of the zone has free, those of the CPU first. */
+static void *take_from_zone(struct mem_pool *pool, u32 zone, u32 first, u32 k,
+			    struct mem_chunk **out)
 {
-	unsigned cpu = thread_cpu() % pool->nr_cpu;
-	u32 k = class_of(bytes);
+	struct mem_set *set = &pool->set[zone * pool->lists];
 	void *p = NULL;
 
-	for (unsigned i = 0; i < pool->nr_cpu && !p; i++)
-		p = take_from(&pool->cpu[(cpu + i) % pool->nr_cpu].list[k], out);
+	for (u32 i = 0; i < pool->lists && !p; i++)
+		p = take_from(&set[(first + i) % pool->lists].list[k], out);
+	return p;
+}
+
+void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, u32 zone,
+		     struct mem_chunk **out)
+{
+	/* A zone's CPUs may be neighbours, or every so many-th one. */
+	u32 first = thread_cpu() / pool->zones % pool->lists;
+	u32 k = class_of(bytes);
+	void *p;
+
+	assert(zone < pool->zones);
+	p = take_from_zone(pool, zone, first, k, out);
 	if (!p)
-		p = take_from_new(&pool->cpu[cpu].list[k], out);
+		p = take_from_new(&pool->set[zone * pool->lists + first].list[k],
+				  out);
+	for (u32 i = 1; i < pool->zones && !p; i++)
+		p = take_from_zone(pool, (zone + i) % pool->zones, first, k, out);
 	if (p)
 		unpoison(p, POOL_UNIT_MIN << k);
 	return p;
@@ -207,21 +249,28 @@ u32 mem_unit_bytes(const struct mem_chunk *c)
 	return c->cls->unit;
 }
 
-struct mem_pool *mem_pool_new(u64 keep)
+u32 mem_chunk_zone(const struct mem_chunk *c)
 {
-	unsigned nr = min_of(thread_nr_cpus(), 16u);
-	struct mem_pool *pool = aligned_alloc(
-		64, ALIGN_UP(sizeof(*pool) + nr * sizeof(pool->cpu[0]), 64));
+	return c->cls->zone;
+}
 
+struct mem_pool *mem_pool_new(u64 keep, u32 zones, u32 lists, const int *nodes)
+{
+	u32 nr = zones * lists;
+	struct mem_pool *pool = aligned_alloc(
+		64, ALIGN_UP(sizeof(*pool) + nr * sizeof(pool->set[0]), 64));
+
+	assert(nr);
 	if (!pool)
 		return NULL;
-	pool->nr_cpu = nr;
+	pool->zones = zones;
+	pool->lists = lists;
 	pool->keep = (u32)max_of(keep / CHUNK_BYTES, (u64)1);
-	for (unsigned k = 0; k < NR_CLASSES; k++)
+	for (u32 k = 0; k < NR_CLASSES; k++)
 		atomic_init(&pool->nr_empty[k], 0);
-	for (unsigned i = 0; i < nr; i++) {
-		for (unsigned k = 0; k < NR_CLASSES; k++) {
-			struct mem_list *cls = &pool->cpu[i].list[k];
+	for (u32 i = 0; i < nr; i++) {
+		for (u32 k = 0; k < NR_CLASSES; k++) {
+			struct mem_list *cls = &pool->set[i].list[k];
 
 			spin_init(&cls->lock, RANK_CACHE_LIST);
 			CDS_INIT_LIST_HEAD(&cls->avail);
@@ -229,6 +278,8 @@ struct mem_pool *mem_pool_new(u64 keep)
 			cls->nr_empty = &pool->nr_empty[k];
 			cls->keep = pool->keep;
 			cls->unit = POOL_UNIT_MIN << k;
+			cls->zone = i / lists;
+			cls->node = nodes ? nodes[i / lists] : -1;
 		}
 	}
 	return pool;
@@ -240,9 +291,9 @@ void mem_pool_free(struct mem_pool *pool)
 
 	if (!pool)
 		return;
-	for (unsigned i = 0; i < pool->nr_cpu; i++) {
-		for (unsigned k = 0; k < NR_CLASSES; k++) {
-			struct mem_list *cls = &pool->cpu[i].list[k];
+	for (u32 i = 0; i < pool->zones * pool->lists; i++) {
+		for (u32 k = 0; k < NR_CLASSES; k++) {
+			struct mem_list *cls = &pool->set[i].list[k];
 
 			cds_list_for_each_entry_safe(c, next, &cls->avail, link) {
 				assert(c->nr_free == CHUNK_BYTES / cls->unit);

@@ -5,9 +5,10 @@
  * Chunks of 256 KiB come straight from mmap and are cut into units of one
  * size (a power of two from 1 KiB to 64 KiB), so that a unit is as aligned as
  * its size (direct I/O wants that; malloc would waste as much again on it)
- * and freed memory goes back to the system. One list of chunks per CPU and size;
- * a unit goes back to the list it came from, and an empty list takes from the
- * others before it grows.
+ * and freed memory goes back to the system. Each zone (cache/zone.h) has lists of
+ * chunks, a few for each size; a unit goes back to the list it came from, and an empty
+ * list takes from the others of its zone before it grows. Chunks of a zone lie on
+ * its NUMA node, as far as that has memory.
  *
  * Locks: one per list, RANK_CACHE_LIST, with nothing inside. Threads: any.
  */
@@ -22,15 +23,21 @@
 struct mem_pool;
 struct mem_chunk;
 
-/* keep: bytes of wholly free chunks that are kept of each size, one chunk at
- * least. NULL: no memory */
-struct mem_pool *mem_pool_new(u64 keep);
+/*
+ * keep: bytes of wholly free chunks that are kept of each size, one chunk at
+ * least. zones, and lists of each for a size, at least 1. nodes: the NUMA node of each
+ * zone, which the pool's user keeps; NULL: anywhere. NULL: no memory
+ */
+struct mem_pool *mem_pool_new(u64 keep, u32 zones, u32 lists, const int *nodes);
 /* Every unit must have been freed. NULL is allowed. */
 void mem_pool_free(struct mem_pool *pool);
 
 /* bytes: a power of two in range. Not cleared. *chunk is to be given back with
- * the unit. NULL: no memory. */
-void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, struct mem_chunk **chunk);
+ * the unit, and says in which zone it lies: in the one asked for, unless only
+ * others have memory. NULL: no memory. */
+void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, u32 zone,
+		     struct mem_chunk **chunk);
+u32 mem_chunk_zone(const struct mem_chunk *chunk);
 void mem_unit_free(struct mem_chunk *chunk, void *unit);
 u32 mem_unit_bytes(const struct mem_chunk *chunk);
 

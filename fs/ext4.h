@@ -21,6 +21,7 @@
 #include "cache/icache.h"
 #include "cache/mapping.h"
 #include "cache/sb_iter.h"
+#include "cache/zone.h"
 #include "fs/ext4_format.h"
 #include "fs/fs.h"
 #include "fs/journal/journal.h"

@@ -33,6 +33,7 @@ struct sl_file;
 enum sl_errors { SL_ERRORS_DEFAULT, SL_ERRORS_CONTINUE, SL_ERRORS_RO, SL_ERRORS_PANIC };
 /* How walks over all inodes in memory find them (cache/sb_iter.h). */
 enum sl_inode_iter { SL_INODE_ITER_ICACHE, SL_INODE_ITER_PERCPU, SL_INODE_ITER_GLOBAL };
+#define SL_ZONES_MAX 64u
 enum sl_atime { SL_ATIME_RELATIME, SL_ATIME_NOATIME, SL_ATIME_STRICT };
 
 struct sl_options {
@@ -52,6 +53,7 @@ struct sl_options {
 	bool sync;            /* every change durable when the call returns */
 	bool dirsync;
 	enum sl_inode_iter inode_iter; /* for measurements */
+	u32 zones;            /* of the cache, pretended; 0: by NUMA node */
 	const char *mountpoint; /* for s_last_mounted; may be NULL */
 };
 

@@ -740,6 +740,8 @@ static enum inode_iter inode_iter_of(enum sl_inode_iter asked)
 	}
 }
 
+_Static_assert(SL_ZONES_MAX == ZONES_MAX, "what users may ask for");
+
 static int create_caches(struct ext4_sb *sbi)
 {
 	struct super_block *sb = &sbi->s;
@@ -754,7 +756,7 @@ static int create_caches(struct ext4_sb *sbi)
 	if (!sb->s_dirty_bytes || !sbi->reserved)
 		return -ENOMEM;
 	sb->s_data_full = sbi->opts.datacache_full;
-	err = budget_create(limit, &sb->s_budget);
+	err = budget_create(limit, sbi->opts.zones, &sb->s_budget);
 	if (!err)
 		err = mapping_cache_create(sb);
 	if (!err)
@@ -1403,5 +1405,7 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		used = n < 0 ? used : min_of(used + (size_t)n, len);
 		used += ext4_alloc_stats(sbi, buf + used, len - used);
 	}
+	if (used < len)
+		used += zone_stats_text(sb->s_budget, buf + used, len - used);
 	return used;
 }

@@ -36,7 +36,8 @@ struct counter_share {
 } __cacheline_aligned;
 
 struct counter {
-	_Atomic s64 total; /* [write any share's lock, by fetch_add] */
+	_Atomic s64 total; /* [write any share's lock, or a part's; by fetch_add] */
+	struct counter *whole; /* [const] or NULL: what is folded counts there too */
 	_Atomic s64 batch; /* [write all shares' locks] */
 	_Atomic s64 slack; /* [write all shares' locks] see the top */
 	unsigned nr;	   /* [const] shares */
@@ -64,6 +65,7 @@ struct counter *counter_new(s64 initial, s64 batch)
 	if (!c)
 		return NULL;
 	atomic_init(&c->total, initial);
+	c->whole = NULL;
 	c->nr = nr;
 	set_batch(c, batch);
 	pthread_mutexattr_init(&attr);
@@ -73,6 +75,15 @@ struct counter *counter_new(s64 initial, s64 batch)
 		atomic_init(&c->share[i].value, 0);
 	}
 	pthread_mutexattr_destroy(&attr);
+	return c;
+}
+
+struct counter *counter_new_part(struct counter *whole, s64 batch)
+{
+	struct counter *c = counter_new(0, batch);
+
+	if (c)
+		c->whole = whole;
 	return c;
 }
 
@@ -98,6 +109,14 @@ static void share_unlock(struct counter_share *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static void fold(struct counter *c, s64 v)
+{
+	atomic_fetch_add_explicit(&c->total, v, memory_order_relaxed);
+	if (c->whole)
+		atomic_fetch_add_explicit(&c->whole->total, v,
+					  memory_order_relaxed);
+}
+
 /* Relaxed throughout: the share's lock orders; bare readers want a number. */
 static void share_add_locked(struct counter *c, struct counter_share *s,
 			     s64 delta)
@@ -106,7 +125,7 @@ static void share_add_locked(struct counter *c, struct counter_share *s,
 	s64 batch = atomic_load_explicit(&c->batch, memory_order_relaxed);
 
 	if (v > batch || v < -batch) {
-		atomic_fetch_add_explicit(&c->total, v, memory_order_relaxed);
+		fold(c, v);
 		v = 0;
 	}
 	atomic_store_explicit(&s->value, v, memory_order_relaxed);
@@ -125,14 +144,19 @@ s64 counter_read_fast(const struct counter *c)
 	return atomic_load_explicit(&c->total, memory_order_relaxed);
 }
 
-s64 counter_sum(const struct counter *c)
+s64 counter_unfolded(const struct counter *c)
 {
-	s64 sum = atomic_load_explicit(&c->total, memory_order_relaxed);
+	s64 sum = 0;
 
 	for (unsigned i = 0; i < c->nr; i++)
 		sum += atomic_load_explicit(&c->share[i].value,
 					    memory_order_relaxed);
 	return sum;
+}
+
+s64 counter_sum(const struct counter *c)
+{
+	return counter_read_fast(c) + counter_unfolded(c);
 }
 
 /* True: done. False: too near to the floor to say without the other shares. */
@@ -157,16 +181,13 @@ static bool sub_fast(struct counter *c, s64 amount, s64 floor)
 /* All shares' locks; all shares are 0 then. Returns the value. */
 static s64 fold_and_lock_all(struct counter *c)
 {
-	s64 total;
-
 	for (unsigned i = 0; i < c->nr; i++)
 		pthread_mutex_lock(&c->share[i].lock);
-	total = counter_sum(c);
-	atomic_store_explicit(&c->total, total, memory_order_relaxed);
+	fold(c, counter_unfolded(c));
 	for (unsigned i = 0; i < c->nr; i++)
 		atomic_store_explicit(&c->share[i].value, 0,
 				      memory_order_relaxed);
-	return total;
+	return counter_read_fast(c);
 }
 
 static void unlock_all(struct counter *c)
@@ -180,6 +201,7 @@ bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)
 	s64 total;
 	bool ok;
 
+	assert(!c->whole);
 	if (sub_fast(c, amount, floor))
 		return true;
 

@@ -194,6 +194,18 @@ static int take_inode_iter(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+static int take_zones(struct parse *p, const char *name, const char *value,
+		      size_t field)
+{
+	u64 n;
+
+	if (!parse_number(value, false, &n) || n < 1 || n > SL_ZONES_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not a number from "
+			      "1 to %u", name, value, SL_ZONES_MAX);
+	*(u32 *)((char *)p->o + field) = (u32)n;
+	return 0;
+}
+
 /* ---- the table ---- */
 
 enum option_kind {
@@ -250,6 +262,7 @@ static const struct option_row rows[] = {
 	BOOL("writeback", writeback, true),
 	VALUE("read_ahead_kb", read_ahead_kb, take_read_ahead),
 	VALUE("inode_iter", sl.inode_iter, take_inode_iter),
+	VALUE("zones", sl.zones, take_zones),
 	VALUE("offset", offset, take_bytes),
 	VALUE("sb", sl.sb_block, take_u64),
 	VALUE("fsname", fsname, take_text),
@@ -589,6 +602,7 @@ void options_usage(void)
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
 	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
 	      "  norecovery noload  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
+	      "  zones=N\n"
 	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME\n",
 	      stdout);
 }

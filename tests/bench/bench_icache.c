@@ -95,7 +95,7 @@ static void make_volume(enum inode_iter which, u32 threads)
 	sb.s_inode_iter = which;
 	strcpy(sb.s_id, "bench");
 	sb.s_dirty_bytes = counter_new(0, 4096);
-	if (!sb.s_dirty_bytes || budget_create(limit, &sb.s_budget) ||
+	if (!sb.s_dirty_bytes || budget_create(limit, 1, &sb.s_budget) ||
 	    mapping_cache_create(&sb) || icache_create(&sb, threads * INO_SPAN))
 		die("no memory");
 }

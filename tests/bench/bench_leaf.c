@@ -176,7 +176,7 @@ static void file_open(struct file *f, u64 bytes)
 	f->sb.s_blocksize_bits = 12;
 	f->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	if (!buf || !f->sb.s_dirty_bytes ||
-	    budget_create(4 * bytes + (64u << 20), &f->sb.s_budget) ||
+	    budget_create(4 * bytes + (64u << 20), 1, &f->sb.s_budget) ||
 	    mapping_cache_create(&f->sb))
 		die("out of memory");
 	mapping_init(&f->m, NULL, &f->sb);

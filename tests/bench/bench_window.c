@@ -100,7 +100,7 @@ static void file_open(struct file *f, enum arm arm)
 	f->sb.s_window_mutex = arm == ARM_MUTEX;
 	f->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	if (!buf || !f->sb.s_dirty_bytes ||
-	    budget_create(256u << 20, &f->sb.s_budget) ||
+	    budget_create(256u << 20, 1, &f->sb.s_budget) ||
 	    mapping_cache_create(&f->sb))
 		die("out of memory");
 	mapping_init(&f->m, NULL, &f->sb);

@@ -23,6 +23,7 @@
  */
 #include "tests/sim/run.h"
 
+#include "cache/zone.h"
 #include "fs/fs.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -237,6 +238,7 @@ static struct sl_options options_of(const struct sim_stream *s)
 		.cache_bytes = CACHE_BYTES,
 		.sync = s && s->sync,
 		.nodelalloc = s && s->nodelalloc,
+		.zones = s ? s->zones : 0,
 		.errors = SL_ERRORS_RO,
 	};
 	return o;
@@ -940,9 +942,13 @@ static void worker_main(void *arg)
 	struct worker *w = arg;
 
 	resource_exempt_begin();
-	for (u32 i = 0; i < w->r->s->nr_ops && !w->failed; i++)
-		if (w->r->s->op[i].thread == w->t)
-			one_step(w, &w->r->s->op[i]);
+	for (u32 i = 0; i < w->r->s->nr_ops && !w->failed; i++) {
+		if (w->r->s->op[i].thread != w->t)
+			continue;
+		/* As if it were moved to another CPU now and then. */
+		zone_set_home(i / 4);
+		one_step(w, &w->r->s->op[i]);
+	}
 	resource_exempt_end();
 }
 

@@ -187,7 +187,7 @@ static const struct setting settings[] = {
 	FLAG(fault.forever), FLAG(fault.partial), U32(oom), U32(drop_flush),
 	U32(points),	 FLAG(lying),	 U32(enospc),	    U32(stall_ms),
 	FLAG(now),
-	FLAG(nodelalloc),
+	FLAG(nodelalloc), U32(zones),
 };
 
 void sim_stream_write(const struct sim_stream *s, FILE *f)
@@ -652,6 +652,15 @@ static bool draw_nodelalloc(u64 seed)
 	return rng_chance(&r, 25);
 }
 
+/* The same. */
+static u32 draw_zones(u64 seed)
+{
+	static const u32 zones[] = { 1, 1, 2, 8 };
+	struct rng r = rng_derive(seed, 0x20E5);
+
+	return zones[rng_below(&r, ARRAY_SIZE(zones))];
+}
+
 static void draw_fault(struct sim_stream *s, struct rng *r)
 {
 	static const u32 span[] = { 0, 25, 90, 15, 110 };
@@ -680,6 +689,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	if (profile == SIM_PROFILE_ANY)
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, SIM_PROFILE_NR - 1);
 	s->nodelalloc = draw_nodelalloc(seed);
+	s->zones = draw_zones(seed);
 	draw_settings(s, &g.rng, profile);
 	if (profile == SIM_PROFILE_FAULTS) {
 		faults = true;

@@ -69,6 +69,7 @@ struct sim_stream {
 	u32 expire_ms;     /* of dirty data; 0: never by time */
 	bool sync;         /* mounted with -o sync */
 	bool nodelalloc;   /* mounted with -o nodelalloc */
+	u32 zones;         /* of the cache; 0: by NUMA node */
 	bool dev_threaded; /* device ends bios on its thread */
 	u32 delay_us;
 	struct sim_fault fault;

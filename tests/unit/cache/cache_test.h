@@ -12,8 +12,9 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "cache/budget.h"
+#include "cache/zone.h"
 #include "lib/log.h"
 #include "lib/thread.h"
 #include "lib/types.h"
@@ -46,6 +47,22 @@ static inline void test_log_begin(void)
 #define test_wait(key, cond)                                                   \
 	assert_true(wait_event_deadline(key, cond,                             \
 					clock_mono_ns() + TEST_PATIENCE_NS))
+
+/* The tests of the caches run with several numbers of zones: meson.build sets it. */
+static inline u32 test_zones(void)
+{
+	const char *n = getenv("SLUICE_TEST_ZONES");
+
+	return n ? (u32)atoi(n) : 1;
+}
+
+/* What this thread allocates next is in another zone. */
+static inline void test_wander(void)
+{
+	static _Atomic u32 next;
+
+	zone_set_home(atomic_fetch_add(&next, 1));
+}
 
 /* Exactly, which budget_used_total() is not. */
 static inline u64 test_budget_used(const struct budget *b)

@@ -86,6 +86,7 @@ static inline struct inode *fs_alloc_inode(struct super_block *s)
 
 	if (atomic_load(&fs.no_memory))
 		return NULL;
+	test_wander();
 	inode = calloc(1, sizeof(*inode));
 	if (!inode)
 		return NULL;
@@ -186,7 +187,7 @@ static inline int setup(void **state)
 	sb.s_inode_iter = which ? *which : INODE_ITER_ICACHE;
 	sb.s_dirty_bytes = counter_new(0, 4096);
 	assert_non_null(sb.s_dirty_bytes);
-	assert_int_equal(budget_create(8 << 20, &sb.s_budget), 0);
+	assert_int_equal(budget_create(8 << 20, test_zones(), &sb.s_budget), 0);
 	assert_int_equal(mapping_cache_create(&sb), 0);
 	assert_int_equal(icache_create(&sb, MAX_INO), 0);
 	return 0;
@@ -201,6 +202,8 @@ static inline int teardown(void **state)
 		assert_int_equal(atomic_load(&fs.d[i].incarnations), 0);
 	mapping_cache_destroy(&sb);
 	assert_int_equal(test_budget_used(sb.s_budget), 0);
+	for (u32 zone = 0; zone < zone_count(sb.s_budget); zone++)
+		assert_int_equal(zone_used(sb.s_budget, zone, BUDGET_INODE), 0);
 	budget_destroy(sb.s_budget);
 	counter_free(sb.s_dirty_bytes);
 	spin_destroy(&fs.lock);

@@ -5,6 +5,7 @@
  * The shrinker here owns a number of bytes and frees what it is asked for.
  */
 #include "tests/unit/cache/cache_test.h"
+#include "cache/shrinker.h"
 
 
 #define MIB (1u << 20)
@@ -24,8 +25,9 @@ struct pool {
 	bool nest;          /* scans throttle */
 };
 
-static u64 pool_scan(struct shrinker *s, u64 bytes)
+static u64 pool_scan(struct shrinker *s, struct shrink_control *sc)
 {
+	u64 bytes = sc->bytes;
 	struct pool *p = s->priv;
 	s64 left = atomic_load(&p->left);
 	s64 take;
@@ -75,7 +77,7 @@ static struct budget *budget_new(u64 limit)
 	struct budget *b;
 
 	test_log_begin();
-	assert_int_equal(budget_create(limit, &b), 0);
+	assert_int_equal(budget_create(limit, 1, &b), 0);
 	return b;
 }
 

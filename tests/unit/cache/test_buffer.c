@@ -58,6 +58,7 @@ static int disk_copy(pblk_t blk, u32 nr, const struct iovec *iov)
 {
 	int error = 0;
 
+	test_wander();
 	atomic_fetch_add(&disk.at_gate, 1);
 	wake_up(&disk);
 	wait_event(&disk, !atomic_load(&disk.gate_closed));
@@ -180,7 +181,7 @@ static int setup(void **state)
 	sb.s_blocksize_bits = 10;
 	sb.s_backing_ops = &disk_ops;
 	strcpy(sb.s_id, "test");
-	assert_int_equal(budget_create(8 << 20, &sb.s_budget), 0);
+	assert_int_equal(budget_create(8 << 20, test_zones(), &sb.s_budget), 0);
 	assert_int_equal(bcache_create(&sb), 0);
 	atomic_store(&nr_verify, 0);
 	return 0;
@@ -191,6 +192,8 @@ static int teardown(void **state)
 {
 	bcache_destroy(&sb);
 	assert_int_equal(test_budget_used(sb.s_budget), 0);
+	for (u32 zone = 0; zone < zone_count(sb.s_budget); zone++)
+		assert_int_equal(zone_used(sb.s_budget, zone, BUDGET_BUFFER), 0);
 	budget_destroy(sb.s_budget);
 	atomic_store(&disk.stop, true);
 	wake_up(&disk);

@@ -11,7 +11,8 @@
  */
 #include "tests/unit/unit.h"
 
-#include "cache/budget.h"
+#include "cache/shrinker.h"
+#include "cache/zone.h"
 #include "cache/icache.h"
 #include "cache/mapping.h"
 #include "lib/bitmap.h"
@@ -35,10 +36,12 @@
 		}                                                              \
 	} while (0)
 
-/* ---- a budget that counts ---- */
+/* ---- a budget that counts; its zones take turns ---- */
 
 struct budget {
 	_Atomic s64 used[BUDGET_KINDS];
+	_Atomic s64 in_zone[ZONES_MAX];
+	_Atomic u32 next;
 	struct shrinker *shrinker[BUDGET_KINDS];
 };
 
@@ -52,6 +55,41 @@ void budget_uncharge(struct budget *b, enum budget_kind kind, s64 bytes)
 	s64 old = atomic_fetch_sub(&b->used[kind], bytes);
 
 	CHECK(old >= bytes);
+}
+
+u32 zone_count(const struct budget *b)
+{
+	const char *n = getenv("SLUICE_TEST_ZONES");
+
+	return n ? (u32)atoi(n) : 1;
+}
+
+u32 zone_lists(const struct budget *b)
+{
+	return 2;
+}
+
+const int *zone_nodes(const struct budget *b)
+{
+	return NULL;
+}
+
+u32 zone_home(const struct budget *b)
+{
+	return atomic_fetch_add(&((struct budget *)b)->next, 1) % zone_count(b);
+}
+
+void zone_charge(struct budget *b, u32 zone, enum budget_kind kind, s64 bytes)
+{
+	CHECK(zone < zone_count(b));
+	atomic_fetch_add(&b->in_zone[zone], bytes);
+	budget_charge(b, kind, bytes);
+}
+
+void zone_uncharge(struct budget *b, u32 zone, enum budget_kind kind, s64 bytes)
+{
+	CHECK(atomic_fetch_sub(&b->in_zone[zone], bytes) >= bytes);
+	budget_uncharge(b, kind, bytes);
 }
 
 void budget_register(struct budget *b, struct shrinker *s)
@@ -73,7 +111,12 @@ u64 budget_limit(const struct budget *b)
 
 static u64 shrink_kind(struct budget *b, enum budget_kind kind, u64 bytes)
 {
-	return b->shrinker[kind]->scan(b->shrinker[kind], bytes);
+	struct shrink_control sc = { .bytes = bytes };
+	u64 freed = 0;
+
+	for (; sc.zone < zone_count(b) && freed < bytes; sc.zone++)
+		freed += b->shrinker[kind]->scan(b->shrinker[kind], &sc);
+	return freed;
 }
 
 static u64 shrink(struct budget *b, u64 bytes)
@@ -158,6 +201,8 @@ static void vol_close(struct vol *v)
 	mapping_cache_destroy(&v->sb);
 	for (i = 0; i < BUDGET_KINDS; i++)
 		CHECK(v->budget.used[i] == 0);
+	for (i = 0; i < (int)zone_count(&v->budget); i++)
+		CHECK(v->budget.in_zone[i] == 0);
 	CHECK(counter_sum(v->sb.s_dirty_bytes) == 0);
 	counter_free(v->sb.s_dirty_bytes);
 }

@@ -15,6 +15,8 @@
 #define THREADS 4
 #define ROUNDS 20000
 #define HELD 64
+#define ZONES 4u
+#define LISTS 2u
 
 static struct mem_pool *pool;
 
@@ -25,16 +27,22 @@ struct unit {
 	unsigned char mark;
 };
 
-static struct unit take(u32 bytes, unsigned char mark)
+static struct unit take_in(u32 zone, u32 bytes, unsigned char mark)
 {
 	struct unit u = { .bytes = bytes, .mark = mark };
 
-	u.p = mem_unit_alloc(pool, bytes, &u.c);
+	u.p = mem_unit_alloc(pool, bytes, zone, &u.c);
 	assert_non_null(u.p);
+	assert_int_equal(mem_chunk_zone(u.c), zone);
 	assert_int_equal((uintptr_t)u.p % min_of(bytes, 4096u), 0);
 	assert_int_equal(mem_unit_bytes(u.c), bytes);
 	memset(u.p, mark, bytes);
 	return u;
+}
+
+static struct unit take(u32 bytes, unsigned char mark)
+{
+	return take_in(0, bytes, mark);
 }
 
 static void give(struct unit *u)
@@ -98,6 +106,44 @@ static void test_lists_help_each_other(void **state)
 		give(&u[i]);
 }
 
+/* What is freed, by whomever, is free in the zone it came from. */
+static void test_memory_stays_in_its_zone(void **state)
+{
+	struct unit u[ZONES], again;
+
+	for (u32 zone = 0; zone < ZONES; zone++) {
+		u[zone] = take_in(zone, 4096, 1);
+		for (u32 i = 0; i < zone; i++)
+			assert_ptr_not_equal(u[i].c, u[zone].c);
+	}
+	give(&u[3]);
+	give(&u[1]);
+	again = take_in(3, 4096, 2);
+	assert_ptr_equal(again.c, u[3].c);
+	u[1] = take_in(1, 4096, 2);
+	give(&again);
+	give(&u[0]);
+	give(&u[1]);
+	give(&u[2]);
+}
+
+/* Node 0 is on every machine; where memory can't be bound it comes all the same. */
+static void test_zones_on_a_node(void **state)
+{
+	const int nodes[] = { 0, 0 };
+	struct mem_pool *plain = pool;
+	struct unit u[2];
+
+	pool = mem_pool_new(0, ARRAY_SIZE(nodes), 1, nodes);
+	assert_non_null(pool);
+	for (u32 zone = 0; zone < ARRAY_SIZE(nodes); zone++)
+		u[zone] = take_in(zone, zone ? POOL_UNIT_MIN : POOL_UNIT_MAX, 7);
+	give(&u[0]);
+	give(&u[1]);
+	mem_pool_free(pool);
+	pool = plain;
+}
+
 /* Units are freed by other threads than those that took them. */
 static struct {
 	_Atomic u64 p;
@@ -117,7 +163,7 @@ static void hammer(void *arg)
 			atomic_store(&slot[k].p, 0);
 		} else if (atomic_compare_exchange_strong(&slot[k].p, &empty,
 							  busy)) {
-			slot[k].u = take(POOL_UNIT_MIN << (k % 7),
+			slot[k].u = take_in(i % ZONES, POOL_UNIT_MIN << (k % 7),
 					 (unsigned char)(1 + i % 250));
 			atomic_store(&slot[k].p, 2);
 		}
@@ -140,7 +186,7 @@ static void test_many_threads(void **state)
 
 static int setup(void **state)
 {
-	pool = mem_pool_new(0);
+	pool = mem_pool_new(0, ZONES, LISTS, NULL);
 	return pool ? 0 : -1;
 }
 
@@ -159,6 +205,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_units_do_not_overlap),
 		T(test_lists_help_each_other),
+		T(test_memory_stays_in_its_zone),
+		T(test_zones_on_a_node),
 		T(test_many_threads),
 	};
 

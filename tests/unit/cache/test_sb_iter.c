@@ -614,6 +614,9 @@ static void walker_main(void *arg)
 	free(s);
 }
 
+/* Below where requests begin to reclaim: room for some of them only. */
+#define STORM_FULL ((8 << 20) - (8 << 20) / 32 - (96 << 10))
+
 static void test_exactly_once_in_a_storm(void **state)
 {
 	static struct storm st[STORM_THREADS];
@@ -623,8 +626,7 @@ static void test_exactly_once_in_a_storm(void **state)
 
 	memset(st, 0, sizeof(st));
 	atomic_store(&storm_stop, false);
-	/* Room for some of them only. */
-	budget_charge(sb.s_budget, BUDGET_BUFFER, (8 << 20) - (96 << 10));
+	budget_charge(sb.s_budget, BUDGET_BUFFER, STORM_FULL);
 	for (u32 i = 0; i < NR_PINNED + NR_STORMED; i++) {
 		struct inode *inode;
 
@@ -667,7 +669,7 @@ static void test_exactly_once_in_a_storm(void **state)
 			forget(storm_ino(i), 1);
 	}
 	clean_all();
-	budget_uncharge(sb.s_budget, BUDGET_BUFFER, (8 << 20) - (96 << 10));
+	budget_uncharge(sb.s_budget, BUDGET_BUFFER, STORM_FULL);
 	icache_shrink_all(&sb);
 	assert_int_equal(stats().inodes, 0);
 	assert_int_equal(stats().shadows, 0);

@@ -299,7 +299,7 @@ static inline void fake_begin(const struct fake_config *c)
 	sbi->s.s_blocksize_bits = (u8)__builtin_ctz(c->blocksize);
 	sbi->s.s_backing_ops = &fake_backing_ops;
 	snprintf(sbi->s.s_id, sizeof(sbi->s.s_id), "fake");
-	assert_int_equal(budget_create(512u << 20, &sbi->s.s_budget), 0);
+	assert_int_equal(budget_create(512u << 20, 1, &sbi->s.s_budget), 0);
 	assert_int_equal(bcache_create(&sbi->s), 0);
 	sbi->inodes_count = 10000000;
 	sbi->has_csum = c->csum;

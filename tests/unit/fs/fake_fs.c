@@ -95,7 +95,7 @@ void fake_open(u32 blocksize, u32 nr, u32 blocks_per_group, bool csum, bool exte
 	sbi->s.s_blocksize = blocksize;
 	sbi->s.s_blocksize_bits = (u8)__builtin_ctz(blocksize);
 	sbi->s.s_backing_ops = &dev_ops;
-	assert_int_equal(budget_create(64u << 20, &sbi->s.s_budget), 0);
+	assert_int_equal(budget_create(64u << 20, 1, &sbi->s.s_budget), 0);
 	assert_int_equal(bcache_create(&sbi->s), 0);
 	sbi->bdev = &fake.bd;
 	sbi->blocks_count = nr;

@@ -182,7 +182,7 @@ static inline struct jt *jt_start(const struct jt_config *c)
 	t->fd = fake_bdev_create(jt_size(c));
 	jt_mkjournal(t->fd->mem, c, 1);
 	jt_sb_init(t);
-	assert_int_equal(budget_create(64u << 20, &t->sb.s_budget), 0);
+	assert_int_equal(budget_create(64u << 20, 1, &t->sb.s_budget), 0);
 	assert_int_equal(bcache_create(&t->sb), 0);
 	assert_int_equal(jt_load(t), 0);
 	assert_false(journal_needs_recovery(t->j));

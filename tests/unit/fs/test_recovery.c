@@ -457,7 +457,7 @@ static void test_stale_first(void **state)
 	log_sb_seal(l);
 	t = jt_open_image(&l->c, l->mem, &err);
 	assert_int_equal(err, 0);
-	assert_int_equal(budget_create(64u << 20, &t->sb.s_budget), 0);
+	assert_int_equal(budget_create(64u << 20, 1, &t->sb.s_budget), 0);
 	assert_int_equal(bcache_create(&t->sb), 0);
 	assert_int_equal(journal_run(t->j), 0);
 	fake_record_start(t->fd);
@@ -959,7 +959,7 @@ static void test_ours_to_e2fsck(void **state)
 
 		n = min_of(mkvolume(v, "img", f), 120u);
 		j = image_open(&im, "img", bs);
-		assert_int_equal(budget_create(64u << 20, &im.sb.s_budget), 0);
+		assert_int_equal(budget_create(64u << 20, 1, &im.sb.s_budget), 0);
 		assert_int_equal(bcache_create(&im.sb), 0);
 		assert_int_equal(journal_run(j), 0);
 		memset(want, 'x', 300 * bs);

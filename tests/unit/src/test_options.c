@@ -163,6 +163,11 @@ static void test_values(void **state)
 	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_PERCPU);
 	accept("sluice dev mnt -o inode_iter=global");
 	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_GLOBAL);
+	assert_int_equal(o.sl.zones, 0);
+	accept("sluice dev mnt -o zones=1");
+	assert_int_equal(o.sl.zones, 1);
+	accept("sluice dev mnt -o zones=64");
+	assert_int_equal(o.sl.zones, 64);
 	accept("sluice dev mnt -o inode_iter=global,inode_iter=icache");
 	assert_int_equal(o.sl.inode_iter, SL_INODE_ITER_ICACHE);
 }
@@ -186,6 +191,9 @@ static void test_bad_values_are_named(void **state)
 	refuse("sluice dev mnt -o read_ahead_kb=1048577", "read_ahead_kb");
 	refuse("sluice dev mnt -o read_ahead_kb=1M", "read_ahead_kb");
 	refuse("sluice dev mnt -o inode_iter=list", "inode_iter");
+	refuse("sluice dev mnt -o zones=0", "zones");
+	refuse("sluice dev mnt -o zones=65", "zones");
+	refuse("sluice dev mnt -o zones=2x", "zones");
 	refuse("sluice dev mnt -o writeback=1", "'writeback' takes no value");
 	refuse("sluice dev mnt -o ro=1", "'ro' takes no value");
 	refuse("sluice dev mnt -o fsname=", "fsname");
