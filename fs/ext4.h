@@ -158,6 +158,8 @@ struct ext4_sb {
 	_Atomic u32 nr_dying;         /* [atomic] in memory, without links, not open */
 	_Atomic u32 nr_deleting;      /* [atomic] being deleted now */
 	_Atomic u32 nr_dead;          /* [atomic] of them, those that are gone; wait key */
+	_Atomic u64 noted_at;         /* [atomic] ns, when the last began to be one */
+	_Atomic u64 dead_at;          /* [atomic] ns, when the last was gone */
 	_Atomic int wb_err; /* of data, for the next sync; 0: none [atomic] */
 	_Atomic bool error_seen;      /* [atomic] ERROR_FS to be set or set */
 	bool orphan_recovery;         /* [mount thread] inodes without links may be read */
@@ -552,7 +554,9 @@ void ext4_note_dying(struct ext4_inode *ei);
  * Sleeps until one of the dying inodes is gone; not long, if none is. True if
  * one went. A file's space is free when its last name is removed, users think;
  * but the kernel's word that it forgot the inode follows the answer to unlink,
- * and large files take their time. Locks: i_rwsem may be held, a handle not.
+ * and large files take their time. An inode that somebody keeps, as his current
+ * directory for one, is waited for during its first second only.
+ * Locks: i_rwsem may be held, a handle not.
  */
 bool ext4_wait_deletions(struct ext4_sb *sbi);
 /* A step that must not be left undone got err: if that is -ENOMEM, waits as

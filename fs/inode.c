@@ -754,13 +754,18 @@ static void delete_inode(struct ext4_inode *ei)
 /* ---- space that is on its way ---- */
 
 #define FORGET_MS 100 /* for the kernel to forget an inode it has no use for */
+#define FORGET_MAX_NS 1000000000ull /* it has a use for those that stay longer */
 #define DELETE_MS 2000
 
 void ext4_note_dying(struct ext4_inode *ei)
 {
 	if (!ei->vfs.i_nlink && !atomic_load(&ei->i_opens) &&
-	    !atomic_exchange(&ei->i_dying, true))
-		atomic_fetch_add(&ext4_sb_of(ei)->nr_dying, 1);
+	    !atomic_exchange(&ei->i_dying, true)) {
+		struct ext4_sb *sbi = ext4_sb_of(ei);
+
+		atomic_store(&sbi->noted_at, clock_mono_ns());
+		atomic_fetch_add(&sbi->nr_dying, 1);
+	}
 }
 
 static void note_dead(struct ext4_inode *ei)
@@ -769,17 +774,27 @@ static void note_dead(struct ext4_inode *ei)
 
 	if (!atomic_exchange(&ei->i_dying, false))
 		return;
+	atomic_store(&sbi->dead_at, clock_mono_ns());
 	atomic_fetch_sub(&sbi->nr_dying, 1);
 	atomic_fetch_add(&sbi->nr_dead, 1);
 	wake_up(&sbi->nr_dead);
 }
 
+static bool just_now(const _Atomic u64 *at)
+{
+	u64 ns = atomic_load(at);
+
+	return ns && clock_mono_ns() - ns < FORGET_MAX_NS;
+}
+
 bool ext4_wait_deletions(struct ext4_sb *sbi)
 {
 	u32 seen = atomic_load(&sbi->nr_dead);
-	u64 wait_ms = atomic_load(&sbi->nr_deleting) ? DELETE_MS : FORGET_MS;
+	bool deleting = atomic_load(&sbi->nr_deleting);
+	u64 wait_ms = deleting ? DELETE_MS : FORGET_MS;
 
-	if (!atomic_load(&sbi->nr_dying))
+	if (!atomic_load(&sbi->nr_dying) ||
+	    (!deleting && !just_now(&sbi->noted_at)))
 		return false;
 	(void)wait_event_deadline(&sbi->nr_dead,
 				  atomic_load(&sbi->nr_dead) != seen,
@@ -831,7 +846,9 @@ bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)
 {
 	if ((err != -EAGAIN && err != -ENOSPC) || (*tries)++ >= 3)
 		return false;
-	if (err == -ENOSPC && !ext4_wait_deletions(sbi))
+	/* The last one may have gone between the search and this wait. */
+	if (err == -ENOSPC && !ext4_wait_deletions(sbi) &&
+	    (*tries > 1 || !just_now(&sbi->dead_at)))
 		return false;
 	return journal_force_commit(sbi->journal) == 0;
 }

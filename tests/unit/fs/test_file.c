@@ -768,6 +768,59 @@ static void test_space_of_removed_file(void **state)
 	end();
 }
 
+static void count(void *priv)
+{
+	++*(u32 *)priv;
+}
+
+/* A removed file that somebody keeps: who finds no space waits for it at first, not
+ * every time. One that went while he was looking is worth another look, once. */
+static void test_kept_and_gone(void **state)
+{
+	struct sl_file *f;
+	struct inode *root;
+	struct ext4_sb *sbi;
+	u32 waits = 0;
+	const struct thread_block_hook hook = { count, nothing, &waits };
+	int tries, n = 0;
+	ino_nr ino;
+
+	begin("-b 1024", "16M", &opts);
+	sbi = EXT4_SB(sb);
+	f = open_new("kept");
+	ino = (ino_nr)sl_ino(sl_file_inode(f));
+	sl_lookup_inc(sl_file_inode(f));
+	sl_release(f);
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_unlink(root, "kept", 4), 0);
+	sl_iput(root);
+	assert_int_equal(atomic_load(&sbi->nr_dying), 1);
+	thread_set_block_hook(&hook);
+	for (; !waits && n < 10; n++) { /* a second may pass in between, once */
+		atomic_store(&sbi->noted_at, clock_mono_ns());
+		assert_false(ext4_wait_deletions(sbi));
+	}
+	assert_int_equal(waits, 1);
+	atomic_store(&sbi->noted_at, 1);
+	assert_false(ext4_wait_deletions(sbi));
+	tries = 0;
+	assert_false(ext4_should_retry(sbi, -ENOSPC, &tries));
+	assert_int_equal(waits, 1);
+	thread_set_block_hook(NULL);
+
+	sl_forget(sb, ino, 1);
+	assert_int_equal(atomic_load(&sbi->nr_dying), 0);
+	for (n = 0, tries = 0; n < 10 && tries != 1; n++) {
+		tries = 0;
+		atomic_store(&sbi->dead_at, clock_mono_ns());
+		if (!ext4_should_retry(sbi, -ENOSPC, &tries))
+			tries = 0;
+	}
+	assert_int_equal(tries, 1);
+	assert_false(ext4_should_retry(sbi, -ENOSPC, &tries));
+	end();
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -790,6 +843,7 @@ int main(void)
 		cmocka_unit_test(test_fallocate_beyond),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_space_of_removed_file),
+		cmocka_unit_test(test_kept_and_gone),
 		cmocka_unit_test(test_same_blocks),
 		cmocka_unit_test(test_reservations_survive_failures),
 	};
