@@ -355,6 +355,30 @@ struct buffer *buffer_peek(struct super_block *sb, pblk_t blk)
 
 /* ---- reading ---- */
 
+static bool buffer_was_verified(const struct buffer *b,
+				const struct buffer_type *type, u32 seed);
+
+const struct buffer *buffer_peek_rcu(struct super_block *sb, pblk_t blk,
+				     const struct buffer_type *type, u32 seed)
+{
+	const u32 wanted = BUF_UPTODATE | BUF_REFERENCED;
+	struct cds_lfht_iter iter;
+	struct cds_lfht_node *node;
+	const struct buffer *b;
+
+	cds_lfht_lookup(sb->s_bcache->ht, hash_block(blk), match_block, &blk,
+			&iter);
+	node = cds_lfht_iter_get_node(&iter);
+	if (!node)
+		return NULL;
+	b = node_buffer(node);
+	/* One that is dead is clean, and its content what it was. */
+	if ((atomic_load(&b->b_state) & (wanted | BUF_DETACHED)) != wanted ||
+	    !buffer_was_verified(b, type, seed))
+		return NULL;
+	return b;
+}
+
 /* Ends a read: everybody who waits sees the result. The caller has a reference. */
 static void buffer_end_read(struct bcache *bc, struct buffer *b, int error)
 {

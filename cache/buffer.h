@@ -98,6 +98,13 @@ int __must_check buffer_get_zeroed(struct super_block *sb, pblk_t blk,
 struct buffer *buffer_find(struct super_block *sb, pblk_t blk);
 /* The same, but it does not make the block worth keeping. */
 struct buffer *buffer_peek(struct super_block *sb, pblk_t blk);
+/*
+ * RCU read side held, to which the buffer is good: cached, up to date, checked as
+ * `type` with `seed`, and noted as wanted already; else NULL. No reference, no
+ * store. Its content may be changing.
+ */
+const struct buffer *buffer_peek_rcu(struct super_block *sb, pblk_t blk,
+				     const struct buffer_type *type, u32 seed);
 /* Another reference for one who has one. */
 void buffer_get(struct buffer *b);
 /* NULL is allowed. Never sleeps. The last reference takes the LRU lock

@@ -34,6 +34,9 @@
  * - FORGET, eviction. The count moves from i_nlookup to the shadow under
  *   i_lock and run lock; FORGET subtracts under i_lock after seeing that the
  *   inode is still in its slot, or under the run lock from a shadow.
+ * - Lookup without a reference, eviction or deletion. Whoever ends the inode first
+ *   closes i_nlookup, by compare-and-swap with a value that allows it; a lookup
+ *   is counted by compare-and-swap with a value that is not closed.
  * - Last put, unlink, FORGET. Each ends in inode_settle_locked() under i_lock;
  *   the one that sees all three at 0 sets I_FREEING and deletes.
  * - A waiter holds no reference and so must not trust the memory it waits on:
@@ -193,7 +196,7 @@ static u64 shadow_of(const struct icache *ic, const struct inode *inode)
 
 	if (inode_state(inode) & (I_REFERENCED | I_WORKINGSET))
 		v |= SHADOW_WORKINGSET;
-	return shadow_set_nlookup(v, atomic_load(&inode->i_nlookup));
+	return shadow_set_nlookup(v, inode_nlookup(inode));
 }
 
 /* ---- the tree ---- */
@@ -364,15 +367,32 @@ static bool inode_is_evictable(const struct inode *inode)
 {
 	return atomic_load(&inode->i_count) == 0 && inode->i_nlink > 0 &&
 	       !(inode_state(inode) & (I_BUSY | I_DIRTY | I_SYNC)) &&
-	       atomic_load(&inode->i_nlookup) <= SHADOW_NLOOKUP_MAX &&
+	       inode_nlookup(inode) <= SHADOW_NLOOKUP_MAX &&
 	       /* A shadow has no room for it: who opens the file next must hear. */
 	       !mapping_error_unseen(&inode->i_mapping);
+}
+
+/*
+ * i_lock held, i_count 0. True: the kernel's lookups are no more than max, and no
+ * more will be counted.
+ */
+static bool nlookup_close_locked(struct inode *inode, u64 max)
+{
+	u64 n = atomic_load(&inode->i_nlookup);
+
+	while (n <= max) {
+		if (atomic_compare_exchange_weak(&inode->i_nlookup, &n,
+						 n | NLOOKUP_CLOSED))
+			return true;
+	}
+	return false;
 }
 
 /* i_lock held: from here on it belongs to the caller, who calls inode_evict(). */
 static void inode_claim_locked(struct icache *ic, struct inode *inode)
 {
 	assert(atomic_load(&inode->i_count) == 0);
+	assert(atomic_load(&inode->i_nlookup) & NLOOKUP_CLOSED);
 	assert(!(inode_state(inode) & (I_NEW | I_FREEING | I_UNHASHED)));
 	state_set_locked(inode, I_FREEING);
 	lru_del_inode_locked(ic, inode);
@@ -394,7 +414,7 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 		return INODE_KEEP;
 	if (inode->i_nlink == 0) {
 		/* An orphan on disk, and here, until the kernel lets go. */
-		if (atomic_load(&inode->i_nlookup))
+		if (!nlookup_close_locked(inode, 0))
 			return INODE_KEEP;
 		inode_claim_locked(ic, inode);
 		return INODE_DELETE;
@@ -408,7 +428,8 @@ static enum verdict inode_settle_locked(struct icache *ic, struct inode *inode)
 	 * known to nobody. The LRU has it then.
 	 */
 	if (state & I_DONTCACHE && inode_is_evictable(inode) &&
-	    !atomic_load(&inode->i_mapping.m_nr_writeback)) {
+	    !atomic_load(&inode->i_mapping.m_nr_writeback) &&
+	    nlookup_close_locked(inode, SHADOW_NLOOKUP_MAX)) {
 		inode_claim_locked(ic, inode);
 		return INODE_EVICT;
 	}
@@ -428,7 +449,7 @@ static void inode_remove(struct icache *ic, struct inode *inode, u32 new_state)
 	spin_lock(&inode->i_lock);
 	/* From the list first: who reads the inode anew enters another. */
 	sb_iter_del_locked(inode);
-	if (atomic_load(&inode->i_nlookup))
+	if (inode_nlookup(inode))
 		left = shadow_of(ic, inode);
 	spin_lock(lock);
 	ic_tree_set_locked(&ic->tree, inode->i_ino, left);
@@ -628,28 +649,64 @@ static bool inode_can_be_peeked(const struct inode *inode)
 	       atomic_load_explicit(&inode->i_count, memory_order_relaxed);
 }
 
-int icache_peek_attrs(struct super_block *sb, ino_nr ino,
-		      struct inode_attrs *attrs)
+struct inode *icache_peek_rcu(struct super_block *sb, ino_nr ino)
 {
 	struct icache *ic = sb->s_icache;
-	const struct inode *inode;
-	bool ok;
+	struct inode *inode;
 	u64 v;
 
 	if (!ino_is_valid(ic, ino))
-		return -EAGAIN;
-	rcu_read_lock();
+		return NULL;
 	v = ic_tree_get(&ic->tree, ino);
+	if (!v || is_shadow(v))
+		return NULL;
 	inode = slot_inode(v);
-	/* Usable before, and so whole; usable after, and so not an old one
-	 * whose successor somebody has changed. */
-	ok = v && !is_shadow(v) && inode_can_be_peeked(inode) &&
-	     read_attrs(inode, attrs) && !(inode_state(inode) & I_BUSY);
-	assert(!ok || inode->i_ino == ino);
+	if (!inode_can_be_peeked(inode))
+		return NULL;
+	assert(inode->i_ino == ino);
+	return inode;
+}
+
+bool inode_peek_attrs(const struct inode *inode, struct inode_attrs *attrs)
+{
+	/* It was usable before, and so whole; usable after, and so not an old
+	 * one whose successor somebody has changed. */
+	return read_attrs(inode, attrs) && !(inode_state(inode) & I_BUSY);
+}
+
+/*
+ * Sequentially consistent on success, as all that decides on an inode's end: he
+ * who closes the count sees this lookup, or this sees it closed.
+ */
+bool inode_lookup_inc_rcu(struct inode *inode)
+{
+	u64 n = atomic_load_explicit(&inode->i_nlookup, memory_order_relaxed);
+
+	while (!(n & NLOOKUP_CLOSED)) {
+		if (atomic_compare_exchange_weak(&inode->i_nlookup, &n, n + 1))
+			return true;
+	}
+	return false;
+}
+
+void icache_note_hits(struct super_block *sb, u32 n)
+{
+	counter_add(sb->s_icache->hits, n);
+}
+
+int icache_peek_attrs(struct super_block *sb, ino_nr ino,
+		      struct inode_attrs *attrs)
+{
+	const struct inode *inode;
+	bool ok;
+
+	rcu_read_lock();
+	inode = icache_peek_rcu(sb, ino);
+	ok = inode && inode_peek_attrs(inode, attrs);
 	rcu_read_unlock();
 	if (!ok)
 		return -EAGAIN;
-	counter_add(ic->hits, 1);
+	icache_note_hits(sb, 1);
 	return 0;
 }
 
@@ -908,15 +965,17 @@ static u64 nlookup_sub(struct icache *ic, ino_nr ino, u64 nlookup, u64 n)
 	return 0;
 }
 
-/* i_lock held. The count may grow meanwhile, by those who have a reference. */
+/* i_lock held. The count may grow meanwhile. */
 static void inode_forget_locked(struct icache *ic, struct inode *inode, u64 n)
 {
-	u64 old = atomic_load(&inode->i_nlookup);
+	u64 old = atomic_load(&inode->i_nlookup), had;
 
-	while (!atomic_compare_exchange_weak(
-		&inode->i_nlookup, &old, n <= old ? old - n : 0))
-		;
-	(void)nlookup_sub(ic, inode->i_ino, old, n);
+	do {
+		had = old & ~NLOOKUP_CLOSED;
+	} while (!atomic_compare_exchange_weak(
+		&inode->i_nlookup, &old,
+		(n <= had ? had - n : 0) | (old & NLOOKUP_CLOSED)));
+	(void)nlookup_sub(ic, inode->i_ino, had, n);
 }
 
 /* False: there is no shadow (any more). */
@@ -1213,7 +1272,7 @@ static bool slot_looked_up(u64 v)
 		return v != 0;
 	inode = slot_inode(v);
 	spin_lock(&inode->i_lock);
-	nlookup = inode->i_nlookup;
+	nlookup = inode_nlookup(inode);
 	spin_unlock(&inode->i_lock);
 	return nlookup > 0;
 }
@@ -1264,11 +1323,12 @@ static enum lru_verdict inode_isolate_locked(struct inode_scan *s,
 	/* Eviction would wait for its I/O. */
 	if (atomic_load(&inode->i_mapping.m_nr_writeback))
 		return LRU_BUSY;
-	if (inode_is_evictable(inode)) {
+	if (inode_is_evictable(inode) &&
+	    nlookup_close_locked(inode, SHADOW_NLOOKUP_MAX)) {
 		/* As inode_claim_locked(); clean, so on no dirty list. */
 		state_set_locked(inode, I_FREEING);
 		cds_list_add_tail(&inode->i_lru, &s->victims);
-	} else if (atomic_load(&inode->i_nlookup) > SHADOW_NLOOKUP_MAX ||
+	} else if (inode_nlookup(inode) > SHADOW_NLOOKUP_MAX ||
 		   mapping_error_unseen(&inode->i_mapping)) {
 		/* No put may come: a FORGET makes it evictable, or that
 		 * somebody is told. */
@@ -1369,7 +1429,7 @@ static int claim_at_unmount(struct inode *inode, void *priv)
 
 	spin_lock(&inode->i_lock);
 	state = inode_state(inode);
-	atomic_store(&inode->i_nlookup, 0);
+	atomic_fetch_and(&inode->i_nlookup, NLOOKUP_CLOSED);
 	if (state & I_FREEING && !(state & I_UNHASHED)) {
 		pass->busy = inode;
 		pass->busy_ino = inode->i_ino;
@@ -1378,6 +1438,7 @@ static int claim_at_unmount(struct inode *inode, void *priv)
 			log_err("%s: inode %u is dirty at unmount (state %#x): "
 				"its changes are lost", pass->ic->sb->s_id,
 				inode->i_ino, state);
+		atomic_fetch_or(&inode->i_nlookup, NLOOKUP_CLOSED);
 		inode_claim_locked(pass->ic, inode);
 		state_clear_locked(inode, I_DIRTY);
 		pass->victim = inode;

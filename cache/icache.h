@@ -55,6 +55,9 @@ enum inode_state {
 #define I_TAGGED (I_TAG_DIRTY | I_TAG_RECLAIMABLE | I_TAG_DONTCACHE)
 #define I_DIRTY (I_DIRTY_INODE | I_DIRTY_PAGES)
 
+/* In i_nlookup: the inode's end has begun, no lookup is counted any more. */
+#define NLOOKUP_CLOSED (1ull << 63)
+
 struct inode {
 	/* identity [const while in the cache] */
 	struct super_block *i_sb;
@@ -65,7 +68,8 @@ struct inode {
 	struct spinlock i_lock; /* RANK_I_LOCK */
 	_Atomic u32 i_state;
 	_Atomic u32 i_count;
-	_Atomic u64 i_nlookup;       /* references the kernel holds */
+	_Atomic u64 i_nlookup;       /* references the kernel holds: inode_nlookup();
+					NLOOKUP_CLOSED [i_lock to set] */
 	struct cds_list_head i_lru;  /* [LRU list lock] */
 	struct cds_list_head i_io_list; /* [dirty-list lock] */
 	u64 i_dirtied_when;          /* ns, monotonic [i_lock; while queued also
@@ -163,6 +167,11 @@ static inline void inode_attrs_lock(struct inode *inode) ACQUIRE(&inode->i_lock)
 	atomic_thread_fence(memory_order_release);
 }
 
+static inline u64 inode_nlookup(const struct inode *inode)
+{
+	return atomic_load(&inode->i_nlookup) & ~NLOOKUP_CLOSED;
+}
+
 static inline void inode_attrs_unlock(struct inode *inode) RELEASE(&inode->i_lock)
 {
 	u32 seq = atomic_load_explicit(&inode->i_attr_seq, memory_order_relaxed);
@@ -188,6 +197,21 @@ void inode_get_attrs(struct inode *inode, struct inode_attrs *attrs);
  */
 int __must_check icache_peek_attrs(struct super_block *sb, ino_nr ino,
 				   struct inode_attrs *attrs);
+
+/*
+ * The same in steps, for one who looks at several inodes in one RCU read-side
+ * section, to which what icache_peek_rcu() gives is good. That is NULL where
+ * icache_peek_attrs() is -EAGAIN, the attributes aside.
+ * inode_peek_attrs(): false if the attributes are being changed, or the inode has
+ * begun to go.
+ * inode_lookup_inc_rcu(): counts a lookup by the kernel, with one atomic
+ * operation; false, and nothing counted, if the inode has begun to go.
+ * icache_note_hits(): for the statistics.
+ */
+struct inode *icache_peek_rcu(struct super_block *sb, ino_nr ino);
+bool inode_peek_attrs(const struct inode *inode, struct inode_attrs *attrs);
+bool inode_lookup_inc_rcu(struct inode *inode);
+void icache_note_hits(struct super_block *sb, u32 n);
 
 void inode_get(struct inode *inode); /* caller has a reference already */
 /* Drops a reference; may delete the inode on disk (sleeps then). Call it

@@ -20,7 +20,8 @@
  * changed must never be verified again as another type: dir_scan (index
  * ignored) takes cached blocks as what they were checked for.
  * Changes: everything is read, journal access is had, and blocks are
- * allocated before the first byte changes.
+ * allocated before the first byte changes. Those who look without i_rwsem
+ * (dir_peek.c) are told by dir_change_begin() and _end().
  *
  * Locks: the directory's i_rwsem, held by the caller. Takes i_data_sem
  * (mapping), i_lock.
@@ -289,6 +290,8 @@ static int dir_bread_at(struct ext4_inode *dir, lblk_t lblk, pblk_t pblk,
 	dir_reason.why = NULL;
 	dir_reason.off = 0;
 	err = buffer_read(&sbi->s, pblk, type, dir->i_csum_seed, out);
+	if (!err && type != &ext4_dir_any_type)
+		dir_map_note(dir, lblk, pblk);
 	if (!err || err == -ENOMEM || err == -EROFS)
 		return err;
 	return ext4_error(sbi, dir->vfs.i_ino, pblk, err,
@@ -681,6 +684,7 @@ static void dir_grow_undo(struct handle *h, struct ext4_inode *dir,
 {
 	int err;
 
+	dir_map_forget(dir, n->first);
 	for (u32 i = 0; i < n->nr; i++)
 		buffer_detach(n->b[i]);
 	dir_new_put(n);
@@ -947,8 +951,11 @@ int ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
 	err = dir_check_writable(dir);
 	if (err)
 		return err;
-	return ext4_dir_is_indexed(dir) ? dx_add(h, dir, &ne) :
-					  dir_linear_add(h, dir, &ne);
+	dir_change_begin(dir);
+	err = ext4_dir_is_indexed(dir) ? dx_add(h, dir, &ne) :
+					 dir_linear_add(h, dir, &ne);
+	dir_change_end(dir);
+	return err;
 }
 
 int ext4_dir_remove(struct handle *h, struct ext4_inode *dir, const char *name,
@@ -966,7 +973,9 @@ int ext4_dir_remove(struct handle *h, struct ext4_inode *dir, const char *name,
 		err = -ENOENT;
 		goto out_put;
 	}
+	dir_change_begin(dir);
 	dir_leaf_delete(ext4_sb_of(dir), slot.b->b_data, slot.off, slot.prev);
+	dir_change_end(dir);
 	handle_dirty(h, slot.b);
 	dir_changed(dir);
 out_put:
@@ -979,9 +988,11 @@ static void dir_entry_retarget(struct handle *h, struct ext4_inode *dir,
 {
 	struct ext4_dir_entry *de = dir_entry(slot->b->b_data, slot->off);
 
+	dir_change_begin(dir);
 	de->inode = cpu_to_le32(ino);
 	if (ext4_has_incompat(ext4_sb_of(dir), FILETYPE))
 		de->file_type = ftype;
+	dir_change_end(dir);
 	handle_dirty(h, slot->b);
 	dir_changed(dir);
 	buffer_put(slot->b);
@@ -1017,6 +1028,7 @@ int ext4_dir_init(struct handle *h, struct ext4_inode *dir, ino_nr parent)
 	struct dir_new fresh;
 	int err;
 
+	/* Nobody can look yet: the inode is new. */
 	assert(dir->vfs.i_size == 0);
 	err = dir_grow(h, dir, 1, leaf, 0, &fresh);
 	if (err)

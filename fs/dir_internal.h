@@ -154,6 +154,16 @@ void dir_new_put(struct dir_new *n);
 /* i_version: cursors notice the change. */
 void dir_changed(struct ext4_inode *dir);
 
+/* ---- dir_peek.c ---- */
+
+/* Around each change of names or blocks: see the top of dir_peek.c. */
+void dir_change_begin(struct ext4_inode *dir);
+void dir_change_end(struct ext4_inode *dir);
+/* Block lblk was read, and is at pblk. */
+void dir_map_note(struct ext4_inode *dir, lblk_t lblk, pblk_t pblk);
+/* Blocks from `first` on are given back. */
+void dir_map_forget(struct ext4_inode *dir, lblk_t first);
+
 /* ---- htree.c ---- */
 
 #define DX_MAX_LEVELS 3u

@@ -59,6 +59,8 @@ struct ext4_inode {
 					  (relatime); 0: it must [write i_lock] */
 	/* directories [i_rwsem] */
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
+	_Atomic u32 i_dir_seq; /* odd: names change, or the inode is torn down [write i_rwsem, exclusive] */
+	struct dir_map *i_dir_map; /* where its blocks are [rcu, write i_lock] */
 	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */
 	/* The stream of writes of the handle that was closed last, for the next
 	 * one to go on with; see access_behind() [vfs.i_lock] */
@@ -475,6 +477,19 @@ int __must_check ext4_dir_is_empty(struct ext4_inode *dir, bool *empty);
 bool ext4_dir_is_indexed(const struct ext4_inode *dir);
 
 /*
+ * dir_peek.c: the same as ext4_dir_find() without i_rwsem, in an RCU read-side
+ * section, in which `dir` was found usable. What it says is true if _valid() says
+ * so after it, with the number that _begin() gave (false: not now).
+ * 0, -ENOENT, or -EAGAIN: only ext4_dir_find() can tell.
+ */
+bool ext4_dir_peek_begin(const struct ext4_inode *dir, u32 *seq);
+bool ext4_dir_peek_valid(const struct ext4_inode *dir, u32 seq);
+int __must_check ext4_dir_peek(const struct ext4_inode *dir, const char *name, u32 len,
+			       ino_nr *ino);
+/* The inode leaves the cache: nobody finds names by it any more. */
+void ext4_dir_peek_end(struct ext4_inode *dir);
+
+/*
  * Lists from cookie *pos (0: start) in stable order (hash order; brief 7.7):
  * calls emit for each entry with the cookie that continues after it, until emit returns
  * nonzero (that entry was not taken) or the end. "." and ".." come first. The cursor caches a sorted
@@ -535,6 +550,8 @@ bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not
 int __must_check ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 				const struct sl_cred *cred, u64 rdev, struct inode **out);
 void ext4_set_size(struct ext4_inode *ei, u64 size); /* i_size, in memory */
+void ext4_stat_of(const struct super_block *sb, ino_nr ino,
+		  const struct inode_attrs *a, struct stat *st);
 void ext4_touch(struct ext4_inode *ei, u32 which);   /* now; EXT4_T_* */
 #define EXT4_T_ATIME 1u
 #define EXT4_T_MTIME 2u

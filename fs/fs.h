@@ -120,6 +120,21 @@ void sl_getattr(struct inode *inode, struct stat *st);
  */
 int __must_check sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st);
 
+/* An inode that was looked up, without a reference. */
+struct sl_entry {
+	u64 ino;
+	u32 generation;
+	struct stat st;
+};
+/*
+ * sl_lookup() of a name in directory `dir` (a number), with sl_lookup_inc() (the
+ * volume's root aside) and sl_getattr(), if that takes no lock and no reference: all
+ * is cached, and was used before. 0; -ENOENT (there is no such name, for sure); or
+ * -EAGAIN: go by sl_iget() and sl_lookup().
+ */
+int __must_check sl_lookup_cached(struct super_block *sb, u64 dir, const char *name,
+				  size_t len, struct sl_entry *out);
+
 enum sl_setattr {
 	SL_SET_MODE = 1u << 0,
 	SL_SET_UID = 1u << 1,

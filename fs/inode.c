@@ -51,6 +51,7 @@ static void free_inode(struct inode *inode)
 {
 	struct ext4_inode *ei = EXT4_I(inode);
 
+	assert(!ei->i_dir_map);
 	free(ei->i_inline);
 	mutex_destroy(&ei->wb_lock);
 	mutex_destroy(&ei->xattr_sem);
@@ -808,6 +809,8 @@ static void evict_inode(struct inode *inode, bool delete)
 	struct ext4_inode *ei = EXT4_I(inode);
 	u32 delayed;
 
+	/* Before blocks are freed, and before the number can come back. */
+	ext4_dir_peek_end(ei);
 	mapping_wait_writeback(&inode->i_mapping, 0, EXT4_LBLK_END);
 	/* Dirty data of a linked inode is here only after an abort. */
 	delayed = mapping_invalidate(&inode->i_mapping, 0, EXT4_LBLK_END);
@@ -944,8 +947,8 @@ u32 sl_generation(const struct inode *inode)
 	return inode->i_generation;
 }
 
-static void stat_of(const struct super_block *sb, ino_nr ino,
-		    const struct inode_attrs *a, struct stat *st)
+void ext4_stat_of(const struct super_block *sb, ino_nr ino,
+		  const struct inode_attrs *a, struct stat *st)
 {
 	*st = (struct stat){
 		.st_ino = ino,
@@ -970,7 +973,7 @@ void sl_getattr(struct inode *inode, struct stat *st)
 	struct inode_attrs a;
 
 	inode_get_attrs(inode, &a);
-	stat_of(inode->i_sb, inode->i_ino, &a, st);
+	ext4_stat_of(inode->i_sb, inode->i_ino, &a, st);
 }
 
 int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
@@ -981,7 +984,7 @@ int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
 		return -ESTALE;
 	if (icache_peek_attrs(sb, (ino_nr)ino, &a))
 		return -EAGAIN;
-	stat_of(sb, (ino_nr)ino, &a, st);
+	ext4_stat_of(sb, (ino_nr)ino, &a, st);
 	return 0;
 }
 

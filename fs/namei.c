@@ -103,6 +103,65 @@ int sl_lookup(struct inode *dir, const char *name, size_t len, struct inode **ou
 	return err;
 }
 
+/*
+ * Counts a lookup of the inode that an entry names; *counted. RCU read side
+ * held. That the entry was there then, the caller sees after: so the number
+ * was this inode's, and with its count above 0 it is not deleted.
+ */
+static int peek_child(struct super_block *sb, ino_nr dir, ino_nr ino,
+		      struct sl_entry *out, bool *counted)
+{
+	struct inode_attrs a;
+	struct inode *inode;
+
+	if (!ext4_ino_is_exposed(EXT4_SB(sb), ino) || ino == EXT4_ROOT_INO ||
+	    ino == dir)
+		return -EAGAIN;
+	inode = icache_peek_rcu(sb, ino);
+	if (!inode || !inode_lookup_inc_rcu(inode))
+		return -EAGAIN;
+	*counted = true;
+	if (!inode_peek_attrs(inode, &a) || !a.nlink)
+		return -EAGAIN;
+	out->ino = ino;
+	out->generation = a.generation;
+	ext4_stat_of(sb, ino, &a, &out->st);
+	return 0;
+}
+
+int sl_lookup_cached(struct super_block *sb, u64 dir, const char *name, size_t len,
+		     struct sl_entry *out)
+{
+	const struct inode *parent;
+	bool counted = false;
+	int err = -EAGAIN;
+	ino_nr ino = 0;
+	u32 seq;
+
+	if (dir > UINT32_MAX || !ext4_ino_is_exposed(EXT4_SB(sb), (ino_nr)dir) ||
+	    len > EXT4_NAME_LEN)
+		return -EAGAIN;
+	rcu_read_lock();
+	parent = icache_peek_rcu(sb, (ino_nr)dir);
+	if (parent && S_ISDIR(parent->i_mode) &&
+	    ext4_dir_peek_begin((const struct ext4_inode *)parent, &seq)) {
+		const struct ext4_inode *di = (const struct ext4_inode *)parent;
+
+		err = ext4_dir_peek(di, name, (u32)len, &ino);
+		if (!err)
+			err = peek_child(sb, (ino_nr)dir, ino, out, &counted);
+		if (!ext4_dir_peek_valid(di, seq))
+			err = -EAGAIN;
+	}
+	rcu_read_unlock();
+	/* It may have been the last that kept the inode from its deletion. */
+	if (err && counted)
+		icache_forget(sb, ino, 1);
+	if (err != -EAGAIN)
+		icache_note_hits(sb, err ? 1 : 2);
+	return err;
+}
+
 /* ------------------------------------------------------- link counts */
 
 static void set_nlink(struct inode *inode, u32 n)

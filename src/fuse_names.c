@@ -35,11 +35,33 @@ static int lookup(fuse_req_t req, fuse_ino_t parent, const char *name,
 	return err;
 }
 
+/* Without a lock, if all is cached; -EAGAIN: in the ordinary way. */
+static int lookup_cached(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct super_block *sb = req_sb(req);
+	struct fuse_entry_param e;
+	struct sl_entry found;
+	int err = sl_lookup_cached(sb, node_to_ino(parent), name, strlen(name),
+				   &found);
+
+	if (err == -ENOENT) {
+		reply_negative(req);
+	} else if (!err) {
+		entry_fill_counted(&e, &found);
+		if (fuse_reply_entry(req, &e))
+			entry_undo(sb, &e);
+	}
+	return err;
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct inode *inode;
-	int err = lookup(req, parent, name, &inode);
+	int err = lookup_cached(req, parent, name);
 
+	if (err != -EAGAIN)
+		return;
+	err = lookup(req, parent, name, &inode);
 	if (!err)
 		reply_entry(req, inode);
 	else if (err == -ENOENT)

@@ -94,6 +94,17 @@ void entry_fill(struct fuse_entry_param *e, struct inode *inode)
 		sl_lookup_inc(inode);
 }
 
+void entry_fill_counted(struct fuse_entry_param *e, const struct sl_entry *found)
+{
+	*e = (struct fuse_entry_param){
+		.ino = ino_to_node(found->ino),
+		.generation = found->generation,
+		.attr = found->st,
+		.attr_timeout = attr_timeout(&found->st),
+		.entry_timeout = FOREVER,
+	};
+}
+
 void entry_undo(struct super_block *sb, const struct fuse_entry_param *e)
 {
 	if (e->ino && e->ino != FUSE_ROOT_ID)

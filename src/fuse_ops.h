@@ -53,6 +53,8 @@ int __must_check req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out);
 void reply_status(fuse_req_t req, int err);
 /* Fills an entry for the kernel and counts it as looked up. */
 void entry_fill(struct fuse_entry_param *e, struct inode *inode);
+/* The same of one that has been counted. */
+void entry_fill_counted(struct fuse_entry_param *e, const struct sl_entry *found);
 /* The kernel did not get the entry: takes the count back. */
 void entry_undo(struct super_block *sb, const struct fuse_entry_param *e);
 /* Replies with an entry of the inode; drops the reference. */

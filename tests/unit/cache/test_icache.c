@@ -941,6 +941,70 @@ static void test_unmount_reports_what_is_left(void **state)
 	inode_put(used);
 }
 
+static void test_lookup_without_a_reference(void **state)
+{
+	struct inode *inode = must_get(12), *again = must_get(12);
+	struct inode_attrs a;
+
+	inode_put(again);
+	inode_put(inode);
+	/* Not noted as used twice, or not there at all: the ordinary way. */
+	rcu_read_lock();
+	assert_null(icache_peek_rcu(&sb, 13));
+	assert_null(icache_peek_rcu(&sb, MAX_INO + 1));
+	rcu_read_unlock();
+	inode_put(must_get(12));
+	rcu_read_lock();
+	assert_ptr_equal(icache_peek_rcu(&sb, 12), inode);
+	assert_true(inode_peek_attrs(inode, &a));
+	assert_true(inode_lookup_inc_rcu(inode));
+	assert_true(inode_lookup_inc_rcu(inode));
+	rcu_read_unlock();
+	atomic_fetch_add(&disk_of(12)->lookups, 2);
+	assert_int_equal(inode_nlookup(inode), 2);
+	/* Kept over its eviction, and it keeps an unlinked one. */
+	icache_shrink_all(&sb);
+	assert_false(is_cached(12));
+	inode = must_get(12);
+	assert_int_equal(inode_nlookup(inode), 2);
+	unlink_inode(inode);
+	inode_put(inode);
+	assert_int_equal(deletes(12), 0);
+	forget(12, 2);
+	assert_int_equal(deletes(12), 1);
+}
+
+/* While the end of an inode is under way, and after it, no lookup is counted. */
+static void evicting_main(void *arg)
+{
+	(void)icache_shrink_all(&sb);
+}
+
+static void test_lookup_of_an_inode_on_its_way_out(void **state)
+{
+	struct inode *inode;
+	struct thread *t;
+
+	inode_put(must_get(12));
+	inode_put(must_get(12));
+	rcu_read_lock();
+	inode = icache_peek_rcu(&sb, 12);
+	rcu_read_unlock();
+	assert_non_null(inode);
+	close_gate(&fs.evict_gate);
+	assert_int_equal(thread_create(&t, "evict", evicting_main, NULL), 0);
+	test_wait(&fs, atomic_load(&fs.at_evict) == 1);
+	rcu_read_lock();
+	assert_null(icache_peek_rcu(&sb, 12));
+	assert_false(inode_lookup_inc_rcu(inode));
+	rcu_read_unlock();
+	/* One that comes now goes with it; nothing of it stays in a shadow. */
+	icache_forget(&sb, 12, 1);
+	open_gate(&fs.evict_gate);
+	thread_join(t);
+	assert_int_equal(stats().shadows, 0);
+}
+
 /* ---- hammer: all races of seeds.md 1.4 at once ---- */
 
 #define HAMMER_INOS 24u
@@ -954,6 +1018,7 @@ struct hammer {
 };
 
 static _Atomic bool hammer_stop;
+static _Atomic u64 hammer_peeked; /* lookups counted without a reference */
 
 /* A create: takes a free number, if there is one. */
 static void hammer_create(struct hammer *h)
@@ -1015,6 +1080,20 @@ static void hammer_get(struct hammer *h, u64 r)
 		/* A lookup of ours keeps it from being deleted. */
 		if (!icache_peek_attrs(&sb, ino, &a) && h->mine[i])
 			thread_check(a.generation == disk_generation(ino));
+	}
+	if (r >> 26 & 1) {
+		bool counted;
+
+		rcu_read_lock();
+		inode = icache_peek_rcu(&sb, ino);
+		counted = inode && inode_lookup_inc_rcu(inode);
+		rcu_read_unlock();
+		if (counted) {
+			atomic_fetch_add(&disk_of(ino)->lookups, 1);
+			h->mine[i]++;
+			atomic_fetch_add(&hammer_peeked, 1);
+		}
+		return;
 	}
 	error = r >> 25 & 1 ? icache_get(&sb, ino, &inode) :
 			      icache_get_scan(&sb, ino, &inode);
@@ -1148,6 +1227,7 @@ static void test_hammer(void **state)
 		deleted += atomic_load(&d->deletes);
 	}
 	assert_true(deleted > 0);
+	assert_true(atomic_load(&hammer_peeked) > 0);
 	assert_true(atomic_load(&fs.evicted) > 0);
 	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 }
@@ -1207,6 +1287,8 @@ int main(void)
 		T(test_lookups_survive_eviction),
 		T(test_forget_of_a_shadow),
 		T(test_failed_read_keeps_the_lookups),
+		T(test_lookup_without_a_reference),
+		T(test_lookup_of_an_inode_on_its_way_out),
 		T(test_count_too_large_for_a_shadow_stays),
 		T(test_forget_during_eviction),
 		T(test_empty_nodes_are_freed),

@@ -79,13 +79,38 @@ static inline void model_remove(u32 i)
 	model.present[i] = 0;
 }
 
+/* What a look without a lock says: as ext4_dir_peek(), -EAGAIN also if the
+ * directory was being changed. */
+static inline int model_peek(u32 i, ino_nr *ino)
+{
+	char name[256];
+	u32 len = model_name(i, name), seq;
+	int err = -EAGAIN;
+
+	rcu_read_lock();
+	if (ext4_dir_peek_begin(&fake.dir, &seq)) {
+		err = ext4_dir_peek(&fake.dir, name, len, ino);
+		if (!ext4_dir_peek_valid(&fake.dir, seq))
+			err = -EAGAIN;
+	}
+	rcu_read_unlock();
+	return err;
+}
+
 static inline void model_check_one(u32 i)
 {
 	char name[256];
 	u32 len = model_name(i, name);
+	ino_nr ino;
+	int err;
 
 	assert_int_equal(fake_find(name, len),
 			 model.present[i] ? MODEL_INO + i : 0);
+	err = model_peek(i, &ino);
+	if (err != -EAGAIN)
+		assert_int_equal(err, model.present[i] ? 0 : -ENOENT);
+	if (!err)
+		assert_int_equal(ino, MODEL_INO + i);
 }
 
 static inline void model_check_all(void)
@@ -205,6 +230,7 @@ static inline void hostile_use(void)
 		int err;
 
 		(void)!ext4_dir_find(&fake.dir, name, len, &ino, &ft);
+		(void)!model_peek(i, &ino);
 		err = ext4_dir_add(&fake.h, &fake.dir, name, len, 99, 1);
 		fake_stop(err);
 		i = fake_random(model.nr);

@@ -329,6 +329,7 @@ static inline void fake_begin(const struct fake_config *c)
 
 static inline void fake_end(void)
 {
+	ext4_dir_peek_end(&fake.dir);
 	bcache_destroy(&fake.sbi.s);
 	rcu_barrier();
 	budget_destroy(fake.sbi.s.s_budget);

@@ -622,6 +622,24 @@ static int reader_emit(void *priv, const char *name, u32 len, ino_nr ino,
 	return 0;
 }
 
+static _Atomic u64 peeks_told; /* that had an answer */
+
+/* Names that stay, then some that come and go: without the lock. */
+static void peek_some(u32 i)
+{
+	ino_nr ino;
+
+	for (u32 k = 0; k < 20; k++, i++) {
+		int err = model_peek(i, &ino);
+
+		reader_check(!err || err == -EAGAIN ||
+			     (err == -ENOENT && i >= change_low));
+		reader_check(err || ino == MODEL_INO + i);
+		if (err != -EAGAIN)
+			atomic_fetch_add(&peeks_told, 1);
+	}
+}
+
 static void reader(void *arg)
 {
 	struct ext4_dir_cursor *cur = ext4_dir_cursor_new();
@@ -640,6 +658,7 @@ static void reader(void *arg)
 		reader_check(!ext4_dir_find(&fake.dir, name, len, &ino, &ft));
 		reader_check(ino == MODEL_INO + i);
 		rwsem_up_read(&fake.dir.vfs.i_rwsem);
+		peek_some(i);
 		i = (i + 1) % change_low;
 		do {
 			l.taken = 0;
@@ -676,10 +695,47 @@ static void test_readers_beside_a_writer(void **state)
 	atomic_store(&readers_stop, true);
 	for (u32 i = 0; i < 2; i++)
 		thread_join(t[i]);
+	assert_true(atomic_load(&peeks_told) > 0);
 	check_everything(NULL);
 	rwsem_destroy(&fake.dir.vfs.i_rwsem);
 	model_end();
 	fake_end();
+}
+
+/* Every name is found, or known not to be there, once all was used twice. */
+static void peek_all(const struct fake_config *c, u32 nr)
+{
+	ino_nr ino;
+
+	fake_begin(c);
+	model_begin(nr, 8, 60);
+	for (u32 i = 0; i < nr; i += 2)
+		assert_int_equal(model_add(i), 0);
+	fake_drop();
+	assert_int_equal(model_peek(0, &ino), -EAGAIN);
+	model_check_all();
+	model_check_all();
+	for (u32 i = 0; i < nr; i++) {
+		assert_int_equal(model_peek(i, &ino), i % 2 ? -ENOENT : 0);
+		if (i % 2 == 0)
+			assert_int_equal(ino, MODEL_INO + i);
+	}
+	/* Names too long, too short, of another kind: not here. */
+	assert_int_equal(ext4_dir_peek(&fake.dir, "", 0, &ino), -EAGAIN);
+	assert_int_equal(ext4_dir_peek(&fake.dir, "..", 2, &ino), -EAGAIN);
+	/* Torn down: nothing is believed any more. */
+	ext4_dir_peek_end(&fake.dir);
+	assert_int_equal(model_peek(0, &ino), -EAGAIN);
+	model_end();
+	fake_end();
+}
+
+static void test_names_without_a_lock(void **state)
+{
+	peek_all(&csum_4k, 20);   /* one block */
+	peek_all(&plain_1k, 60);  /* an index */
+	peek_all(&csum_1k, 9000); /* two levels */
+	peek_all(&csum_4k, 9000);
 }
 
 int main(void)
@@ -699,6 +755,7 @@ int main(void)
 		cmocka_unit_test(test_listing_survives_changes),
 		cmocka_unit_test(test_listing_and_removing_all),
 		cmocka_unit_test(test_readers_beside_a_writer),
+		cmocka_unit_test(test_names_without_a_lock),
 		cmocka_unit_test(test_failures_change_nothing),
 		cmocka_unit_test(test_broken_index_is_read_without),
 		cmocka_unit_test(test_node_errors_name_the_place),

@@ -313,6 +313,143 @@ static void test_rename_waits(void **state)
 	end();
 }
 
+/* ---- lookups without a lock ---- */
+
+/* What sl_lookup_cached() says once all of it was used by other ways. */
+static int cached(struct inode *dir, const char *name, struct sl_entry *e)
+{
+	(void)ino_at(dir, name);
+	(void)ino_at(dir, name);
+	return sl_lookup_cached(sb, sl_ino(dir), name, strlen(name), e);
+}
+
+static u64 lookups_of(u64 ino)
+{
+	struct inode *inode;
+	u64 n;
+
+	assert_int_equal(sl_iget(sb, ino, &inode), 0);
+	n = inode_nlookup(inode);
+	sl_iput(inode);
+	return n;
+}
+
+static void test_lookup_cached(void **state)
+{
+	struct inode *dir, *file;
+	struct sl_entry e;
+	struct stat st;
+	u64 ino;
+
+	begin("-b 1024");
+	dir = make(root, "dir", DIR_MODE);
+	file = make(dir, "file", REG_MODE);
+	ino = sl_ino(file);
+	assert_int_equal(cached(dir, "file", &e), 0);
+	assert_int_equal(e.ino, ino);
+	assert_int_equal(e.generation, sl_generation(file));
+	sl_getattr(file, &st);
+	assert_memory_equal(&st, &e.st, sizeof(st));
+	assert_int_equal(lookups_of(ino), 1);
+	assert_int_equal(cached(dir, "none", &e), -ENOENT);
+	/* A new name, and one that is gone, are known at once. */
+	assert_int_equal(sl_link(file, dir, "none", 4), 0);
+	assert_int_equal(cached(dir, "none", &e), 0);
+	assert_int_equal(lookups_of(ino), 2);
+	assert_int_equal(sl_unlink(dir, "file", 4), 0);
+	assert_int_equal(cached(dir, "file", &e), -ENOENT);
+	/* Not its business. */
+	assert_int_equal(cached(dir, "..", &e), -EAGAIN);
+	assert_int_equal(cached(file, "x", &e), -EAGAIN);
+	assert_int_equal(sl_lookup_cached(sb, 1ull << 40, "x", 1, &e), -EAGAIN);
+	assert_int_equal(sl_lookup_cached(sb, 1, "x", 1, &e), -EAGAIN);
+	/* What it counted keeps an inode without a name. */
+	assert_int_equal(sl_unlink(dir, "none", 4), 0);
+	sl_iput(file);
+	assert_int_equal(lookups_of(ino), 2);
+	sl_forget(sb, ino, 2);
+	assert_int_equal(sl_iget(sb, ino, &file), -ESTALE);
+	/* From the disk: only by the ordinary way. */
+	sl_iput(dir);
+	sl_drop_caches(sb);
+	assert_int_equal(sl_lookup_cached(sb, 2, "dir", 3, &e), -EAGAIN);
+	end();
+}
+
+/*
+ * Threads look up names without a lock while others remove and make them: an
+ * inode that was counted is there until it is forgotten, and all counts are
+ * right in the end (unmount and e2fsck would tell).
+ */
+#define RACE_NAMES 8
+
+/* cmocka's own belong to the main thread. */
+#define race_check(cond)                                                       \
+	do {                                                                   \
+		if (!(cond)) {                                                 \
+			print_error("reader: %s\n", #cond);                    \
+			abort();                                               \
+		}                                                              \
+	} while (0)
+
+static _Atomic bool race_stop;
+static _Atomic u64 race_found, race_none;
+static struct inode *race_dir;
+
+static void race_reader(void *arg)
+{
+	u32 n = (u32)(uintptr_t)arg;
+	struct sl_entry e;
+	char name[2] = "a";
+
+	while (!atomic_load(&race_stop)) {
+		struct inode *inode;
+		int err;
+
+		name[0] = (char)('a' + n++ % RACE_NAMES);
+		err = sl_lookup_cached(sb, sl_ino(race_dir), name, 1, &e);
+		if (err == -ENOENT)
+			atomic_fetch_add(&race_none, 1);
+		if (err == -EAGAIN && !sl_lookup(race_dir, name, 1, &inode))
+			sl_iput(inode);
+		if (err)
+			continue;
+		atomic_fetch_add(&race_found, 1);
+		race_check(!sl_iget(sb, e.ino, &inode));
+		race_check(sl_generation(inode) == e.generation);
+		sl_iput(inode);
+		sl_forget(sb, e.ino, 1);
+	}
+}
+
+static void test_lookup_cached_beside_changes(void **state)
+{
+	struct thread *t[2];
+
+	begin("-b 1024");
+	race_dir = make(root, "dir", DIR_MODE);
+	atomic_store(&race_stop, false);
+	for (uintptr_t i = 0; i < 2; i++)
+		assert_int_equal(thread_create(&t[i], "reader", race_reader,
+					       (void *)(i * 3)), 0);
+	for (u32 i = 0; i < 3000 || !atomic_load(&race_found) ||
+			!atomic_load(&race_none); i++) {
+		char name[2] = { (char)('a' + i % RACE_NAMES), '\0' };
+		int err = sl_unlink(race_dir, name, 1);
+
+		assert_true(!err || err == -ENOENT);
+		if (i % 3)
+			sl_iput(make(race_dir, name, REG_MODE));
+		if (i % 500 == 0)
+			sl_drop_caches(sb);
+	}
+	atomic_store(&race_stop, true);
+	for (int i = 0; i < 2; i++)
+		thread_join(t[i]);
+	sl_iput(race_dir);
+	end();
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -329,6 +466,8 @@ int main(void)
 		cmocka_unit_test(test_setgid),
 		cmocka_unit_test(test_many_subdirs),
 		cmocka_unit_test(test_rename_waits),
+		cmocka_unit_test(test_lookup_cached),
+		cmocka_unit_test(test_lookup_cached_beside_changes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
