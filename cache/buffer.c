@@ -194,12 +194,12 @@ static void buffer_reap(struct bcache *bc, struct buffer *b)
 
 	if (!buffer_kill(b))
 		return;
-	spin_lock(&lru->lock);
+	lru_lock(lru);
 	if (atomic_load(&b->b_state) & BUF_LRU) {
 		atomic_fetch_and(&b->b_state, ~BUF_LRU);
 		lru_del_locked(lru, &b->b_lru);
 	}
-	spin_unlock(&lru->lock);
+	lru_unlock(lru);
 	buffer_bury(bc, b);
 }
 
@@ -208,13 +208,13 @@ static void buffer_lru_add(struct bcache *bc, struct buffer *b)
 {
 	struct lru_list *lru = buffer_lru(bc, b);
 
-	spin_lock(&lru->lock);
+	lru_lock(lru);
 	if (!(atomic_load(&b->b_state) & BUF_LRU) &&
 	    atomic_load(&b->b_count) != BUFFER_DEAD) {
 		atomic_fetch_or(&b->b_state, BUF_LRU);
 		lru_add_locked(lru, &b->b_lru);
 	}
-	spin_unlock(&lru->lock);
+	lru_unlock(lru);
 }
 
 void buffer_get(struct buffer *b)

@@ -6,6 +6,7 @@
  * Threads: any
  */
 #include "cache/lru.h"
+#include "lib/wait.h"
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -36,6 +37,7 @@ struct lru *lru_new(u32 zones, u32 lists)
 		spin_init(&lru->list[i].lock, RANK_CACHE_LIST);
 		CDS_INIT_LIST_HEAD(&lru->list[i].list);
 		atomic_init(&lru->list[i].nr, 0);
+		lru->list[i].waits = lru->list[i].wait_ns = 0;
 	}
 	return lru;
 }
@@ -53,6 +55,24 @@ struct lru_list *lru_list_of(struct lru *lru, u32 zone, u64 hash)
 {
 	assert(zone < lru->zones);
 	return &lru->list[zone * lru->lists + hash % lru->lists];
+}
+
+void lru_lock(struct lru_list *l)
+{
+	u64 start;
+
+	assert_rank_below(RANK_CACHE_LIST); /* a trylock checks nothing */
+	if (likely(spin_trylock(&l->lock)))
+		return;
+	start = clock_mono_ns();
+	spin_lock(&l->lock);
+	l->waits++;
+	l->wait_ns += clock_mono_ns() - start;
+}
+
+void lru_unlock(struct lru_list *l)
+{
+	spin_unlock(&l->lock);
 }
 
 /* relaxed: the lock orders; bare readers want a number */
@@ -79,16 +99,16 @@ void lru_del_locked(struct lru_list *l, struct cds_list_head *item)
 
 void lru_add(struct lru_list *l, struct cds_list_head *item)
 {
-	spin_lock(&l->lock);
+	lru_lock(l);
 	lru_add_locked(l, item);
-	spin_unlock(&l->lock);
+	lru_unlock(l);
 }
 
 void lru_del(struct lru_list *l, struct cds_list_head *item)
 {
-	spin_lock(&l->lock);
+	lru_lock(l);
 	lru_del_locked(l, item);
-	spin_unlock(&l->lock);
+	lru_unlock(l);
 }
 
 u64 lru_nr(const struct lru *lru, u32 zone)
@@ -101,12 +121,28 @@ u64 lru_nr(const struct lru *lru, u32 zone)
 	return nr;
 }
 
+u64 lru_waits(struct lru *lru, u32 zone, u64 *ns)
+{
+	u64 waits = 0;
+
+	*ns = 0;
+	for (u32 i = 0; i < lru->lists; i++) {
+		struct lru_list *l = &lru->list[zone * lru->lists + i];
+
+		spin_lock(&l->lock);
+		waits += l->waits;
+		*ns += l->wait_ns;
+		spin_unlock(&l->lock);
+	}
+	return waits;
+}
+
 /* The `look` oldest of one list. */
 static void isolate_some(struct lru_list *l, u32 look, struct lru_scan *s)
 {
 	enum lru_verdict verdict;
 
-	spin_lock(&l->lock);
+	lru_lock(l);
 	while (look-- && !cds_list_empty(&l->list)) {
 		struct cds_list_head *item = l->list.next;
 
@@ -117,7 +153,7 @@ static void isolate_some(struct lru_list *l, u32 look, struct lru_scan *s)
 		if (verdict != LRU_REMOVED)
 			lru_add_locked(l, item);
 	}
-	spin_unlock(&l->lock);
+	lru_unlock(l);
 }
 
 /* False: enough. */

@@ -25,6 +25,7 @@ struct lru_list {
 	struct spinlock lock;      /* RANK_CACHE_LIST */
 	struct cds_list_head list; /* [lock] head: the oldest */
 	_Atomic u64 nr;            /* [write lock] */
+	u64 waits, wait_ns;        /* how often and how long for the lock [lock] */
 } __cacheline_aligned;
 
 /* zones, and lists of each, at least 1. NULL: no memory. */
@@ -34,6 +35,10 @@ void lru_free(struct lru *lru);
 
 /* The list of an object of that zone; hash: any number that stays with it. */
 struct lru_list *lru_list_of(struct lru *lru, u32 zone, u64 hash);
+
+/* As spin_lock() and spin_unlock(), and it counts the waits. */
+void lru_lock(struct lru_list *l) ACQUIRE(&l->lock);
+void lru_unlock(struct lru_list *l) RELEASE(&l->lock);
 
 /* At the young end. The item is on no list. */
 void lru_add(struct lru_list *l, struct cds_list_head *item);
@@ -46,6 +51,9 @@ void lru_del_locked(struct lru_list *l, struct cds_list_head *item)
 
 /* Objects on the lists of a zone; exact while nobody changes them. */
 u64 lru_nr(const struct lru *lru, u32 zone);
+
+/* Times that somebody waited for a lock of the zone's lists; *ns: how long. */
+u64 lru_waits(struct lru *lru, u32 zone, u64 *ns);
 
 enum lru_verdict {
 	LRU_REMOVED, /* off the list; `item` is the owner's */

@@ -381,7 +381,7 @@ static size_t zone_text(u32 zone, const struct zone_stats *st, char *buf,
 	size_t used = 0;
 
 	for (u32 i = 0; i < ARRAY_SIZE(lines); i++) {
-		int n = snprintf(buf + used, len - used, "zone%u_%s %llu\n",
+		int n = snprintf(buf + used, len - used, "zone.%u.%s %llu\n",
 				 zone, lines[i].name,
 				 (unsigned long long)lines[i].value);
 

@@ -52,7 +52,7 @@ struct zone_stats {
 	u64 scanned, rotated;    /* objects looked at; of these, second chances */
 };
 void zone_get_stats(struct budget *b, u32 zone, struct zone_stats *st);
-/* All of them as lines "zoneN_NAME VALUE", after "zones N": as many whole lines as fit
+/* All of them as lines "zone.N.NAME VALUE", after "zones N": as many whole lines as fit
  * with a 0 into len bytes. Returns their length. */
 size_t zone_stats_text(struct budget *b, char *buf, size_t len);
 

@@ -1405,7 +1405,9 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		used = n < 0 ? used : min_of(used + (size_t)n, len);
 		used += ext4_alloc_stats(sbi, buf + used, len - used);
 	}
+	/* Of many zones, those that leave room for what the caller has to say. */
 	if (used < len)
-		used += zone_stats_text(sb->s_budget, buf + used, len - used);
+		used += zone_stats_text(sb->s_budget, buf + used,
+					(len - used) / 2);
 	return used;
 }

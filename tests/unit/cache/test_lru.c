@@ -7,6 +7,8 @@
 #include "tests/unit/cache/cache_test.h"
 #include "cache/lru.h"
 
+#include <unistd.h>
+
 #define ZONES 3u
 #define THREADS 4u
 #define PER_THREAD 64u
@@ -216,7 +218,7 @@ static void hammer(void *arg)
 		struct item *i = &h.item[me][test_random(&rng) % PER_THREAD];
 		struct lru_list *l = lru_list_of(h.lru, i->zone, me);
 
-		spin_lock(&l->lock);
+		lru_lock(l);
 		if (i->place == ON) {
 			lru_del_locked(l, &i->link);
 			i->place = OFF;
@@ -226,7 +228,7 @@ static void hammer(void *arg)
 			i->place = ON;
 			atomic_fetch_add(&h.added, 1);
 		}
-		spin_unlock(&l->lock);
+		lru_unlock(l);
 		if (n % 16 == 0) {
 			struct taker t = { .s = { take_some, take_on, 0, 0 } };
 
@@ -234,6 +236,34 @@ static void hammer(void *arg)
 			atomic_fetch_add(&h.taken, t.nr);
 		}
 	}
+}
+
+static void wait_main(void *arg)
+{
+	struct obj o = { .verdict = LRU_BUSY };
+
+	lru_add(arg, &o.link);
+	lru_del(arg, &o.link);
+}
+
+static void test_waits_are_counted(void **state)
+{
+	struct lru *lru = lru_new(ZONES, 1);
+	struct lru_list *l = lru_list_of(lru, 1, 0);
+	struct thread *t;
+	u64 ns;
+
+	assert_int_equal(lru_waits(lru, 1, &ns), 0);
+	lru_lock(l);
+	assert_int_equal(thread_create(&t, "wait", wait_main, l), 0);
+	usleep(20000); /* the thread comes to the lock, or finds it free: */
+	lru_unlock(l);
+	thread_join(t);
+	assert_true(lru_waits(lru, 1, &ns) <= 1);
+	assert_true(!lru_waits(lru, 1, &ns) == !ns);
+	assert_int_equal(lru_waits(lru, 0, &ns), 0);
+	assert_int_equal(lru_nr(lru, 1), 0);
+	lru_free(lru);
 }
 
 static void test_many_threads(void **state)
@@ -270,6 +300,7 @@ int main(void)
 		cmocka_unit_test(test_busy_ones_end_the_scan),
 		cmocka_unit_test(test_a_scan_stops_when_told),
 		cmocka_unit_test(test_zones_and_lists_are_apart),
+		cmocka_unit_test(test_waits_are_counted),
 		cmocka_unit_test(test_many_threads),
 	};
 

@@ -397,9 +397,9 @@ static void test_statistics_as_text(void **state)
 	n = zone_stats_text(b, text, sizeof(text));
 	assert_int_equal(strlen(text), n);
 	assert_ptr_equal(strstr(text, "zones 2\n"), text);
-	assert_non_null(strstr(text, "\nzone1_inode_bytes 10485760\n"));
-	assert_non_null(strstr(text, "\nzone1_borrowed 2097152\n"));
-	assert_non_null(strstr(text, "\nzone0_rotated 0\n"));
+	assert_non_null(strstr(text, "\nzone.1.inode_bytes 10485760\n"));
+	assert_non_null(strstr(text, "\nzone.1.borrowed 2097152\n"));
+	assert_non_null(strstr(text, "\nzone.0.rotated 0\n"));
 	/* Whole lines, as many as fit. */
 	n = zone_stats_text(b, small, sizeof(small));
 	assert_true(n > 8 && n < sizeof(small));
