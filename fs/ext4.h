@@ -171,6 +171,8 @@ struct ext4_sb {
 };
 
 int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw); /* inode.c */
+/* The same after ext4_inode_csum_ok(). */
+int ext4_load_inode_checked(struct ext4_inode *ei, const void *raw);
 /* The inode's checksum; true without metadata_csum. */
 bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw);
 

@@ -88,26 +88,29 @@ static struct timespec get_time(le32 lo, u32 extra, bool has_extra)
 	return t;
 }
 
+/* The bytes around the two halves of the checksum, in whole words. */
+#define CSUM_FROM 120u
+#define CSUM_TO 136u
+
+/* Over the whole inode, the checksum itself as 0. */
 static u32 inode_csum(const struct ext4_sb *sbi, u32 seed, const u8 *raw)
 {
 	const size_t lo = offsetof(struct ext4_inode_disk, i_checksum_lo);
 	const size_t hi = offsetof(struct ext4_inode_disk, i_checksum_hi);
 	const struct ext4_inode_disk *di = (const void *)raw;
-	static const u8 zero[2];
-	u32 crc = crc32c(seed, raw, lo);
+	size_t to = min_of((size_t)CSUM_TO, (size_t)sbi->inode_size);
+	bool has_hi = to > EXT4_GOOD_OLD_INODE_SIZE &&
+		      le16_to_cpu(di->i_extra_isize) >= 4;
+	u8 part[CSUM_TO - CSUM_FROM];
+	u32 crc = crc32c(seed, raw, CSUM_FROM);
 
-	crc = crc32c(crc, zero, 2);
-	crc = crc32c(crc, raw + lo + 2, EXT4_GOOD_OLD_INODE_SIZE - lo - 2);
-	if (sbi->inode_size <= EXT4_GOOD_OLD_INODE_SIZE)
-		return crc & 0xFFFF;
-	crc = crc32c(crc, raw + EXT4_GOOD_OLD_INODE_SIZE,
-		     hi - EXT4_GOOD_OLD_INODE_SIZE);
-	if (le16_to_cpu(di->i_extra_isize) >= 4)
-		crc = crc32c(crc, zero, 2);
-	else
-		crc = crc32c(crc, raw + hi, 2);
-	crc = crc32c(crc, raw + hi + 2, sbi->inode_size - hi - 2);
-	return le16_to_cpu(di->i_extra_isize) >= 4 ? crc : crc & 0xFFFF;
+	memcpy(part, raw + CSUM_FROM, to - CSUM_FROM);
+	memset(part + lo - CSUM_FROM, 0, 2);
+	if (has_hi)
+		memset(part + hi - CSUM_FROM, 0, 2);
+	crc = crc32c(crc, part, to - CSUM_FROM);
+	crc = crc32c(crc, raw + to, sbi->inode_size - to);
+	return has_hi ? crc : crc & 0xFFFF;
 }
 
 static u32 stored_csum(const struct ext4_sb *sbi, const struct ext4_inode_disk *di)
@@ -122,10 +125,9 @@ static u32 stored_csum(const struct ext4_sb *sbi, const struct ext4_inode_disk *
 
 static u32 inode_seed(const struct ext4_sb *sbi, ino_nr ino, u32 generation)
 {
-	le32 n = cpu_to_le32(ino), g = cpu_to_le32(generation);
-	u32 crc = crc32c(sbi->csum_seed, &n, sizeof(n));
+	le32 of[2] = { cpu_to_le32(ino), cpu_to_le32(generation) };
 
-	return crc32c(crc, &g, sizeof(g));
+	return crc32c(sbi->csum_seed, of, sizeof(of));
 }
 
 bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw)
@@ -279,7 +281,8 @@ static void store_rdev(u8 *i_block, u64 rdev)
 	memcpy(i_block, w, sizeof(w));
 }
 
-int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
+/* csum_ok: the caller has looked. */
+static int load_inode_raw(struct ext4_inode *ei, const void *raw, bool csum_ok)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	const struct ext4_inode_disk *di = raw;
@@ -302,7 +305,7 @@ int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
 			return bad_inode(sbi, inode->i_ino, "extra size %u",
 					 ei->i_extra_isize);
 	}
-	if (sbi->has_csum &&
+	if (sbi->has_csum && !csum_ok &&
 	    inode_csum(sbi, ei->i_csum_seed, raw) != stored_csum(sbi, di))
 		return ext4_error(sbi, inode->i_ino, 0, -EFSBADCRC,
 				  "inode checksum is wrong");
@@ -341,6 +344,16 @@ int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
 				  (unsigned long long)inode->i_size);
 	}
 	return err;
+}
+
+int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw)
+{
+	return load_inode_raw(ei, raw, false);
+}
+
+int ext4_load_inode_checked(struct ext4_inode *ei, const void *raw)
+{
+	return load_inode_raw(ei, raw, true);
 }
 
 /*
