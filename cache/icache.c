@@ -1216,50 +1216,72 @@ bool icache_wait_writers(struct super_block *sb)
 
 /* ---- looking without touching ---- */
 
+/* Slot i of a leaf, if that is an inode. RCU read side held. */
+static struct inode *slot_of(const _Atomic u64 *slots, u32 i)
+{
+	u64 v = atomic_load_explicit(&slots[i], memory_order_acquire);
+
+	return v && !is_shadow(v) ? slot_inode(v) : NULL;
+}
+
 u64 icache_mask(struct super_block *sb, ino_nr ino)
 {
 	struct ic_tree *t = &sb->s_icache->tree;
-	u64 base = ino & ~63u, at = base;
+	const _Atomic u64 *slots;
 	u64 mask = 0;
 
+	if (ino > t->max_ino)
+		return 0;
 	rcu_read_lock();
-	while (at < base + 64 && at <= t->max_ino) {
-		u32 steps = 1;
-		u64 v;
-
-		if (!ic_tree_next(t, &at, INODE_TAG_NONE, &v, &steps))
-			continue; /* it has moved */
-		if (v && !is_shadow(v) && at < base + 64)
-			mask |= 1ull << (at - base);
-		at++;
+	slots = ic_tree_slots(t, ino);
+	for (u32 i = 0; slots && i < 64; i++) {
+		if (slot_of(slots, i))
+			mask |= 1ull << i;
 	}
 	rcu_read_unlock();
 	return mask;
 }
 
+static bool peek(struct inode *inode,
+		 void (*fn)(const struct inode *inode, void *priv), void *priv)
+{
+	bool usable;
+
+	/* RCU keeps the memory, i_lock the state. */
+	spin_lock(&inode->i_lock);
+	usable = !(inode_state(inode) & I_BUSY);
+	if (usable)
+		fn(inode, priv);
+	spin_unlock(&inode->i_lock);
+	return usable;
+}
+
+u64 icache_peek_run(struct super_block *sb, ino_nr ino, u64 wanted,
+		    void (*fn)(const struct inode *inode, void *priv), void *priv)
+{
+	struct ic_tree *t = &sb->s_icache->tree;
+	const _Atomic u64 *slots;
+	u64 seen = 0;
+
+	if (ino > t->max_ino)
+		return 0;
+	rcu_read_lock();
+	slots = ic_tree_slots(t, ino);
+	for (; slots && wanted; wanted &= wanted - 1) {
+		u32 i = (u32)__builtin_ctzll(wanted);
+		struct inode *inode = slot_of(slots, i);
+
+		if (inode && peek(inode, fn, priv))
+			seen |= 1ull << i;
+	}
+	rcu_read_unlock();
+	return seen;
+}
+
 bool icache_peek(struct super_block *sb, ino_nr ino,
 		 void (*fn)(const struct inode *inode, void *priv), void *priv)
 {
-	struct icache *ic = sb->s_icache;
-	bool usable = false;
-	struct inode *inode;
-	u64 v;
-
-	if (!ino_is_valid(ic, ino))
-		return false;
-	rcu_read_lock();
-	v = ic_tree_get(&ic->tree, ino);
-	if (v && !is_shadow(v)) {
-		inode = slot_inode(v);
-		/* RCU keeps the memory, i_lock the state. */
-		spin_lock(&inode->i_lock);
-		usable = !(inode_state(inode) & I_BUSY);
-		if (usable)
-			fn(inode, priv);
-		spin_unlock(&inode->i_lock);
-	}
-	rcu_read_unlock();
-	return usable;
+	return icache_peek_run(sb, ino, 1ull << ino % 64, fn, priv) != 0;
 }
 
 /* RCU read side held. */

@@ -268,10 +268,14 @@ bool icache_wait_writers(struct super_block *sb);
  * icache_peek(): calls fn under i_lock if ino has a usable inode. False: it is not
  * in memory, or is being read, made or torn down; a linked one that is torn
  * down is clean, so that the inode's table block has all of it by then.
+ * icache_peek_run(): the same for those of the 64 that are in `wanted`; bits for
+ * which fn was called.
  */
 u64 icache_mask(struct super_block *sb, ino_nr ino);
 bool icache_peek(struct super_block *sb, ino_nr ino,
 		 void (*fn)(const struct inode *inode, void *priv), void *priv);
+u64 icache_peek_run(struct super_block *sb, ino_nr ino, u64 wanted,
+		    void (*fn)(const struct inode *inode, void *priv), void *priv);
 /* Up to max numbers from *ino on that the kernel has looked up, into out; *ino
  * moves behind them. 0: there are no more. */
 u32 icache_looked_up(struct super_block *sb, u64 *ino, ino_nr *out, u32 max);

@@ -59,6 +59,9 @@ void ic_tree_destroy(struct ic_tree *t);
 
 /* The slot of ino, 1 <= ino <= max_ino; 0 if there is none. RCU read side. */
 u64 ic_tree_get(const struct ic_tree *t, ino_nr ino);
+/* The slots of the 64 numbers from ino & ~63 on, to be loaded with acquire; NULL:
+ * all are empty. ino <= max_ino. RCU read side. */
+const _Atomic u64 *ic_tree_slots(const struct ic_tree *t, ino_nr ino);
 /*
  * Puts `v` into the slot of ino; *old gets what was there. An inode there stays
  * and so does, unless replace_shadow, a shadow: -EEXIST. Else 0 or -ENOMEM.

@@ -115,6 +115,13 @@ u64 ic_tree_get(const struct ic_tree *t, ino_nr ino)
 	return leaf ? node_get(leaf, leaf_index(ino)) : 0;
 }
 
+const _Atomic u64 *ic_tree_slots(const struct ic_tree *t, ino_nr ino)
+{
+	struct ic_node *leaf = tree_leaf(t, ino);
+
+	return leaf ? leaf->slot : NULL;
+}
+
 struct spinlock *ic_tree_lock_of(struct ic_tree *t, ino_nr ino)
 {
 	return &run_of(t, ino)->lock;

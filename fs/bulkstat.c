@@ -17,7 +17,8 @@
  *   2  buffer_peek() of its table blocks: those found are kept
  *   3  the device is read, if a block was not found
  *   4  the buffers found in 2, and others found now, are copied over it
- *   5  for each inode, when it is its turn: the inode cache is asked first
+ *   5  for each inode, when it is its turn: the inode cache is asked first (for 64
+ *      numbers at a time, and anew in each call)
  *
  * - Not cached in 1: at that moment all of the inode was in its block. The block
  *   not cached in 2: all of it was on the device, where 3 finds that or a later
@@ -64,6 +65,7 @@
 #define SMALL_WINDOW_BYTES (32u << 10)
 #define LEAST_BYTES (64u << 10)
 #define BUDGET_SHARE 32
+#define PEEKED_NONE UINT64_MAX
 /* Table blocks without an inode that are read all the same, in bytes. */
 #define GAP_BYTES (32u << 10)
 
@@ -103,6 +105,12 @@ struct sl_bulkstat {
 	s64 charged;
 	struct ext4_inode *scratch; /* never in the cache */
 	u8 *raw;           /* one inode */
+	/* what the inode cache had of the 64 numbers from peeked_at on */
+	u64 peeked_at;     /* a multiple of 64; PEEKED_NONE */
+	u64 peeked;        /* by number: in peek */
+	struct sl_bulkstat_rec peek[64];
+	void (*watch)(void *priv, enum sl_bulkstat_step step, u64 first, u64 last);
+	void *watch_priv;
 };
 
 /* ---- making windows ---- */
@@ -110,6 +118,13 @@ struct sl_bulkstat {
 static u64 group_first_ino(const struct ext4_sb *sbi, group_t g)
 {
 	return (u64)g * sbi->inodes_per_group + 1;
+}
+
+static void passed(const struct sl_bulkstat *bs, const struct window *w,
+		   enum sl_bulkstat_step step)
+{
+	if (unlikely(bs->watch != NULL))
+		bs->watch(bs->watch_priv, step, w->ino0, (u64)w->ino0 + w->end - 1);
 }
 
 static void read_end(struct bio *bio)
@@ -233,7 +248,9 @@ static void make_window(struct sl_bulkstat *bs, struct window *w, u32 from)
 		bm_set(w->used, i - first * ipb);
 	w->merged = w->doubt = w->unread = false;
 	note_cached_inodes(bs, w);
+	passed(bs, w, SL_BULKSTAT_INODES_NOTED);
 	note_cached_blocks(bs, w);
+	passed(bs, w, SL_BULKSTAT_BLOCKS_NOTED);
 	start_read(bs, w);
 	bs->pos = first * ipb + w->end;
 }
@@ -308,6 +325,7 @@ static void merge_window(struct sl_bulkstat *bs, struct window *w)
 	u32 bytes = sbi->s.s_blocksize;
 
 	wait_event(w, !atomic_load(&w->reading));
+	passed(bs, w, SL_BULKSTAT_READ);
 	if (w->read_to) {
 		w->unread = w->bio->bi_error != 0;
 		w->doubt = w->place_seq & 1 || w->place_seq != place_seq(sbi);
@@ -326,6 +344,7 @@ static void merge_window(struct sl_bulkstat *bs, struct window *w)
 		buffer_put(b);
 	}
 	w->merged = true;
+	passed(bs, w, SL_BULKSTAT_MERGED);
 }
 
 /* i_lock held, or the scratch inode. */
@@ -337,6 +356,8 @@ static void fill_record(const struct inode *inode, void *priv)
 	u64 delayed = atomic_load(&inode->i_mapping.m_nr_delayed);
 	struct sl_bulkstat_rec *rec = priv;
 
+	rec->error = 0;
+	rec->lost = 0;
 	rec->generation = inode->i_generation;
 	rec->mode = inode->i_mode;
 	rec->nlink = inode->i_nlink;
@@ -355,7 +376,7 @@ static void fill_record(const struct inode *inode, void *priv)
 
 /* The checks of any inode from the disk. -ESTALE: no link. Errors are reported. */
 static int decode(struct sl_bulkstat *bs, ino_nr ino, const void *raw,
-		  struct sl_bulkstat_rec *rec)
+		  bool csum_ok, struct sl_bulkstat_rec *rec)
 {
 	struct ext4_inode *ei = bs->scratch;
 	int err;
@@ -363,11 +384,14 @@ static int decode(struct sl_bulkstat *bs, ino_nr ino, const void *raw,
 	ei->vfs.i_ino = ino;
 	ei->vfs.i_rdev = 0;
 	ei->vfs.i_crtime = (struct timespec){ 0 };
-	err = ext4_load_inode_raw(ei, raw);
+	err = csum_ok ? ext4_load_inode_checked(ei, raw) :
+			ext4_load_inode_raw(ei, raw);
 	if (!err)
 		fill_record(&ei->vfs, rec);
-	free(ei->i_inline);
-	ei->i_inline = NULL;
+	if (unlikely(ei->i_inline)) {
+		free(ei->i_inline);
+		ei->i_inline = NULL;
+	}
 	return err;
 }
 
@@ -398,7 +422,32 @@ static int read_again(struct sl_bulkstat *bs, ino_nr ino,
 	memcpy(bs->raw, b->b_data + offset, sbi->inode_size);
 	mutex_unlock(&b->b_lock);
 	buffer_put(b);
-	return decode(bs, ino, bs->raw, rec);
+	return decode(bs, ino, bs->raw, false, rec);
+}
+
+/* i_lock held. */
+static void peek_record(const struct inode *inode, void *priv)
+{
+	struct sl_bulkstat *bs = priv;
+
+	fill_record(inode, &bs->peek[inode->i_ino % 64]);
+}
+
+/* Step 5. What the inode cache has of ino; NULL: nothing to go by. */
+static const struct sl_bulkstat_rec *cached_record(struct sl_bulkstat *bs,
+						   const struct window *w, ino_nr ino)
+{
+	u64 base = ino & ~63u, end = (u64)w->ino0 + w->end;
+	u64 wanted = ~0ull << ino % 64;
+
+	if (bs->peeked_at != base) {
+		if (end < base + 64)
+			wanted &= ~(~0ull << (end - base));
+		bs->peeked_at = base;
+		bs->peeked = icache_peek_run(&bs->sbi->s, ino, wanted,
+					     peek_record, bs);
+	}
+	return bs->peeked >> ino % 64 & 1 ? &bs->peek[ino % 64] : NULL;
 }
 
 /* Inode i of the window. -ESTALE: not to be reported. */
@@ -408,17 +457,21 @@ static int one_inode(struct sl_bulkstat *bs, struct window *w, u32 i,
 	struct ext4_sb *sbi = bs->sbi;
 	const u8 *raw = w->data + (size_t)i * sbi->inode_size;
 	ino_nr ino = w->ino0 + i;
+	const struct sl_bulkstat_rec *cached;
 
 	if (!ext4_ino_is_exposed(sbi, ino))
 		return -ESTALE;
-	if (icache_peek(&sbi->s, ino, fill_record, rec))
+	cached = cached_record(bs, w, ino);
+	if (cached) {
+		*rec = *cached;
 		return rec->nlink ? 0 : -ESTALE;
+	}
 	if (bm_test(w->cached, i) ||
 	    (bm_test(w->from_device, i / sbi->inodes_per_block) &&
 	     (w->unread || may_be_torn(sbi, w, raw))) ||
 	    !ext4_inode_csum_ok(sbi, ino, raw))
 		return read_again(bs, ino, rec);
-	return decode(bs, ino, raw, rec);
+	return decode(bs, ino, raw, true, rec);
 }
 
 /* Takes the oldest window away. */
@@ -426,6 +479,19 @@ static void end_window(struct sl_bulkstat *bs)
 {
 	bs->head = (bs->head + 1) % bs->nr_windows;
 	bs->in_use--;
+	bs->peeked_at = PEEKED_NONE; /* was of numbers in this window alone */
+}
+
+/* What the device has written is in no cache that is near. */
+static void prefetch_inode(const struct sl_bulkstat *bs, const struct window *w, u32 i)
+{
+	u32 size = bs->sbi->inode_size;
+	const u8 *raw = w->data + (size_t)i * size;
+
+	if (i >= w->end)
+		return;
+	for (u32 at = 0; at < size && at < 256; at += 64)
+		__builtin_prefetch(raw + at);
 }
 
 /* The next record of the oldest window; false: it has no more. */
@@ -439,9 +505,9 @@ static bool next_record(struct sl_bulkstat *bs, struct window *w,
 		w->next = min_of(i + 1, w->end);
 		if (i >= w->end)
 			break;
-		memset(rec, 0, sizeof(*rec));
+		prefetch_inode(bs, w, i + 2);
 		err = one_inode(bs, w, i, rec);
-		if (err == -ESTALE || rec->flags & EXT4_EA_INODE_FL)
+		if (err == -ESTALE || (!err && rec->flags & EXT4_EA_INODE_FL))
 			continue;
 		if (err)
 			*rec = (struct sl_bulkstat_rec){ .error = err, .lost = 1 };
@@ -474,6 +540,7 @@ size_t sl_bulkstat_read(struct sl_bulkstat *bs, struct sl_bulkstat_rec *recs,
 	size_t n = 0;
 
 	thread_might_block();
+	bs->peeked_at = PEEKED_NONE; /* the caller has been away */
 	while (n < max) {
 		struct window *w = &bs->win[bs->head];
 
@@ -506,6 +573,14 @@ bool sl_bulkstat_continues(const struct sl_bulkstat *bs, u64 first, u64 last)
 {
 	return bs->cursor == first &&
 	       bs->last == min_of(last, (u64)bs->sbi->inodes_count);
+}
+
+void sl_bulkstat_watch(struct sl_bulkstat *bs,
+		       void (*fn)(void *priv, enum sl_bulkstat_step step, u64 first,
+				  u64 last), void *priv)
+{
+	bs->watch = fn;
+	bs->watch_priv = priv;
 }
 
 /* ---- beginning and end ---- */

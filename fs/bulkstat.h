@@ -76,6 +76,21 @@ u64 sl_bulkstat_cursor(const struct sl_bulkstat *bs);
 /* Is what comes next from bs what a new scan of [first, last] would begin with? */
 bool sl_bulkstat_continues(const struct sl_bulkstat *bs, u64 first, u64 last);
 void sl_bulkstat_close(struct sl_bulkstat *bs); /* NULL is allowed */
+/*
+ * For tests: fn is called as each window of the scan passes a step, with the numbers
+ * it has. It may do whatever a thread without locks may. The order of the steps, and
+ * what they are, stands in bulkstat.c.
+ */
+enum sl_bulkstat_step {
+	SL_BULKSTAT_INODES_NOTED,
+	SL_BULKSTAT_BLOCKS_NOTED,
+	SL_BULKSTAT_READ,
+	SL_BULKSTAT_MERGED,
+	SL_BULKSTAT_STEPS,
+};
+void sl_bulkstat_watch(struct sl_bulkstat *bs,
+		       void (*fn)(void *priv, enum sl_bulkstat_step step, u64 first,
+				  u64 last), void *priv);
 /* The numbers of part `part` of `parts`, whole groups each; false: that part is
  * empty. For consumers that share a volume. */
 bool sl_bulkstat_part(struct super_block *sb, u32 part, u32 parts, u64 *first,

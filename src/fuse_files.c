@@ -7,6 +7,9 @@
  * through any handle of the file; and with that, before a part of a page is
  * written, a READ through one that is open for writing only.
  *
+ * The stream of inodes is no file of the volume, and is never open for writing:
+ * what takes a descriptor that is, does not look for it.
+ *
  * Locks: none. Threads: those of the request loop. See fuse_ops.h.
  */
 #include "src/fuse_ops.h"
@@ -57,8 +60,13 @@ void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
 	struct sl_file *file;
 	struct inode *inode;
-	int err = req_inode(req, node, &inode);
+	int err;
 
+	if (unlikely(node == STREAM_NODE)) {
+		stream_open(req, fi);
+		return;
+	}
+	err = req_inode(req, node, &inode);
 	if (!err) {
 		err = sl_open(inode, open_flags(fi->flags), &file);
 		sl_iput(inode);
@@ -112,9 +120,15 @@ out_reply:
 void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 	     struct fuse_file_info *fi)
 {
-	char *buf = loop_reply_buffer(size);
-	ssize_t n = buf ? sl_read(fi_file(fi), buf, size, (u64)off) : -ENOMEM;
+	char *buf;
+	ssize_t n;
 
+	if (unlikely(node == STREAM_NODE)) {
+		stream_read(req, size, fi);
+		return;
+	}
+	buf = loop_reply_buffer(size);
+	n = buf ? sl_read(fi_file(fi), buf, size, (u64)off) : -ENOMEM;
 	if (n < 0)
 		reply_status(req, (int)n);
 	else
@@ -145,7 +159,7 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 
 void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
-	reply_status(req, sl_flush(fi_file(fi)));
+	reply_status(req, node == STREAM_NODE ? 0 : sl_flush(fi_file(fi)));
 }
 
 /* Also of directories. */
@@ -159,7 +173,8 @@ void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync,
 	      struct fuse_file_info *fi)
 {
-	reply_status(req, sl_fsync(fi_file(fi), datasync));
+	reply_status(req, node == STREAM_NODE ? -EINVAL :
+						sl_fsync(fi_file(fi), datasync));
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
@@ -186,7 +201,9 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
 	struct sl_cred cred = req_cred(req);
 	ssize_t n = -EINVAL;
 
-	if (!flags && off_in >= 0 && off_out >= 0)
+	if (node_in == STREAM_NODE)
+		n = -EOPNOTSUPP; /* the kernel reads and writes, then */
+	else if (!flags && off_in >= 0 && off_out >= 0)
 		n = sl_copy_file_range(fi_file(fi_in), (u64)off_in,
 				       fi_file(fi_out), (u64)off_out, len, &cred);
 	if (n < 0)
@@ -200,7 +217,9 @@ void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
 {
 	s64 pos = -EINVAL;
 
-	if (whence == SEEK_DATA || whence == SEEK_HOLE)
+	if (node == STREAM_NODE)
+		pos = -ESPIPE;
+	else if (whence == SEEK_DATA || whence == SEEK_HOLE)
 		pos = off < 0 ? -ENXIO : sl_lseek(fi_file(fi), (u64)off, whence);
 	if (pos < 0)
 		reply_status(req, (int)pos);

@@ -38,8 +38,7 @@ _Static_assert(sizeof(struct sluice_info) == 24, "layout");
 _Static_assert(SLUICE_DROP_DATA == DROP_DATA, "same bits");
 _Static_assert(SLUICE_DROP_METADATA == DROP_METADATA, "same bits");
 
-/* in has `size` bytes, of which the first two words are version and size. */
-static bool layout_ok(const void *in, size_t in_size, size_t size)
+bool ioctl_layout_ok(const void *in, size_t in_size, size_t size)
 {
 	__u32 head[2];
 
@@ -49,7 +48,7 @@ static bool layout_ok(const void *in, size_t in_size, size_t size)
 	return head[0] == SLUICE_IOC_VERSION && head[1] == size;
 }
 
-static void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r)
+void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r)
 {
 	*out = (struct sluice_inode){
 		.ino = r->ino,
@@ -126,7 +125,7 @@ static void ioctl_bulkstat(fuse_req_t req, struct handle *h, const void *in,
 
 	if (b) {
 		/* `in` may be larger than what it says. */
-		err = layout_ok(in, in_size, sizeof(*b)) ? 0 : -EINVAL;
+		err = ioctl_layout_ok(in, in_size, sizeof(*b)) ? 0 : -EINVAL;
 		if (!err) {
 			memcpy(b, in, offsetof(struct sluice_bulkstat, inode));
 			memset(b->inode, 0, sizeof(b->inode));
@@ -162,7 +161,7 @@ static void ioctl_stats(fuse_req_t req, const void *in, size_t in_size)
 		reply_status(req, -ENOMEM);
 		return;
 	}
-	if (!layout_ok(in, in_size, sizeof(*st))) {
+	if (!ioctl_layout_ok(in, in_size, sizeof(*st))) {
 		reply_status(req, -EINVAL);
 		return;
 	}
@@ -190,7 +189,7 @@ static void ioctl_drop_caches(fuse_req_t req, const void *in, size_t in_size)
 	struct sluice_drop_caches d;
 	int err = -EINVAL;
 
-	if (layout_ok(in, in_size, sizeof(d))) {
+	if (ioctl_layout_ok(in, in_size, sizeof(d))) {
 		memcpy(&d, in, sizeof(d));
 		err = session_drop_caches(fuse_req_userdata(req), d.what);
 	}
@@ -204,7 +203,7 @@ static void ioctl_sync(fuse_req_t req, const void *in, size_t in_size)
 {
 	int err = -EINVAL;
 
-	if (layout_ok(in, in_size, sizeof(struct sluice_sync)))
+	if (ioctl_layout_ok(in, in_size, sizeof(struct sluice_sync)))
 		err = sl_sync(req_sb(req));
 	if (err)
 		reply_status(req, err);
@@ -217,7 +216,7 @@ static void ioctl_cache_limit(fuse_req_t req, const void *in, size_t in_size)
 	struct sluice_cache_limit c;
 	int err = -EINVAL;
 
-	if (layout_ok(in, in_size, sizeof(c))) {
+	if (ioctl_layout_ok(in, in_size, sizeof(c))) {
 		memcpy(&c, in, sizeof(c));
 		err = c.bytes ? sl_set_cache_bytes(req_sb(req), c.bytes) : 0;
 		c.bytes = sl_cache_bytes(req_sb(req));
@@ -237,7 +236,7 @@ static void ioctl_info(fuse_req_t req, const void *in, size_t in_size)
 	};
 	struct stat st;
 
-	if (!layout_ok(in, in_size, sizeof(info))) {
+	if (!ioctl_layout_ok(in, in_size, sizeof(info))) {
 		reply_status(req, -EINVAL);
 		return;
 	}
@@ -252,7 +251,9 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 {
 	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
 
-	if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
+	if (node == STREAM_NODE && cmd == SLUICE_IOC_STREAM)
+		stream_ioctl(req, h, in, in_size);
+	else if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
 	    (cmd != SLUICE_IOC_BULKSTAT && cmd != SLUICE_IOC_DROP_CACHES &&
 	     cmd != SLUICE_IOC_STATS && cmd != SLUICE_IOC_SYNC &&
 	     cmd != SLUICE_IOC_CACHE_LIMIT && cmd != SLUICE_IOC_INFO))

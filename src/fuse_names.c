@@ -35,6 +35,15 @@ static int lookup(fuse_req_t req, fuse_ino_t parent, const char *name,
 	return err;
 }
 
+/* The directory has no such name. */
+static void reply_none(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	if (stream_is_named(parent, name))
+		stream_lookup(req);
+	else
+		reply_negative(req);
+}
+
 /* Without a lock, if all is cached; -EAGAIN: in the ordinary way. */
 static int lookup_cached(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -45,7 +54,7 @@ static int lookup_cached(fuse_req_t req, fuse_ino_t parent, const char *name)
 				   &found);
 
 	if (err == -ENOENT) {
-		reply_negative(req);
+		reply_none(req, parent, name);
 	} else if (!err) {
 		entry_fill_counted(&e, &found);
 		if (fuse_reply_entry(req, &e))
@@ -65,7 +74,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (!err)
 		reply_entry(req, inode);
 	else if (err == -ENOENT)
-		reply_negative(req);
+		reply_none(req, parent, name);
 	else
 		reply_status(req, err);
 }
@@ -121,8 +130,10 @@ void op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t newparent,
 	     const char *newname)
 {
 	struct inode *inode, *dir;
-	int err = req_inode(req, node, &inode);
+	int err = -EPERM;
 
+	if (node != STREAM_NODE)
+		err = req_inode(req, node, &inode);
 	if (err)
 		goto out_reply;
 	err = req_inode(req, newparent, &dir);

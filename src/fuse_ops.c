@@ -124,7 +124,7 @@ void reply_entry(fuse_req_t req, struct inode *inode)
 
 static void forget_one(fuse_req_t req, fuse_ino_t node, u64 n)
 {
-	if (node != FUSE_ROOT_ID)
+	if (node != FUSE_ROOT_ID && node != STREAM_NODE)
 		sl_forget(req_sb(req), node_to_ino(node), n);
 }
 
@@ -148,8 +148,13 @@ static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 {
 	struct inode *inode;
 	struct stat st;
-	int err = sl_getattr_ino(req_sb(req), node_to_ino(node), &st);
+	int err;
 
+	if (unlikely(node == STREAM_NODE)) {
+		stream_getattr(req);
+		return;
+	}
+	err = sl_getattr_ino(req_sb(req), node_to_ino(node), &st);
 	if (err == -EAGAIN) {
 		err = req_inode(req, node, &inode);
 		if (!err) {
@@ -200,8 +205,10 @@ static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
 	struct sl_cred cred = req_cred(req);
 	struct inode *inode;
 	struct stat after;
-	int err = req_inode(req, node, &inode);
+	int err = -EPERM;
 
+	if (node != STREAM_NODE)
+		err = req_inode(req, node, &inode);
 	if (!err) {
 		err = sl_setattr(inode, attr, setattr_mask(to_set), &cred,
 				 &after);

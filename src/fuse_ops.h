@@ -23,9 +23,13 @@
 #include "src/handles.h"
 
 #define VOLUME_ROOT_INO 2u
+/* The stream of inodes (fuse_stream.c); no inode has this number. */
+#define STREAM_NODE ((fuse_ino_t)1 << 32)
 
 /* Seconds: the volume is ours alone, so nothing the kernel knows goes stale. */
 #define FOREVER (86400.0 * 365.0)
+
+struct sluice_inode;
 
 extern const struct fuse_lowlevel_ops sluice_fuse_ops;
 
@@ -104,6 +108,18 @@ void op_listxattr(fuse_req_t req, fuse_ino_t node, size_t size);
 void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
 		 const char *value, size_t size, int flags);
 void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name);
+
+/* in has `size` bytes, of which the first two words are version and size. */
+bool ioctl_layout_ok(const void *in, size_t in_size, size_t size);
+void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r);
+
+/* fuse_stream.c: operations that the others hand on, if node is STREAM_NODE */
+bool stream_is_named(fuse_ino_t parent, const char *name);
+void stream_lookup(fuse_req_t req);
+void stream_getattr(fuse_req_t req);
+void stream_open(fuse_req_t req, struct fuse_file_info *fi);
+void stream_read(fuse_req_t req, size_t size, struct fuse_file_info *fi);
+void stream_ioctl(fuse_req_t req, struct handle *h, const void *in, size_t in_size);
 
 /* fuse_files.c */
 void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);

@@ -35,21 +35,54 @@ void handles_destroy(struct handle_table *t)
 	}
 }
 
-struct handle *handle_open(struct handle_table *t, struct sl_file *file)
+static struct handle *add(struct handle_table *t, struct sl_file *file,
+			  struct inode_stream *stream)
 {
 	struct handle *h = malloc(sizeof(*h));
 
-	if (!h) {
-		sl_release(file);
+	if (!h)
 		return NULL;
-	}
 	h->file = file;
+	h->stream = stream;
 	h->table = t;
 	atomic_init(&h->scan, NULL);
 	h->shard = &t->shards[thread_cpu() % HANDLE_SHARDS];
 	spin_lock(&h->shard->lock);
 	cds_list_add(&h->node, &h->shard->open);
 	spin_unlock(&h->shard->lock);
+	return h;
+}
+
+struct handle *handle_open(struct handle_table *t, struct sl_file *file)
+{
+	struct handle *h = add(t, file, NULL);
+
+	if (!h)
+		sl_release(file);
+	return h;
+}
+
+static void stream_free(struct inode_stream *stream)
+{
+	if (!stream)
+		return;
+	mutex_destroy(&stream->lock);
+	free(stream);
+}
+
+struct handle *handle_open_stream(struct handle_table *t, u64 first, u64 last)
+{
+	struct inode_stream *stream = malloc(sizeof(*stream));
+	struct handle *h;
+
+	if (!stream)
+		return NULL;
+	mutex_init(&stream->lock, RANK_NONE);
+	stream->next = first;
+	stream->last = last;
+	h = add(t, NULL, stream);
+	if (!h)
+		stream_free(stream);
 	return h;
 }
 
@@ -80,7 +113,9 @@ void handle_close(struct handle *h)
 	spin_lock(&h->shard->lock);
 	cds_list_del(&h->node);
 	spin_unlock(&h->shard->lock);
-	sl_release(h->file);
+	if (h->file)
+		sl_release(h->file);
+	stream_free(h->stream);
 	free(h);
 }
 

@@ -27,8 +27,15 @@ struct handle_shard {
 	struct cds_list_head open; /* [lock] */
 } __cacheline_aligned;
 
+/* An open stream of inodes (fuse_stream.c). */
+struct inode_stream {
+	struct mutex lock;
+	u64 next, last; /* [lock] the numbers still to be given; next > last: none */
+};
+
 struct handle {
-	struct sl_file *file;	    /* [const] owned */
+	struct sl_file *file;	    /* [const] owned; NULL: a stream */
+	struct inode_stream *stream; /* [const] owned; NULL: a file or directory */
 	struct handle_table *table; /* [const] */
 	struct handle_shard *shard; /* [const] */
 	struct sl_bulkstat *_Atomic scan; /* [atomic] owned; NULL, or between two batches */
@@ -45,6 +52,8 @@ void handles_init(struct handle_table *t);
 void handles_destroy(struct handle_table *t);
 /* Takes the file over; NULL, with the file released: out of memory. */
 struct handle *handle_open(struct handle_table *t, struct sl_file *file);
+/* The same for a stream of [first, last]. NULL: out of memory. */
+struct handle *handle_open_stream(struct handle_table *t, u64 first, u64 last);
 /* Releases the file, too. */
 void handle_close(struct handle *h);
 /* The scan that was kept, the caller's from now on, or NULL. */

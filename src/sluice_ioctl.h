@@ -77,6 +77,34 @@ struct sluice_bulkstat {
 	struct sluice_inode inode[SLUICE_BULKSTAT_MAX];
 };
 
+/*
+ * The same as a stream, which is faster: a file of this name in the root. LOOKUP finds
+ * it for those who may use it, unless the volume has such a name itself; readdir does
+ * not. It is opened for reading only. read(2) gives whole struct sluice_inode, as many as fit and
+ * are ready, and 0 at the end; EINVAL if not even one fits. The file has no position and
+ * no size; its data is not cached, so each open file, or SLUICE_IOC_STREAM on it, is a
+ * new scan. The daemon reads ahead for the first 8 scans; more are slower. For
+ * consumers that share the work: an open file and a part for each.
+ */
+#define SLUICE_STREAM_NAME ".sluice.bulkstat"
+
+/*
+ * On an open stream: in: the numbers [first, last], and of these the part'th of
+ * `parts` parts of whole groups (parts 0: all). out: the numbers that are left, none if
+ * first > last; record: sizeof(struct sluice_inode). The scan begins anew. EINVAL:
+ * another version, first 0, last below first, or part not below parts.
+ */
+struct sluice_stream {
+	__u32 version;
+	__u32 size;
+	__u64 first;
+	__u64 last; /* ~0: to the end */
+	__u32 part;
+	__u32 parts;
+	__u32 record;
+	__u32 reserved;
+};
+
 /* ---- control ---- */
 
 #define SLUICE_DROP_DATA 1     /* clean data of files */
@@ -137,5 +165,6 @@ struct sluice_info {
 #define SLUICE_IOC_SYNC _IOW(0xF5, 4, struct sluice_sync)
 #define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
 #define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
+#define SLUICE_IOC_STREAM _IOWR(0xF5, 8, struct sluice_stream) /* on an open stream */
 
 #endif

@@ -5,8 +5,24 @@
 #ifndef SLUICE_SRC_CTL_H
 #define SLUICE_SRC_CTL_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Exit status, as of mount(8) and umount(8). */
 enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_FAILED = 32, EXIT_SOME = 64 };
+
+#define SCAN_THREADS_MAX 64
+
+/* The command line. */
+struct call {
+	bool json;
+	bool ioctl_only;  /* bulkstat: not by the stream */
+	unsigned threads; /* of bulkstat; 0: not given */
+	uint64_t first, last;
+	const char *mnt;
+	const char *arg; /* behind the mount point; NULL: not given */
+	uint64_t bytes;	 /* of cache-limit; 0: not given */
+};
 
 /* Says what errno, of a system call on the mount, means; returns the exit status. */
 int ctl_failed(const char *mnt);
@@ -15,5 +31,7 @@ int ctl_failed(const char *mnt);
  * Returns the exit status; what is wrong was said.
  */
 int ctl_umount(const char *mnt);
+/* Prints all inodes of the mount whose root is fd. Returns the exit status. */
+int ctl_bulkstat(const struct call *c, int fd);
 
 #endif

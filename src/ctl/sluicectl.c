@@ -2,7 +2,7 @@
 /*
  * src/ctl/sluicectl.c - looks at a mount, and controls it, from outside
  *
- * Everything goes through the ioctls of sluice_ioctl.h. Exit status as of
+ * Everything goes through what sluice_ioctl.h has; bulkstat is in scan.c. Exit status as of
  * mount(8): 0, 1 wrong call or not permitted, 2 system error, 32 failed, 64 some
  * inodes could not be read.
  */
@@ -23,16 +23,9 @@
 #include "src/options.h"
 #include "src/sluice_ioctl.h"
 
-struct call {
-	bool json;
-	uint64_t first, last;
-	const char *mnt;
-	const char *arg; /* behind the mount point; NULL: not given */
-	uint64_t bytes;	 /* of cache-limit; 0: not given */
-};
-
 static const char usage_text[] =
-	"usage: sluicectl bulkstat [--json] [--range FIRST-LAST] MOUNTPOINT\n"
+	"usage: sluicectl bulkstat [--json] [--range FIRST-LAST] [--threads N]\n"
+	"                [--ioctl] MOUNTPOINT\n"
 	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
 	"       sluicectl stats [--json] MOUNTPOINT\n"
@@ -79,85 +72,7 @@ static int flush_output(int status)
 	return EXIT_SYSTEM;
 }
 
-/* ---- bulkstat ---- */
-
-static void print_line(const struct sluice_inode *i)
-{
-	printf("%" PRIu64 " %u %06o %u %u %u %" PRIu64 " %" PRIu64
-	       " %u 0x%x %u:%u %" PRId64 ".%09u %" PRId64 ".%09u %" PRId64
-	       ".%09u %" PRId64 ".%09u\n",
-	       (uint64_t)i->ino, i->generation, i->mode, i->nlink, i->uid, i->gid,
-	       (uint64_t)i->size, (uint64_t)i->blocks, i->projid, i->flags,
-	       i->rdev_major, i->rdev_minor, (int64_t)i->atime, i->atime_nsec,
-	       (int64_t)i->mtime, i->mtime_nsec, (int64_t)i->ctime, i->ctime_nsec,
-	       (int64_t)i->crtime, i->crtime_nsec);
-}
-
-/* An object on a line of its own. */
-static void print_json(const struct sluice_inode *i)
-{
-	printf("{\"ino\": %" PRIu64 ", \"generation\": %u, \"mode\": %u, "
-	       "\"nlink\": %u, \"uid\": %u, \"gid\": %u, \"size\": %" PRIu64
-	       ", \"blocks\": %" PRIu64 ", \"projid\": %u, \"flags\": %u, "
-	       "\"rdev\": [%u, %u], \"atime\": [%" PRId64 ", %u], "
-	       "\"mtime\": [%" PRId64 ", %u], \"ctime\": [%" PRId64 ", %u], "
-	       "\"crtime\": [%" PRId64 ", %u]}\n",
-	       (uint64_t)i->ino, i->generation, i->mode, i->nlink, i->uid, i->gid,
-	       (uint64_t)i->size, (uint64_t)i->blocks, i->projid, i->flags,
-	       i->rdev_major, i->rdev_minor, (int64_t)i->atime, i->atime_nsec,
-	       (int64_t)i->mtime, i->mtime_nsec, (int64_t)i->ctime, i->ctime_nsec,
-	       (int64_t)i->crtime, i->crtime_nsec);
-}
-
-static void print_lost(const struct call *c, const struct sluice_inode *i)
-{
-	if (i->lost > 1)
-		fprintf(stderr, "sluicectl: %s: inodes %" PRIu64 "-%" PRIu64 ": %s\n",
-			c->mnt, (uint64_t)i->ino,
-			(uint64_t)i->ino + i->lost - 1, strerror((int)i->error));
-	else
-		fprintf(stderr, "sluicectl: %s: inode %" PRIu64 ": %s\n", c->mnt,
-			(uint64_t)i->ino, strerror((int)i->error));
-}
-
-static int bulkstat(const struct call *c, int fd)
-{
-	static struct sluice_bulkstat b;
-	int status = 0;
-	uint64_t at;
-
-	b.version = SLUICE_IOC_VERSION;
-	b.size = sizeof(b);
-	b.next = c->first;
-	b.last = c->last;
-	b.wanted = SLUICE_BULKSTAT_MAX;
-	do {
-		at = b.next;
-		if (ioctl(fd, SLUICE_IOC_BULKSTAT, &b) < 0) {
-			fflush(stdout);
-			return failed(c);
-		}
-		/* No daemon of ours: the scan would never end. */
-		if (b.count && b.next <= at) {
-			fflush(stdout);
-			errno = EPROTO;
-			return failed(c);
-		}
-		for (unsigned i = 0; i < b.count && i < SLUICE_BULKSTAT_MAX; i++) {
-			if (b.inode[i].error) {
-				print_lost(c, &b.inode[i]);
-				status = EXIT_SOME;
-			} else if (c->json) {
-				print_json(&b.inode[i]);
-			} else {
-				print_line(&b.inode[i]);
-			}
-		}
-	} while (b.count && !ferror(stdout));
-	return flush_output(status);
-}
-
-/* ---- the others ---- */
+/* ---- commands ---- */
 
 static int drop_caches(const struct call *c, int fd)
 {
@@ -246,6 +161,17 @@ static bool parse_range(const char *text, struct call *c)
 	       c->last >= c->first;
 }
 
+static bool parse_threads(const char *text, struct call *c)
+{
+	uint64_t n;
+	char *end;
+
+	if (!parse_number(text, &end, &n) || *end || !n || n > SCAN_THREADS_MAX)
+		return false;
+	c->threads = (unsigned)n;
+	return true;
+}
+
 static bool level_ok(struct call *c)
 {
 	return c->arg[0] >= '1' && c->arg[0] <= '3' && !c->arg[1];
@@ -262,9 +188,10 @@ static const struct command {
 	int (*run)(const struct call *c, int fd);
 	bool (*arg_ok)(struct call *c); /* NULL: takes none */
 	const char *arg_is;
-	bool json, range;
+	bool json;
+	bool scans; /* takes --range and the like */
 } commands[] = {
-	{ .name = "bulkstat", .run = bulkstat, .json = true, .range = true },
+	{ .name = "bulkstat", .run = ctl_bulkstat, .json = true, .scans = true },
 	{ .name = "cache-limit", .run = cache_limit, .arg_ok = size_ok,
 	  .arg_is = "not a size: " },
 	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
@@ -301,6 +228,8 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
 		{ "range", required_argument, NULL, 'r' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "ioctl", no_argument, NULL, 'i' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
@@ -319,6 +248,14 @@ int main(int argc, char **argv)
 			range = true;
 			if (!parse_range(optarg, &c))
 				return wrong_call("not a range: ", optarg);
+			break;
+		case 't':
+			if (!parse_threads(optarg, &c))
+				return wrong_call("not a number of threads: ",
+						  optarg);
+			break;
+		case 'i':
+			c.ioctl_only = true;
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
@@ -341,8 +278,10 @@ int main(int argc, char **argv)
 		return wrong_call("no mount point", NULL);
 	if (argc > (cmd->arg_ok ? 3 : 2))
 		return wrong_call("too many arguments", NULL);
-	if (range && !cmd->range)
+	if (range && !cmd->scans)
 		return wrong_call("--range is for bulkstat", NULL);
+	if ((c.threads || c.ioctl_only) && !cmd->scans)
+		return wrong_call("--threads and --ioctl are for bulkstat", NULL);
 	if (c.json && !cmd->json)
 		return wrong_call("--json is for bulkstat and stats", NULL);
 	c.mnt = argv[1];

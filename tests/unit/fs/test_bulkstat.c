@@ -4,12 +4,14 @@
  *
  * On volumes of each block size and feature set: quiet, then with threads that
  * create, remove, change and write, caches that are dropped, and checkpoints;
- * and with damage.
+ * with one change at each moment of a scan; and with damage.
  */
 #include "tests/unit/unit.h"
 #include "tests/unit/fs/faulty_bdev.h"
 #include "tests/unit/fs/volume.h"
 
+#include "cache/icache.h"
+#include "fs/ext4.h"
 #include "lib/wait.h"
 
 #include <stdatomic.h>
@@ -589,6 +591,359 @@ static void test_exactly_once_1k_without_checksums(void **state)
 	storm("-b 1024 -J size=1 -O ^metadata_csum,^uninit_bg", "24M", 1);
 }
 
+/* ---- one change, at one moment ---- */
+
+/*
+ * The victim's version k is its size and its uid. The size is changed by a write that is
+ * kept back, so it is in the inode cache alone at first; the uid goes to the table block
+ * at once, and with the next commit to the log.
+ */
+enum before { /* what state the victim is in when the scan begins */
+	ON_DISK,   /* in its place, no copy in memory */
+	IN_LOG,    /* evicted; its block waits for its checkpoint */
+	DIRTY,     /* in the inode cache, changed there; and its block, in memory */
+	ALONE,     /* in the inode cache, changed there; its block is in its place */
+	BEFORES,
+};
+enum action { /* what is done to it as its window passes a step */
+	KEEP,      /* changed; stays in the cache, dirty */
+	EVICT,     /* changed, written out, evicted; its block is in memory */
+	TO_PLACE,  /* the same, and its block written to its place and dropped */
+	WRITE_OUT, /* not changed: written out, evicted; its block is in memory */
+	ALL_OUT,   /* the same, and its block written to its place and dropped */
+	IN_TWO,    /* the first half of this at the step, the other after the read */
+	REMOVE,
+	REUSE,     /* removed, and the number given to another */
+	ACTIONS,
+};
+/* After the steps of bulkstat.h: its neighbour was reported just now. */
+#define NEIGHBOUR_REPORTED SL_BULKSTAT_STEPS
+
+#define CROWD 400
+#define VICTIM 200
+#define OTHERS 100
+#define OTHERS_STRIDE 8 /* inodes in a block, at least */
+#define REUSED_SIZE 7777
+
+struct moment {
+	struct super_block *sb;
+	struct inode *dir;
+	struct sl_file *other; /* the first of others: its fsync writes no data but its own */
+	u64 crowd[CROWD];
+	u64 others[OTHERS]; /* each in a table block of its own */
+	u64 victim;
+	u32 version;     /* the newest */
+	u32 names;       /* names made so far */
+	char name[32];   /* the victim's */
+	/* the case */
+	enum before before;
+	enum action action;
+	u32 step;
+	bool done, half, reused; /* half: the other is to come */
+	struct inode *kept;
+};
+
+static void next_version(struct moment *m, struct inode *inode)
+{
+	struct stat st = { .st_uid = ++m->version };
+	struct sl_file *f;
+
+	assert_int_equal(sl_setattr(inode, &st, SL_SET_UID, &cred, NULL), 0);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	assert_int_equal(sl_write(f, "x", 1, m->version - 1, 0, NULL), 1);
+	sl_release(f);
+}
+
+static bool is_cached(const struct moment *m)
+{
+	return icache_mask(m->sb, (ino_nr)m->victim) >> m->victim % 64 & 1;
+}
+
+/* Commits, and drops what is clean. */
+static void settle(struct moment *m, bool write_out)
+{
+	if (write_out)
+		assert_int_equal(sl_sync(m->sb), 0);
+	else
+		assert_int_equal(sl_fsync(m->other, false), 0);
+	sl_drop_caches(m->sb);
+	assert_int_equal(is_cached(m), !write_out);
+}
+
+/* Is the victim's block in the buffer cache? */
+static bool has_block(const struct moment *m)
+{
+	struct ext4_sb *sbi = EXT4_SB(m->sb);
+	group_t g = ext4_inode_group(sbi, (ino_nr)m->victim);
+	u32 i = (u32)(m->victim - 1) % sbi->inodes_per_group;
+	struct buffer *b =
+		buffer_peek(m->sb, ext4_gd_inode_table(sbi, ext4_group_desc(sbi, g, NULL)) +
+					   i / sbi->inodes_per_block);
+
+	buffer_put(b);
+	return b != NULL;
+}
+
+/*
+ * Fills the log with others' changes until the victim's block has left memory: or, if
+ * the scan keeps it there, need not stay.
+ */
+static void to_place(struct moment *m, bool write_out)
+{
+	u64 enough = stat_of(m->sb, "checkpoints") + 3;
+	struct stat st = { .st_mode = 0600 };
+
+	settle(m, write_out);
+	for (int round = 0; has_block(m); round++) {
+		if (stat_of(m->sb, "checkpoints") >= enough)
+			return;
+		assert_true(round < 200);
+		for (u32 i = 0; i < OTHERS; i++) {
+			struct inode *inode;
+
+			assert_int_equal(sl_iget(m->sb, m->others[i], &inode), 0);
+			assert_int_equal(sl_setattr(inode, &st, SL_SET_MODE, &cred, NULL),
+					 0);
+			sl_iput(inode);
+		}
+		settle(m, write_out);
+	}
+}
+
+static struct inode *new_victim(struct moment *m, u32 mode)
+{
+	size_t len = (size_t)snprintf(m->name, sizeof(m->name), "victim%u", m->names++);
+	struct inode *inode;
+
+	assert_int_equal(sl_mknod(m->dir, m->name, len, mode, 0, &cred, &inode), 0);
+	return inode;
+}
+
+/* The number is free for others when its deletion is committed. */
+static void reuse(struct moment *m)
+{
+	struct stat st = { .st_uid = REUSED_SIZE };
+	struct inode *inode;
+
+	assert_int_equal(sl_sync(m->sb), 0);
+	inode = new_victim(m, S_IFREG | 0640);
+	assert_int_equal(sl_setattr(inode, &st, SL_SET_UID, &cred, NULL), 0);
+	m->reused = sl_ino(inode) == m->victim;
+	sl_iput(inode);
+}
+
+static void act(struct moment *m)
+{
+	struct inode *inode;
+
+	m->done = true;
+	if (m->action <= TO_PLACE) {
+		assert_int_equal(sl_iget(m->sb, m->victim, &inode), 0);
+		next_version(m, inode);
+		if (m->action == KEEP) {
+			m->kept = inode;
+			return;
+		}
+		sl_iput(inode);
+	}
+	switch (m->action) {
+	case IN_TWO:
+		m->half = true;
+		/* fall through */
+	case EVICT:
+	case WRITE_OUT:
+		settle(m, true);
+		break;
+	case TO_PLACE:
+	case ALL_OUT:
+		to_place(m, true);
+		break;
+	default:
+		assert_int_equal(sl_unlink(m->dir, m->name, strlen(m->name)), 0);
+		if (m->action == REUSE)
+			reuse(m);
+	}
+}
+
+static void at_step(void *priv, enum sl_bulkstat_step step, u64 first, u64 last)
+{
+	struct moment *m = priv;
+
+	if (first > m->victim || m->victim > last)
+		return;
+	if (step == m->step && !m->done)
+		act(m);
+	if (step == SL_BULKSTAT_READ && m->half) {
+		m->half = false;
+		to_place(m, true);
+	}
+}
+
+static void prepare(struct moment *m)
+{
+	struct inode *inode;
+
+	assert_int_equal(sl_iget(m->sb, m->victim, &inode), 0);
+	next_version(m, inode);
+	sl_iput(inode);
+	if (m->before == ON_DISK || m->before == ALONE)
+		to_place(m, m->before == ON_DISK);
+	if (m->before == IN_LOG)
+		settle(m, true);
+	assert_int_equal(is_cached(m), m->before >= DIRTY);
+	assert_int_equal(has_block(m), m->before == IN_LOG || m->before == DIRTY);
+	m->done = m->half = m->reused = false;
+	m->kept = NULL;
+}
+
+static void check_victim(const struct moment *m, const struct sl_bulkstat_rec *r,
+			 u32 from)
+{
+	if (m->reused && r->mode == (S_IFREG | 0640)) {
+		assert_in_range(r->uid, 0, REUSED_SIZE);
+		assert_int_equal(r->size, 0);
+		return;
+	}
+	assert_int_equal(r->mode, S_IFREG | 0600);
+	assert_int_equal(r->uid, r->size);
+	assert_in_range(r->uid, from, m->version);
+	/* What is newer in memory wins. */
+	if (m->kept)
+		assert_int_equal(r->uid, m->version);
+}
+
+static void scan_at_moment(struct moment *m)
+{
+	u32 from = m->version, found = 0, crowd = 0;
+	struct sl_bulkstat_rec r;
+	struct sl_bulkstat *bs;
+	u64 prev = 0;
+
+	assert_int_equal(sl_bulkstat_open(m->sb, 1, UINT64_MAX, 0, &bs), 0);
+	sl_bulkstat_watch(bs, at_step, m);
+	while (sl_bulkstat_read(bs, &r, 1)) {
+		assert_int_equal(r.error, 0);
+		assert_true(r.ino > prev);
+		prev = r.ino;
+		if (r.ino == m->victim) {
+			found++;
+			check_victim(m, &r, from);
+		}
+		if (crowd < CROWD && r.ino == m->crowd[crowd])
+			crowd++;
+		if (m->step == NEIGHBOUR_REPORTED && r.ino == m->victim - 1)
+			act(m);
+	}
+	sl_bulkstat_close(bs);
+	assert_true(m->done);
+	assert_int_equal(crowd, CROWD);
+	if (m->action < REMOVE)
+		assert_int_equal(found, 1);
+}
+
+static void another_victim(struct moment *m)
+{
+	struct inode *inode;
+
+	if (m->action == REUSE)
+		assert_int_equal(sl_unlink(m->dir, m->name, strlen(m->name)), 0);
+	assert_int_equal(sl_sync(m->sb), 0); /* its number is free */
+	inode = new_victim(m, S_IFREG | 0600);
+	m->victim = sl_ino(inode);
+	m->version = 0;
+	sl_iput(inode);
+}
+
+/* In the order of their numbers, with the victim among them. */
+static void make_crowd(struct moment *m)
+{
+	struct inode *inode;
+	char name[32];
+
+	for (u32 i = 0; i < CROWD; i++) {
+		size_t len = (size_t)snprintf(name, sizeof(name), "f%u", i);
+
+		if (i == VICTIM) {
+			inode = new_victim(m, S_IFREG | 0600);
+			m->victim = sl_ino(inode);
+			sl_iput(inode);
+		}
+		assert_int_equal(sl_mknod(m->dir, name, len, S_IFREG | 0600, 0, &cred,
+					  &inode), 0);
+		m->crowd[i] = sl_ino(inode);
+		assert_true(!i || m->crowd[i] > m->crowd[i - 1]);
+		sl_iput(inode);
+	}
+	assert_int_equal(m->crowd[VICTIM - 1], m->victim - 1);
+}
+
+static void make_others(struct moment *m)
+{
+	struct inode *inode;
+	char name[32];
+
+	for (u32 i = 0; i < OTHERS * OTHERS_STRIDE; i++) {
+		size_t len = (size_t)snprintf(name, sizeof(name), "o%u", i);
+
+		assert_int_equal(sl_mknod(m->dir, name, len, S_IFREG | 0600, 0, &cred,
+					  &inode), 0);
+		m->others[i / OTHERS_STRIDE] = sl_ino(inode);
+		if (i == OTHERS_STRIDE - 1)
+			assert_int_equal(sl_open(inode, 0, &m->other), 0);
+		sl_iput(inode);
+	}
+}
+
+static void every_moment(const char *mkfs)
+{
+	/* Nothing is written out or committed by itself. */
+	struct sl_options opts = {
+		.cache_bytes = 8u << 20, .commit_ms = 3600000,
+		.dirty_expire_ms = 3600000,
+	};
+	struct moment *m = calloc(1, sizeof(*m));
+	u32 reused = 0;
+	struct inode *root;
+	struct volume v;
+
+	assert_non_null(m);
+	volume_make(&v, mkfs, "24M");
+	assert_int_equal(volume_mount(&v, &opts, &m->sb), 0);
+	assert_int_equal(sl_iget(m->sb, 2, &root), 0);
+	assert_int_equal(sl_mkdir(root, "d", 1, 0755, &cred, &m->dir), 0);
+	make_crowd(m);
+	make_others(m);
+	for (u32 c = 0; c < BEFORES * ACTIONS * (NEIGHBOUR_REPORTED + 1); c++) {
+		m->before = c % BEFORES;
+		m->action = c / BEFORES % ACTIONS;
+		m->step = c / BEFORES / ACTIONS;
+		prepare(m);
+		scan_at_moment(m);
+		sl_iput(m->kept);
+		reused += m->reused;
+		if (m->action >= REMOVE)
+			another_victim(m);
+	}
+	assert_true(reused > 0);
+	sl_release(m->other);
+	sl_iput(m->dir);
+	sl_iput(root);
+	assert_int_equal(sl_unmount(m->sb), 0);
+	assert_int_equal(volume_fsck(&v), 0);
+	volume_free(&v);
+	free(m);
+}
+
+static void test_changed_at_every_moment(void **state)
+{
+	every_moment("-b 1024 -J size=1 -N 4096");
+}
+
+static void test_changed_at_every_moment_without_checksums(void **state)
+{
+	every_moment("-b 1024 -J size=1 -N 4096 -I 128 -O ^metadata_csum,^uninit_bg");
+}
+
 /* Deleted while open, and not yet deleted: not reported. */
 static void test_unlinked_but_open_is_not_reported(void **state)
 {
@@ -889,6 +1244,8 @@ int main(void)
 		cmocka_unit_test(test_uninitialised_tables_are_not_read),
 		cmocka_unit_test(test_exactly_once_while_others_work),
 		cmocka_unit_test(test_exactly_once_1k_without_checksums),
+		cmocka_unit_test(test_changed_at_every_moment),
+		cmocka_unit_test(test_changed_at_every_moment_without_checksums),
 		cmocka_unit_test(test_unlinked_but_open_is_not_reported),
 		cmocka_unit_test(test_inode_with_wrong_checksum),
 		cmocka_unit_test(test_garbage_without_checksums),

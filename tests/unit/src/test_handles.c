@@ -60,6 +60,25 @@ static void test_close_releases_the_file(void **state)
 	assert_int_equal(handles_close_all(&table), 0);
 }
 
+static void test_a_stream_has_no_file(void **state)
+{
+	struct sl_bulkstat *scan = (struct sl_bulkstat *)&files[0][0];
+	struct handle *h = handle_open_stream(&table, 3, 9);
+	unsigned before = scans_closed;
+
+	assert_non_null(h);
+	assert_null(h->file);
+	assert_int_equal(h->stream->next, 3);
+	assert_int_equal(h->stream->last, 9);
+	handle_keep_scan(h, scan);
+	assert_ptr_equal(handle_take_scan(h), scan);
+	handle_keep_scan(h, scan);
+	handle_close(h);
+	assert_int_equal(scans_closed, before + 1);
+	assert_non_null(handle_open_stream(&table, 1, ~0ull));
+	assert_int_equal(handles_close_all(&table), 1);
+}
+
 /* Opens all, closes every other one. */
 static void open_many(void *arg)
 {
@@ -130,6 +149,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_close_all_releases_what_threads_left_open, setup,
 			teardown),
+		cmocka_unit_test_setup_teardown(test_a_stream_has_no_file,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_scans_are_kept_up_to_a_limit,
 						setup, teardown),
 	};
