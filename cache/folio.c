@@ -2,7 +2,8 @@
 /*
  * cache/folio.c - folios: their memory, the LRU and its shrinker
  *
- * Memory comes from cache/pool.c, as aligned as the folio is large.
+ * Memory comes from cache/pool.c, as aligned as the folio is large; or it is part of a
+ * region, where a writer's data came in (folio_adopt()).
  *
  * A folio belongs to the zone its memory is in, and to a list of that by the CPU
  * that allocated it. Folios enter the LRU when they become clean and stay when they
@@ -39,15 +40,45 @@ u32 folio_size_for(const struct super_block *sb, u32 want)
 	return 1u << (31 - __builtin_clz(want));
 }
 
+static size_t folio_bytes(const struct folio *f)
+{
+	return (size_t)f->f_nr << f->f_cache->sb->s_blocksize_bits;
+}
+
 static s64 folio_charge(const struct folio *f)
 {
+	if (f->f_region)
+		return (s64)sizeof(*f) + (s64)folio_bytes(f);
 	return (s64)sizeof(*f) + mem_unit_bytes(f->f_chunk);
+}
+
+/* Its memory and zone are the caller's matter, and folio_ready() after that. */
+static struct folio *folio_new(struct mapping_cache *mc, lblk_t lblk, u32 nr)
+{
+	struct folio *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	atomic_init(&f->f_refs, 1);
+	atomic_init(&f->f_referenced, false);
+	atomic_init(&f->f_leaf, NULL);
+	f->f_nr = (u16)nr;
+	f->f_lblk = lblk;
+	f->f_cache = mc;
+	return f;
+}
+
+static void folio_ready(struct folio *f)
+{
+	f->f_list = lru_list_of(f->f_cache->lru, f->f_zone, thread_cpu());
+	zone_charge(f->f_cache->sb->s_budget, f->f_zone, BUDGET_FOLIO,
+		    folio_charge(f));
 }
 
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 {
 	struct mapping_cache *mc = sb->s_mapping_cache;
-	struct folio *f = calloc(1, sizeof(*f));
+	struct folio *f = folio_new(mc, lblk, nr);
 
 	if (!f)
 		return NULL;
@@ -57,32 +88,45 @@ struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 		free(f);
 		return NULL;
 	}
-	atomic_init(&f->f_refs, 1);
-	atomic_init(&f->f_referenced, false);
-	atomic_init(&f->f_leaf, NULL);
-	f->f_nr = (u16)nr;
-	f->f_lblk = lblk;
 	f->f_zone = (u8)mem_chunk_zone(f->f_chunk);
-	f->f_list = lru_list_of(mc->lru, f->f_zone, thread_cpu());
-	f->f_cache = mc;
-	zone_charge(sb->s_budget, f->f_zone, BUDGET_FOLIO, folio_charge(f));
+	folio_ready(f);
 	return f;
 }
 
-static void folio_free(struct folio *f)
+struct folio *folio_adopt(struct super_block *sb, lblk_t lblk, u32 nr,
+			  struct region *region, void *p)
+{
+	struct folio *f = folio_new(sb->s_mapping_cache, lblk, nr);
+
+	if (!f)
+		return NULL;
+	f->f_data = p;
+	f->f_region = region;
+	f->f_zone = (u8)region_zone(region);
+	region_take(region, p, folio_bytes(f));
+	folio_ready(f);
+	return f;
+}
+
+static void folio_free(struct folio *f, struct region **last)
 {
 	zone_uncharge(f->f_cache->sb->s_budget, f->f_zone, BUDGET_FOLIO,
 		      folio_charge(f));
-	mem_unit_free(f->f_chunk, f->f_data);
+	if (f->f_region)
+		region_release(last, f->f_region, f->f_data, folio_bytes(f));
+	else
+		mem_unit_free(f->f_chunk, f->f_data);
 	free(f);
 }
 
 void folio_free_list(struct cds_list_head *list)
 {
 	struct folio *f, *next;
+	struct region *last = NULL;
 
 	cds_list_for_each_entry_safe(f, next, list, f_lru)
-		folio_free(f);
+		folio_free(f, &last);
+	region_release_end(&last);
 	CDS_INIT_LIST_HEAD(list);
 }
 
@@ -269,6 +313,9 @@ static u64 folio_scan(struct shrinker *shrinker, struct shrink_control *sc)
 		.want = sc->bytes,
 	};
 
+	/* What waits to be used again is nobody's loss. */
+	if (mc->regions)
+		s.freed = region_pool_shrink(mc->regions, sc->zone, sc->bytes);
 	for (int round = 0; round < 2 && s.freed < s.want; round++) {
 		s.spare = round == 0;
 		lru_shrink(mc->lru, sc->zone, &s.scan);
@@ -297,9 +344,9 @@ u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which)
 	return (u64)counter_sum(sb->s_mapping_cache->count[which]);
 }
 
-void mapping_counter_add(struct super_block *sb, enum mapping_counter which)
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which, u64 n)
 {
-	mapping_count(sb->s_mapping_cache, which, 1);
+	mapping_count(sb->s_mapping_cache, which, n);
 }
 
 static void counters_free(struct mapping_cache *mc)
@@ -321,7 +368,7 @@ static bool counters_new(struct mapping_cache *mc)
 	return i == MAPPING_COUNTERS;
 }
 
-int mapping_cache_create(struct super_block *sb)
+int mapping_cache_create(struct super_block *sb, struct region_pool *regions)
 {
 	u32 zones = zone_count(sb->s_budget), lists = zone_lists(sb->s_budget);
 	u32 nr = zones * lists;
@@ -345,6 +392,9 @@ int mapping_cache_create(struct super_block *sb)
 		return -ENOMEM;
 	}
 	mc->sb = sb;
+	mc->regions = regions;
+	if (regions)
+		region_pool_bind(regions, sb->s_budget);
 	mc->zones = zones;
 	mc->lists = lists;
 	for (u32 i = 0; i < nr; i++) {
@@ -380,6 +430,8 @@ void mapping_cache_destroy(struct super_block *sb)
 	budget_unregister(sb->s_budget, &mc->ext_shrinker);
 	budget_unregister(sb->s_budget, &mc->shrinker);
 	rcu_barrier(); /* leaves and nodes on their way out */
+	if (mc->regions)
+		region_pool_unbind(mc->regions);
 	for (u32 zone = 0; zone < mc->zones; zone++)
 		assert(lru_nr(mc->lru, zone) == 0);
 	lru_free(mc->lru);

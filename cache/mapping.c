@@ -279,9 +279,11 @@ int mapping_fill_since(struct mapping *m, lblk_t lblk, const void *data, u64 gen
 struct write_op {
 	struct mapping *m;
 	u64 pos;             /* where the call began */
-	const char *src;
+	char *src;
 	u32 len;             /* bytes in all */
-	u32 done;            /* bytes copied */
+	u32 done;            /* bytes written */
+	u32 adopted;         /* of them without a copy */
+	struct region *region; /* of src, or NULL */
 	const u64 *mapped;
 	lblk_t first_lblk;   /* bit 0 of mapped[] */
 	u32 *reserved;
@@ -348,6 +350,7 @@ static enum write_step write_chunk(struct write_op *op, struct map_leaf *leaf,
 		lblk_t lblk = (lblk_t)leaf_base(leaf) + sp.first;
 		u32 n = min_of(blocksize - sp.offset, end - op->done);
 		struct folio *f = leaf_folio(leaf, sp.first);
+		char *dst;
 
 		if (!f) {
 			if (n < blocksize)
@@ -365,8 +368,11 @@ static enum write_step write_chunk(struct write_op *op, struct map_leaf *leaf,
 			folio_touch(f);
 		else
 			leaf_set_folio(leaf, sp.first, f, d);
-		memcpy((char *)folio_block(f, lblk, blocksize) + sp.offset,
-		       op->src + op->done, n);
+		dst = (char *)folio_block(f, lblk, blocksize) + sp.offset;
+		if (dst == op->src + op->done)
+			op->adopted += n;
+		else
+			memcpy(dst, op->src + op->done, n);
 		mark_dirty(leaf, sp.first, d);
 		op->done += n;
 	}
@@ -416,9 +422,29 @@ static u32 absent_runs(const struct write_op *op, struct map_leaf *leaf,
 	return n;
 }
 
-static int spare_fill(struct write_op *op, const struct absent_run *runs, u32 n)
+/*
+ * The folio for the first of nr absent blocks from lblk on: the memory where
+ * their data is, if it is in whole pages of a region.
+ */
+static struct folio *spare_new(const struct write_op *op, lblk_t lblk, u32 nr)
 {
 	struct super_block *sb = op->m->m_sb;
+	u32 bits = sb->s_blocksize_bits;
+	char *p = op->src + (((u64)lblk << bits) - op->pos);
+	u32 bytes = ALIGN_DOWN(min_of(nr << bits, FOLIO_MAX_BYTES), REGION_PAGE);
+	struct folio *f = NULL;
+
+	if (op->region && bytes && !((uintptr_t)p % REGION_PAGE))
+		f = folio_adopt(sb, lblk, bytes >> bits, op->region, p);
+	if (!f)
+		f = folio_alloc(sb, lblk, folio_size_for(sb, nr));
+	if (!f && nr > 1)
+		f = folio_alloc(sb, lblk, 1);
+	return f;
+}
+
+static int spare_fill(struct write_op *op, const struct absent_run *runs, u32 n)
+{
 	u32 i;
 
 	folio_free_list(&op->spare);
@@ -427,16 +453,13 @@ static int spare_fill(struct write_op *op, const struct absent_run *runs, u32 n)
 		u32 left = runs[i].nr;
 
 		while (left) {
-			u32 nr = folio_size_for(sb, left);
-			struct folio *f = folio_alloc(sb, lblk, nr);
+			struct folio *f = spare_new(op, lblk, left);
 
-			if (!f && nr > 1)
-				f = folio_alloc(sb, lblk, nr = 1);
 			if (!f)
 				return -ENOMEM;
 			cds_list_add_tail(&f->f_lru, &op->spare);
-			lblk += nr;
-			left -= nr;
+			lblk += f->f_nr;
+			left -= f->f_nr;
 		}
 	}
 	return 0;
@@ -517,8 +540,17 @@ static int write_one_chunk(struct write_op *op, u32 end, bool *stop)
 s64 mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 		  const u64 *mapped, u32 *reserved)
 {
+	/* Only a region's memory is ever written to. */
+	return mapping_write_region(m, pos, NULL, (void *)src, len, mapped,
+				    reserved);
+}
+
+s64 mapping_write_region(struct mapping *m, u64 pos, struct region *region,
+			 void *src, u32 len, const u64 *mapped, u32 *reserved)
+{
 	struct write_op op = {
 		.m = m,
+		.region = region,
 		.pos = pos,
 		.src = src,
 		.len = len,
@@ -539,6 +571,10 @@ s64 mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 				      &stop);
 	}
 	folio_free_list(&op.spare);
+	if (op.adopted)
+		mapping_counter_add(m->m_sb, MAPPING_ADOPTED, op.adopted);
+	if (op.done > op.adopted)
+		mapping_counter_add(m->m_sb, MAPPING_COPIED, op.done - op.adopted);
 	return op.done ? (s64)op.done : ret;
 }
 

@@ -70,6 +70,8 @@
 struct folio;
 struct map_list;
 struct map_node;
+struct region;
+struct region_pool;
 struct window_set;
 
 /* errseq: bits 0-11 errno, bit 12 seen, rest counts (as the kernel's lib/errseq.c). */
@@ -169,6 +171,14 @@ int __must_check mapping_fill_run_since(struct mapping *m, lblk_t lblk,
  */
 s64 __must_check mapping_write(struct mapping *m, u64 pos, const void *src, u32 len,
 			       const u64 *mapped, u32 *reserved);
+/*
+ * The same of memory in a region that the caller holds. Absent blocks that make up
+ * whole pages of it become folios where they are: the caller must not change them any
+ * more. What was not written (short count, error) is the caller's still.
+ */
+s64 __must_check mapping_write_region(struct mapping *m, u64 pos, struct region *region,
+				      void *src, u32 len, const u64 *mapped,
+				      u32 *reserved);
 
 /*
  * Overwrites [pos, pos+len), all in one leaf, of a file that ends at or after
@@ -293,6 +303,8 @@ enum mapping_counter {
 	MAPPING_LEAF_WAIT_NS,   /* and for how long they were waited for */
 	MAPPING_RETRIES,        /* looked again: things had changed meanwhile */
 	MAPPING_EXTENT_LOOKUPS, /* extents that were unknown here */
+	MAPPING_COPIED,         /* bytes that writes copied */
+	MAPPING_ADOPTED,        /* and bytes whose memory was taken over */
 	/* window.c */
 	WINDOW_MADE,      /* windows of handles ... */
 	WINDOW_GONE,      /* ... and those that are gone */
@@ -308,9 +320,11 @@ enum mapping_counter {
 };
 u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which);
 /* For who looks again above. */
-void mapping_counter_add(struct super_block *sb, enum mapping_counter which);
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which, u64 n);
 
-int __must_check mapping_cache_create(struct super_block *sb); /* LRU and its shrinker */
+/* LRU and its shrinker. regions: where writes come from, bound to the budget until the
+ * end; may be NULL. */
+int __must_check mapping_cache_create(struct super_block *sb, struct region_pool *regions);
 void mapping_cache_destroy(struct super_block *sb);
 
 #endif

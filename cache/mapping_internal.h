@@ -23,6 +23,7 @@
 #include "cache/lru.h"
 #include "cache/mapping.h"
 #include "cache/pool.h"
+#include "cache/region.h"
 #include "cache/shrinker.h"
 #include "cache/zone.h"
 #include "lib/bitmap.h"
@@ -249,6 +250,7 @@ struct mapping_cache {
 	struct shrinker ext_shrinker; /* of records */
 	struct mem_pool *pool;       /* [const] */
 	struct lru *lru;             /* of folios [const] */
+	struct region_pool *regions; /* [const] or NULL */
 	struct counter *count[MAPPING_COUNTERS]; /* [const] */
 	u32 zones, lists;            /* lists of each zone [const] */
 	struct map_list maps[];
@@ -272,7 +274,8 @@ struct folio {
 	void *f_data;                       /* [const] content: leaf lock, and I/O */
 	struct map_leaf *_Atomic f_leaf;    /* [rcu, write leaf lock] NULL: no slots */
 	struct lru_list *f_list;            /* of the zone [const] */
-	struct mem_chunk *f_chunk;        /* [const] */
+	struct mem_chunk *f_chunk;          /* [const] the memory's owner, or NULL and ... */
+	struct region *f_region;            /* [const] ... it is part of this */
 	struct mapping_cache *f_cache;      /* [const] */
 	struct cds_list_head f_lru;         /* [list lock]; off the LRU: owner's */
 };
@@ -298,6 +301,10 @@ static inline void folio_touch(struct folio *f)
 /* Memory for nr blocks (a power of two, at most 64 KiB) with one reference,
  * charged; not zeroed. May allocate: no leaf lock. NULL: no memory. */
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr);
+/* The same, of nr blocks of memory that somebody holds the region of: whole pages at
+ * p, 64 KiB at most, which are there already. NULL: no memory for the folio. */
+struct folio *folio_adopt(struct super_block *sb, lblk_t lblk, u32 nr,
+			  struct region *region, void *p);
 /* The largest nr <= want that folio_alloc() takes. want > 0. */
 u32 folio_size_for(const struct super_block *sb, u32 want);
 void folio_free_list(struct cds_list_head *list);

@@ -79,8 +79,7 @@ static u32 class_of(u32 bytes)
 	return (u32)__builtin_ctz(bytes / POOL_UNIT_MIN);
 }
 
-/* Pages not yet touched come from that node from now on, if it has some. */
-static void bind_to_node(void *base, int node)
+void mem_bind(void *base, size_t bytes, int node)
 {
 	unsigned long mask[16] = { 0 };
 	const unsigned bits = 8 * sizeof(mask[0]);
@@ -89,7 +88,7 @@ static void bind_to_node(void *base, int node)
 		return;
 	mask[(unsigned)node / bits] = 1ul << ((unsigned)node % bits);
 	/* Where that is not allowed, memory is where it is first touched. */
-	(void)mbind(base, CHUNK_BYTES, MPOL_PREFERRED, mask,
+	(void)mbind(base, bytes, MPOL_PREFERRED, mask,
 		    ARRAY_SIZE(mask) * bits, 0);
 }
 
@@ -111,7 +110,7 @@ static struct mem_chunk *chunk_new(struct mem_list *cls)
 		return NULL;
 	}
 	if (cls->node >= 0) {
-		bind_to_node(c->base, cls->node);
+		mem_bind(c->base, CHUNK_BYTES, cls->node);
 		/* An old kernel does not know it: then a fault for each. */
 		if (cls->unit >= 4096)
 			(void)madvise(c->base, CHUNK_BYTES, MADV_POPULATE_WRITE);

@@ -41,4 +41,8 @@ u32 mem_chunk_zone(const struct mem_chunk *chunk);
 void mem_unit_free(struct mem_chunk *chunk, void *unit);
 u32 mem_unit_bytes(const struct mem_chunk *chunk);
 
+/* Pages of mapped memory that are not yet touched come from that NUMA node from now
+ * on, if it has some. */
+void mem_bind(void *base, size_t bytes, int node);
+
 #endif

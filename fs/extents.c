@@ -200,7 +200,7 @@ int ext4_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
 	assert(map->len > 0);
 	if (map_from_records(ei, map))
 		return 0;
-	mapping_counter_add(ei->vfs.i_sb, MAPPING_EXTENT_LOOKUPS);
+	mapping_counter_add(ei->vfs.i_sb, MAPPING_EXTENT_LOOKUPS, 1);
 	/* To the end of the leaf, so that it learns more than was asked. */
 	if (map->lblk <= LBLK_MAX)
 		room = (u32)min_of((u64)room, EXT_LBLK_END - map->lblk);

@@ -17,15 +17,20 @@
  * device do hold i_rwsem: a block must not be freed, and given to another
  * file, between its lookup and the end of the transfer.
  *
+ * A large write whose data came in a region (cache/region.h), to blocks that are not
+ * in the cache, leaves its memory there instead of copying.
+ *
  * A read takes what the cache has and goes to the device for the rest, past
  * the cache: the kernel keeps clean pages already. WRITEBACK lasts until the
  * extents are converted, so a block that is not in the cache is on disk.
  *
  * Locks:   i_rwsem -> leaf locks (in mapping_*), i_data_sem (in ext4_map_*)
  */
+#include "cache/region.h"
 #include "cache/window.h"
 #include "fs/ext4.h"
 #include "fs/sim_mutation.h"
+#include "lib/bitmap.h"
 #include "lib/log.h"
 #include "lib/wait.h"
 
@@ -33,6 +38,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Smaller pieces are copied, and what is no more than half of what its region has in
+ * memory: the rest of that memory would be lost for the next. */
+#define ADOPT_MIN (64u << 10)
 
 #define IDLE_MAX 16
 #define IDLE_NAP_NS 1000000ull
@@ -492,7 +501,8 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 struct write_ctx {
 	struct ext4_inode *ei;
 	struct access *access; /* of the handle */
-	const u8 *src;
+	u8 *src;
+	struct region *region; /* src may be taken over out of this; or NULL */
 	u64 pos;
 	size_t left;
 	bool exclusive;
@@ -594,6 +604,16 @@ static int fill_edges(struct ext4_inode *ei, u64 pos, u32 len, u32 bs)
 	return err;
 }
 
+/* The region, if the piece is worth it: large, and no block of it in the cache but
+ * perhaps the last, which may have been brought in to be completed. */
+static struct region *adopts(const struct write_ctx *w, const u64 *absent, u32 nr,
+			     u32 len)
+{
+	if (len < ADOPT_MIN || bm_find_clear(absent, 0, nr - 1) < nr - 1)
+		return NULL;
+	return w->region;
+}
+
 /* One piece inside one leaf. Bytes written, -ENOLCK: needs the exclusive lock. */
 static s64 write_piece(struct write_ctx *w, u32 len)
 {
@@ -603,7 +623,7 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	u32 bs = sbi->s.s_blocksize;
 	lblk_t first = (lblk_t)(w->pos / bs);
 	u32 nr = (u32)((w->pos + len - 1) / bs) - first + 1;
-	u64 unknown[LEAF_WORDS], mapped[LEAF_WORDS];
+	u64 unknown[LEAF_WORDS], mapped[LEAF_WORDS], absent[LEAF_WORDS];
 	s64 holes = 0, n;
 	u32 reserved;
 	int err;
@@ -615,7 +635,7 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 		if (err)
 			return err;
 	}
-	if (mapping_query(m, first, nr, unknown, NULL))
+	if (mapping_query(m, first, nr, unknown, absent))
 		holes = look_up(ei, first, nr, unknown, mapped);
 	else
 		memset(mapped, 0, sizeof(mapped));
@@ -637,7 +657,8 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	if (err)
 		return err;
 	reserved = (u32)holes;
-	n = mapping_write(m, w->pos, w->src, len, mapped, &reserved);
+	n = mapping_write_region(m, w->pos, adopts(w, absent, nr, len), w->src, len,
+				 mapped, &reserved);
 	if (reserved)
 		ext4_release_reserved(sbi, reserved);
 	return n;
@@ -688,7 +709,9 @@ static bool overwrite_cached(const struct write_ctx *w)
 	if (done)
 		wrote(w, w->pos, done);
 	if (done && done < w->left)
-		mapping_counter_add(ei->vfs.i_sb, MAPPING_RETRIES);
+		mapping_counter_add(ei->vfs.i_sb, MAPPING_RETRIES, 1);
+	if (done)
+		mapping_counter_add(ei->vfs.i_sb, MAPPING_COPIED, done);
 	return done == w->left;
 }
 
@@ -826,12 +849,20 @@ static size_t write_cached(struct write_ctx *w, int *err)
 ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,
 		 const struct sl_cred *cred)
 {
+	/* Only a region's memory is ever written to. */
+	return sl_write_region(f, NULL, (void *)buf, len, pos, flags, cred);
+}
+
+ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, size_t len,
+			u64 pos, u32 flags, const struct sl_cred *cred)
+{
 	struct inode *inode = f->inode;
 	struct ext4_inode *ei = EXT4_I(inode);
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct write_ctx w = { .ei = ei,
 			       .access = &f->access[WINDOW_WRITE],
 			       .src = buf,
+			       .region = region,
 			       .pos = pos,
 			       .root = ext4_is_privileged(sbi, cred),
 			       .keep_times = flags & SL_WRITE_KEEP_TIMES };
@@ -841,6 +872,8 @@ ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 fl
 	if (err || !len)
 		return err;
 	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);
+	if (region && 2 * w.left < region_resident(region))
+		w.region = NULL;
 	if (flags & SL_WRITE_KILL_SUIDGID) {
 		err = ext4_kill_suidgid(ei, false);
 		if (err)

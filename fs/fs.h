@@ -27,6 +27,8 @@
 
 struct bdev;
 struct inode;
+struct region;
+struct region_pool;
 struct super_block;
 struct sl_file;
 
@@ -55,6 +57,9 @@ struct sl_options {
 	enum sl_inode_iter inode_iter; /* for measurements */
 	u32 zones;            /* of the cache, pretended; 0: by NUMA node */
 	const char *mountpoint; /* for s_last_mounted; may be NULL */
+	/* of sl_write_region(): idle memory is charged to the cache until the volume is
+	 * unmounted, and outlives it; may be NULL */
+	struct region_pool *regions;
 };
 
 struct sl_cred {
@@ -234,6 +239,14 @@ enum sl_write_flags {
 /* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,
 			      u32 flags, const struct sl_cred *cred);
+/*
+ * The same of buf in a region (cache/region.h) that the caller holds: whole pages that are
+ * not in the page cache may be taken over instead of copied. So buf must not be
+ * changed any more, but through another sl_write().
+ */
+ssize_t __must_check sl_write_region(struct sl_file *f, struct region *region, void *buf,
+				     size_t len, u64 pos, u32 flags,
+				     const struct sl_cred *cred);
 int __must_check sl_fsync(struct sl_file *f, bool datasync); /* also directories */
 /*
  * mode: 0, or FALLOC_FL_ZERO_RANGE, each alone or with FALLOC_FL_KEEP_SIZE; or

@@ -758,7 +758,7 @@ static int create_caches(struct ext4_sb *sbi)
 	sb->s_data_full = sbi->opts.datacache_full;
 	err = budget_create(limit, sbi->opts.zones, &sb->s_budget);
 	if (!err)
-		err = mapping_cache_create(sb);
+		err = mapping_cache_create(sb, sbi->opts.regions);
 	if (!err)
 		err = bcache_create(sb);
 	if (!err)
@@ -1361,7 +1361,8 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     "inodes %llu\nshadows %llu\ninode_hits %llu\ninode_misses %llu\n"
 		     "inodes_evicted %llu\ndirty_bytes %lld\ncache_tree_bytes %llu\n"
 		     "delayed_blocks %lld\nleaf_waits %llu\nleaf_wait_ns %llu\n"
-		     "mapping_retries %llu\nextent_lookups %llu\n",
+		     "mapping_retries %llu\nextent_lookups %llu\n"
+		     "write_bytes_copied %llu\nwrite_bytes_adopted %llu\n",
 		     (unsigned long long)budget_limit(sb->s_budget),
 		     (unsigned long long)budget_used_total(sb->s_budget),
 		     (unsigned long long)budget_used(sb->s_budget, BUDGET_INODE),
@@ -1376,7 +1377,9 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)mapping_counter_read(sb, MAPPING_LEAF_WAITS),
 		     (unsigned long long)mapping_counter_read(sb, MAPPING_LEAF_WAIT_NS),
 		     (unsigned long long)mapping_counter_read(sb, MAPPING_RETRIES),
-		     (unsigned long long)mapping_counter_read(sb, MAPPING_EXTENT_LOOKUPS));
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_EXTENT_LOOKUPS),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_COPIED),
+		     (unsigned long long)mapping_counter_read(sb, MAPPING_ADOPTED));
 	used = n < 0 ? 0 : min_of((size_t)n, len);
 	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
 	if (used < len) {

@@ -21,6 +21,9 @@
 #include "src/loop.h"
 #include "src/session.h"
 
+/* Of smaller writes the cache makes a copy. */
+#define ADOPT_MIN (64u << 10)
+
 static u32 open_flags(int flags)
 {
 	u32 sl = 0;
@@ -140,6 +143,7 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 {
 	struct sl_cred cred = req_cred(req);
 	u32 flags = session_kills_suidgid() ? SL_WRITE_KILL_SUIDGID : 0;
+	struct region *region = NULL;
 	ssize_t n;
 
 	/* What was written when is the kernel's to know, then; it tells by
@@ -149,7 +153,11 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	/* Not for pages of a mapping, which may come through any handle. */
 	if (fi->flags & O_DIRECT && !fi->writepage)
 		flags |= SL_WRITE_DIRECT;
-	n = sl_write(fi_file(fi), buf, size, (u64)off, flags, &cred);
+	if (size >= ADOPT_MIN)
+		region = loop_request_region();
+	/* Where the request lies, nobody but us writes. */
+	n = sl_write_region(fi_file(fi), region, (void *)buf, size, (u64)off, flags,
+			    &cred);
 
 	if (n < 0)
 		reply_status(req, (int)n);

@@ -54,6 +54,7 @@
 #include <unistd.h>
 #include <urcu/list.h>
 
+#include "cache/region.h"
 #include "lib/log.h"
 #include "lib/thread.h"
 
@@ -77,12 +78,12 @@ struct worker {
 	pthread_t tid;		    /* [lock] */
 	_Atomic bool reading;	    /* [atomic] about to read, or reading */
 	_Atomic bool busy;	    /* [atomic] has a request */
-	char *memory;		    /* [const] receive buffer's mapping */
-	size_t memory_size;	    /* [const] */
-	char *request;		    /* [const] in memory */
+	struct region *region;	    /* [own thread] receive buffer */
+	struct region *next;	    /* [own thread] in its place if it is shared, or NULL */
+	char *request;		    /* [own thread] in region */
 	void *reply;		    /* [own thread] */
 	size_t reply_size;	    /* [own thread] */
-	size_t request_used, reply_used; /* bytes that may be in memory [own thread] */
+	size_t reply_used;	    /* bytes that may be in memory [own thread] */
 	size_t kept;		    /* its part of loop->kept [own thread] */
 };
 
@@ -141,28 +142,64 @@ void *loop_reply_buffer(size_t size)
  */
 static void buffers_drop(struct worker *w)
 {
-	madvise(w->memory, w->memory_size, MADV_DONTNEED);
+	region_trim(w->region);
 	if (w->reply)
 		madvise(w->reply, w->reply_size, MADV_DONTNEED);
-	w->request_used = w->reply_used = 0;
+	w->reply_used = 0;
 	atomic_fetch_sub(&w->loop->kept, w->kept);
 	w->kept = 0;
 	atomic_fetch_add(&w->loop->dropped, 1);
 }
 
-/* After a request of len bytes. */
-static void buffers_settle(struct worker *w, size_t len)
+static void set_region(struct worker *w, struct region *r)
+{
+	w->region = r;
+	w->request = (char *)region_memory(r) + REGION_PAGE -
+		     w->loop->cfg.payload_shift;
+}
+
+struct region *loop_request_region(void)
+{
+	struct worker *w = current;
+
+	/* As much will come next, most likely. */
+	if (!w->next)
+		w->next = region_get(w->loop->cfg.regions,
+				     region_resident(w->region));
+	return w->next ? w->region : NULL;
+}
+
+/* After a request: its buffer may be the page cache's now. */
+static void exchange_region(struct worker *w)
+{
+	struct region *next = w->next;
+
+	if (!next)
+		return;
+	w->next = NULL;
+	if (!region_has_parts(w->region)) {
+		region_put(next);
+		return;
+	}
+	region_put(w->region);
+	set_region(w, next);
+}
+
+/* After a request. */
+static void buffers_settle(struct worker *w)
 {
 	struct loop *loop = w->loop;
-	size_t used, more;
+	size_t used = region_resident(w->region) + w->reply_used, before = w->kept;
 
-	w->request_used = max_of(w->request_used, len);
-	used = w->request_used + w->reply_used;
-	if (used <= BUFFERS_SMALL || used <= w->kept)
+	if (used <= BUFFERS_SMALL)
+		used = 0;
+	if (used == before)
 		return;
-	more = used - w->kept;
 	w->kept = used;
-	if (atomic_fetch_add(&loop->kept, more) + more > loop->cfg.buffers_max)
+	/* Also if it becomes less: then the sum wraps, as it should. */
+	if (atomic_fetch_add(&loop->kept, used - before) + (used - before) >
+		    loop->cfg.buffers_max &&
+	    used > before)
 		buffers_drop(w);
 }
 
@@ -173,20 +210,19 @@ static void worker_main(void *arg);
 static struct worker *worker_alloc(struct loop *loop, enum role role)
 {
 	struct worker *w = calloc(1, sizeof(*w));
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	pthread_condattr_t attr;
+	struct region *r;
 
 	if (!w)
 		return NULL;
 	w->loop = loop;
 	w->role = role;
-	w->memory_size = page + ALIGN_UP(loop->cfg.request_max, page);
-	w->memory = map_memory(w->memory_size);
-	if (!w->memory) {
+	r = region_get(loop->cfg.regions, 0);
+	if (!r) {
 		free(w);
 		return NULL;
 	}
-	w->request = w->memory + page - loop->cfg.payload_shift;
+	set_region(w, r);
 	CDS_INIT_LIST_HEAD(&w->spare);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -199,7 +235,7 @@ static void worker_free(struct worker *w)
 {
 	if (w->reply)
 		munmap(w->reply, w->reply_size);
-	munmap(w->memory, w->memory_size);
+	region_put(w->region);
 	pthread_cond_destroy(&w->called);
 	free(w);
 }
@@ -455,8 +491,11 @@ static size_t receive(struct worker *w)
 	atomic_store(&w->reading, false);
 	if (atomic_fetch_sub(&loop->readers, 1) == 1)
 		last_reader_left(loop);
-	if (n > 0)
+	if (n > 0) {
+		region_note(w->region, REGION_PAGE - loop->cfg.payload_shift +
+					       (size_t)n);
 		return (size_t)n;
+	}
 	if (n < 0 && err != ENODEV && !atomic_load(&loop->stopping))
 		log_err("cannot read requests from the kernel: %s; ending",
 			strerror(err));
@@ -536,7 +575,8 @@ static void worker_main(void *arg)
 			break;
 		}
 		carry_out(w, len);
-		buffers_settle(w, len);
+		exchange_region(w);
+		buffers_settle(w);
 		finish_request(w);
 	}
 	thread_set_block_hook(NULL);

@@ -15,12 +15,16 @@
 #include "lib/types.h"
 
 struct loop;
+struct region;
+struct region_pool;
 
 struct loop_config {
 	int fd;		    /* to read from; stays the caller's */
 	unsigned receivers; /* threads in read(2), at most; > 0 */
 	unsigned max_threads;
 	unsigned min_spares;  /* kept ready */
+	struct region_pool *regions; /* of receive buffers: a page and request_max each;
+				outlives the loop */
 	size_t request_max;   /* bytes: the size given to read(2) */
 	size_t payload_shift; /* the request starts this far before a page */
 	u32 spare_idle_ms;    /* a spare above min_spares ends after this */
@@ -61,5 +65,13 @@ void loop_get_stats(struct loop *loop, struct loop_stats *st);
 /* In process(): memory of this thread for a reply, page-aligned, at least
  * `size` bytes, valid until the return. NULL: out of memory. */
 void *loop_reply_buffer(size_t size);
+
+
+/*
+ * In process(): the region that the request came in, held by the loop, if parts of it may
+ * be taken (cache/region.h): then the thread gets another one for its next
+ * request. NULL: there is no memory for another.
+ */
+struct region *loop_request_region(void);
 
 #endif

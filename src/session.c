@@ -41,6 +41,7 @@
 
 #include <linux/fuse.h>
 
+#include "cache/region.h"
 #include "fs/fs.h"
 #include "lib/counter.h"
 #include "lib/lock.h"
@@ -60,6 +61,8 @@
 #define MAX_WRITE (1u << 20)
 #define MAX_WRITE_LEAST (128u << 10)
 #define MAX_WRITE_SHARE 64
+/* The library's buffers have a page for headers, too. */
+#define REQUEST_MAX (MAX_WRITE + 4096)
 #define MAX_BACKGROUND 64
 #define READ_AHEAD_KB 1024
 #define MAX_THREADS 512
@@ -144,6 +147,7 @@ struct session {
 	int claim;		/* [main thread] ours again, after that; -1 */
 	struct fuse_session *se; /* [const after session_create] */
 	struct loop *loop;	/* [main thread; const while requests run] */
+	struct region_pool *regions; /* [const after session_create] receive buffers */
 	int fd;			/* /dev/fuse [const after session_mount] */
 	int event;		/* INIT was answered, or the loop has ended */
 	int signals;		/* [main thread] */
@@ -704,6 +708,7 @@ static int open_volume(struct session *s, const struct options *o)
 	s->readonly = sl.readonly;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;
+	sl.regions = s->regions;
 	told = log_error_lines();
 	err = sl_mount(s->bd, &sl, &s->sb);
 	if (err) {
@@ -751,6 +756,7 @@ static void session_free(struct session *s)
 	if (s->event >= 0)
 		close(s->event);
 	counter_set_free(s->requests);
+	region_pool_free(s->regions);
 	mutex_destroy(&s->volume_lock);
 	handles_destroy(&s->handles);
 	free(s->source);
@@ -789,7 +795,10 @@ int session_create(const struct options *o, const char *device,
 		err = EXIT_CODE_SYSTEM;
 		goto out_free;
 	}
-	err = open_volume(s, o);
+	s->regions = region_pool_new(REGION_PAGE + REQUEST_MAX, 0);
+	if (!s->regions)
+		log_err("%s: out of memory", device);
+	err = s->regions ? open_volume(s, o) : -ENOMEM;
 	if (err) {
 		err = exit_code_of(err);
 		goto out_free;
@@ -818,8 +827,8 @@ static int start_loop(struct session *s)
 		.receivers = cpus,
 		.max_threads = max_of((unsigned)MAX_THREADS, 4 * cpus),
 		.min_spares = max_of(2u, cpus),
-		/* The library's buffers have a page for headers, too. */
-		.request_max = MAX_WRITE + 4096,
+		.request_max = REQUEST_MAX,
+		.regions = s->regions,
 		.payload_shift = WRITE_HEADERS,
 		.spare_idle_ms = SPARE_IDLE_MS,
 		/* A request and a reply for each receiver and one more. */

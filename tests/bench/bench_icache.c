@@ -96,7 +96,7 @@ static void make_volume(enum inode_iter which, u32 threads)
 	strcpy(sb.s_id, "bench");
 	sb.s_dirty_bytes = counter_new(0, 4096);
 	if (!sb.s_dirty_bytes || budget_create(limit, 1, &sb.s_budget) ||
-	    mapping_cache_create(&sb) || icache_create(&sb, threads * INO_SPAN))
+	    mapping_cache_create(&sb, NULL) || icache_create(&sb, threads * INO_SPAN))
 		die("no memory");
 }
 

@@ -101,7 +101,7 @@ static void file_open(struct file *f, enum arm arm)
 	f->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	if (!buf || !f->sb.s_dirty_bytes ||
 	    budget_create(256u << 20, 1, &f->sb.s_budget) ||
-	    mapping_cache_create(&f->sb))
+	    mapping_cache_create(&f->sb, NULL))
 		die("out of memory");
 	mapping_init(&f->m, NULL, &f->sb);
 	for (u32 b = 0; b < FILE_BLOCKS; b += LEAF_BLOCKS) {

@@ -23,6 +23,7 @@
  */
 #include "tests/sim/run.h"
 
+#include "cache/region.h"
 #include "cache/zone.h"
 #include "fs/fs.h"
 #include "lib/log.h"
@@ -653,19 +654,49 @@ static int do_rename(struct super_block *sb, const struct sim_op *op)
 	return err;
 }
 
+/* Every second write comes as those of the daemon do, in memory that may be taken over. */
+#define REGION_DATA (1u << 20)
+
+static struct region_pool *regions;
+
+static void make_regions(void)
+{
+	regions = region_pool_new(2 * REGION_PAGE + REGION_DATA, REGION_DATA);
+	if (!regions)
+		abort();
+}
+
+static struct region_pool *the_regions(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, make_regions);
+	return regions;
+}
+
 static s64 do_write(struct sl_file *f, const struct sim_op *op)
 {
+	struct region *r = NULL;
 	u8 *buf;
 	s64 n;
 
 	resource_exempt_begin();
-	buf = malloc(op->len);
+	if (op->seed % 2 && op->len <= REGION_DATA)
+		r = region_get(the_regions(), 0);
+	buf = r ? (u8 *)region_memory(r) + REGION_PAGE + op->off % REGION_PAGE
+		: malloc(op->len);
 	resource_exempt_end();
 	if (!buf)
 		abort();
 	sim_data(op->seed, op->off, buf, op->len);
-	n = sl_write(f, buf, op->len, op->off, 0, &root_cred);
-	free(buf);
+	if (r) {
+		region_note(r, REGION_PAGE + op->off % REGION_PAGE + op->len);
+		n = sl_write_region(f, r, buf, op->len, op->off, 0, &root_cred);
+		region_put(r);
+	} else {
+		n = sl_write(f, buf, op->len, op->off, 0, &root_cred);
+		free(buf);
+	}
 	return n;
 }
 

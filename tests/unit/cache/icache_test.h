@@ -188,7 +188,7 @@ static inline int setup(void **state)
 	sb.s_dirty_bytes = counter_new(0, 4096);
 	assert_non_null(sb.s_dirty_bytes);
 	assert_int_equal(budget_create(8 << 20, test_zones(), &sb.s_budget), 0);
-	assert_int_equal(mapping_cache_create(&sb), 0);
+	assert_int_equal(mapping_cache_create(&sb, NULL), 0);
 	assert_int_equal(icache_create(&sb, MAX_INO), 0);
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include "cache/zone.h"
 #include "cache/icache.h"
 #include "cache/mapping.h"
+#include "cache/region.h"
 #include "lib/bitmap.h"
 #include "lib/counter.h"
 #include "lib/thread.h"
@@ -183,7 +184,7 @@ static void vol_open(struct vol *v, u32 blocksize)
 	v->sb.s_data_full = true; /* what was written stays */
 	v->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	CHECK(v->sb.s_dirty_bytes);
-	CHECK(mapping_cache_create(&v->sb) == 0);
+	CHECK(mapping_cache_create(&v->sb, NULL) == 0);
 	mapping_init(&v->m, NULL, &v->sb);
 }
 
@@ -231,6 +232,34 @@ static u32 flush_run(struct vol *v, lblk_t start, lblk_t end)
 	mapping_set_mapped(&v->m, run.lblk, run.nr);
 	mapping_end_writeback(&v->m, run.lblk, run.nr, false);
 	return run.nr;
+}
+
+#define REGION_DATA (2u << 20) /* a leaf of 4 KiB blocks */
+
+/* Few, so that one whose parts are gone too early is soon overwritten. */
+static struct region_pool *regions;
+
+/*
+ * mapping_write(), or by chance of data that came in a region: the holder has done with
+ * it after the call, whatever became of it.
+ */
+static s64 write_either_way(struct mapping *m, u64 pos, const void *src, u32 len,
+			    const u64 *mapped, u32 *reserved, u32 chance)
+{
+	struct region *r = NULL;
+	char *data;
+	s64 ret;
+
+	if (chance && len <= REGION_DATA)
+		r = region_get(regions, 0);
+	if (!r)
+		return mapping_write(m, pos, src, len, mapped, reserved);
+	data = (char *)region_memory(r) + REGION_PAGE + pos % REGION_PAGE;
+	memcpy(data, src, len);
+	region_note(r, REGION_PAGE + pos % REGION_PAGE + len);
+	ret = mapping_write_region(m, pos, r, data, len, mapped, reserved);
+	region_put(r);
+	return ret;
 }
 
 static int byte_at(struct vol *v, u64 pos)
@@ -664,6 +693,52 @@ static void test_folio_around_dirty_block_is_reclaimed(void **state)
 	assert_int_equal(flush_run(&v, 7, 8), 1);
 	shrink(&v.budget, UINT64_MAX);
 	assert_int_equal(v.m.m_nr_folio_blocks, 0);
+	vol_close(&v);
+}
+
+/* Data that came in a region stays where it is; each part goes by itself. */
+static void test_memory_is_taken_over(void **state)
+{
+	const u32 len = 300 << 10;
+	u32 reserved = 1000;
+	struct wb_run run;
+	struct region *r;
+	struct vol v;
+	char *data;
+
+	(void)state;
+	vol_open(&v, 4096);
+	put_blocks(&v, 20, 1, 'p');
+	r = region_get(regions, 0);
+	assert_non_null(r);
+	data = (char *)region_memory(r) + REGION_PAGE;
+	memset(data, 'a', len + 100);
+	region_note(r, REGION_PAGE + len + 100);
+	/* The rest of the last block is missing: it stops there. */
+	assert_int_equal(mapping_write_region(&v.m, 0, r, data, len + 100,
+					      none_mapped, &reserved), len);
+	assert_int_equal(reserved, 1000 - len / 4096 + 1);
+	assert_int_equal(mapping_counter_read(&v.sb, MAPPING_ADOPTED), len - 4096);
+	assert_int_equal(mapping_counter_read(&v.sb, MAPPING_COPIED), 2 * 4096);
+	assert_true((u64)v.budget.used[BUDGET_FOLIO] >= len);
+	assert_true(region_has_parts(r));
+	region_put(r);
+	mapping_take_dirty(&v.m, 21, LBLK_MAX, LEAF_BLOCKS, true, &run);
+	assert_int_equal(run.lblk, 21);
+	assert_ptr_equal(run.seg[0].data, data + 21 * 4096);
+	mapping_end_writeback(&v.m, run.lblk, run.nr, true);
+	/* Overwritten in part, zeroed, reclaimed and invalidated like any other. */
+	reserved = 0;
+	assert_int_equal(mapping_write(&v.m, 5000, "bb", 2, none_mapped,
+				       &reserved), 2);
+	assert_int_equal(mapping_zero(&v.m, 40 * 4096, 100, false), 0);
+	assert_int_equal(mapping_invalidate(&v.m, 3, 5), 2);
+	while (flush_run(&v, 0, 64))
+		;
+	shrink(&v.budget, UINT64_MAX);
+	assert_int_equal(v.m.m_nr_folio_blocks, len / 4096 - 64);
+	assert_int_equal(byte_at(&v, 70 * 4096), 'a');
+	assert_int_equal(byte_at(&v, 20 * 4096), -1);
 	vol_close(&v);
 }
 
@@ -1361,8 +1436,8 @@ static void m_write(struct model *md)
 		memcpy(m_data(md, i + k) + o, buf + expect, n);
 		expect += n;
 	}
-	CHECK(mapping_write(&md->v.m, (u64)m_lblk(i) * bs + off, buf, len,
-			    mapped, &reserved) == expect);
+	CHECK(write_either_way(&md->v.m, (u64)m_lblk(i) * bs + off, buf, len,
+			       mapped, &reserved, rnd(&md->seed, 2)) == expect);
 	CHECK(reserved == left);
 	free(buf);
 }
@@ -1996,8 +2071,8 @@ static void h_write(struct hammer *h, u64 pos, const char *src, u32 len)
 		}
 		used = reserved;
 		atomic_fetch_add(&h->reserved, reserved);
-		ret = mapping_write(&h->v.m, at, src + done, n, mapped,
-				    &reserved);
+		ret = write_either_way(&h->v.m, at, src + done, n, mapped,
+				       &reserved, (u32)(at / HBS) & 1);
 		CHECK(ret >= 0);
 		used -= reserved;
 		(void)used;
@@ -2336,8 +2411,9 @@ static void st_owner(void *arg)
 		CHECK(m && inode);
 		mapping_init(m, inode, &st->ev.v.sb);
 		atomic_store(&inode->i_size, (u64)(base + 512) * HBS);
-		CHECK(mapping_write(m, (u64)base * HBS, data, nr * HBS,
-				    all_mapped, &reserved) == nr * HBS);
+		CHECK(write_either_way(m, (u64)base * HBS, data, nr * HBS,
+				       all_mapped, &reserved,
+				       rnd(&seed, 2)) == nr * HBS);
 		if (rnd(&seed, 2))
 			mapping_extent_set(m, 5, nr * 3, EXTENT_WRITTEN, 77);
 		mapping_take_dirty(m, 0, LBLK_MAX, LEAF_BLOCKS, true, &io->run);
@@ -2421,6 +2497,7 @@ int main(void)
 		cmocka_unit_test(test_shrinker_gives_second_chance),
 		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),
 		cmocka_unit_test(test_folio_around_dirty_block_is_reclaimed),
+		cmocka_unit_test(test_memory_is_taken_over),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_uniform_leaves_cost_eight_bytes),
@@ -2445,7 +2522,10 @@ int main(void)
 	int ret;
 
 	thread_register();
+	regions = region_pool_new(2 * REGION_PAGE + REGION_DATA, REGION_DATA);
+	CHECK(regions);
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
+	region_pool_free(regions);
 	thread_unregister();
 	return ret;
 }

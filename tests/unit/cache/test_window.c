@@ -26,7 +26,7 @@ static int begin(void **state)
 	sb.s_blocksize_bits = 12;
 	sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	assert_int_equal(budget_create(64 * MIB, 1, &sb.s_budget), 0);
-	assert_int_equal(mapping_cache_create(&sb), 0);
+	assert_int_equal(mapping_cache_create(&sb, NULL), 0);
 	mapping_init(&m, NULL, &sb);
 	return 0;
 }

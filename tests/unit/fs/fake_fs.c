@@ -451,7 +451,7 @@ void mapping_extent_forget(struct mapping *m, lblk_t lblk, u64 end)
 {
 }
 
-void mapping_counter_add(struct super_block *sb, enum mapping_counter which)
+void mapping_counter_add(struct super_block *sb, enum mapping_counter which, u64 n)
 {
 }
 

@@ -5,6 +5,7 @@
 #include "tests/unit/unit.h"
 #include "tests/unit/fs/memvol.h"
 
+#include "cache/region.h"
 #include "fs/ext4.h"
 #include "lib/wait.h"
 
@@ -169,6 +170,117 @@ static void test_datacache_full(void **state)
 	assert_memory_equal(buf, data, COLD_BYTES);
 	sl_release(f);
 	end();
+}
+
+#define PIECE (1u << 20)
+
+/*
+ * sl_write() of whole pages in a region, which is given up at once; `left`: of another
+ * use, bytes of it that are in memory.
+ */
+static void write_region(struct region_pool *pool, struct sl_file *f, const u8 *data,
+			 u32 len, u64 pos, u32 left)
+{
+	struct region *r = region_get(pool, 0);
+	u8 *buf;
+
+	assert_non_null(r);
+	buf = (u8 *)region_memory(r) + REGION_PAGE;
+	memset(buf, 'l', left);
+	memcpy(buf, data, len);
+	region_note(r, REGION_PAGE + max_of(len, left));
+	assert_int_equal(sl_write_region(f, r, buf, len, pos, 0, &root_cred), len);
+	region_put(r);
+}
+
+static void same_content(struct sl_file *f, const u8 *want, u32 len)
+{
+	static u8 buf[3 * PIECE] __attribute__((aligned(4096)));
+
+	memset(buf, 'u', sizeof(buf));
+	assert_int_equal(sl_read(f, buf, sizeof(buf), 0), len);
+	assert_memory_equal(buf, want, len);
+}
+
+/*
+ * What a large write leaves in the cache without a copy is like all else there: it is
+ * overwritten, cut, punched, sought, written out, read again and reclaimed.
+ */
+static void adopted(const char *mkfs, u32 bs)
+{
+	static u8 data[3 * PIECE];
+	/* So large that nothing is written out before it is asked for. */
+	static const struct sl_options large = { .cache_bytes = 256 << 20,
+						 .commit_ms = 600000,
+						 .dirty_expire_ms = 600000 };
+	/* One region only is kept: the next write comes in the memory of the last. */
+	struct region_pool *pool = region_pool_new(2 * PIECE, PIECE);
+	u64 copied, taken;
+	struct sl_file *f;
+
+	assert_non_null(pool);
+	for (u32 i = 0; i < sizeof(data); i++)
+		data[i] = (u8)(i / 512 + i);
+	begin(mkfs, "32M", &large);
+	f = open_new("file");
+	write_region(pool, f, data, PIECE, 0, 0);
+	write_region(pool, f, data + PIECE, PIECE, PIECE, 0);
+	assert_int_equal(stat_value("write_bytes_adopted"), 2 * PIECE);
+	assert_int_equal(stat_value("write_bytes_copied"), 0);
+	assert_true(stat_value("cache_folio_bytes") >= 2 * PIECE);
+	same_content(f, data, 2 * PIECE);
+	/* Present already; small; most of the memory is something else's. */
+	memset(data, 'o', PIECE);
+	write_region(pool, f, data, PIECE, 0, 0);
+	write_region(pool, f, data + 2 * PIECE, 8192, 2 * PIECE, 0);
+	write_region(pool, f, data + 2 * PIECE + 8192, 128 << 10, 2 * PIECE + 8192,
+		     512 << 10);
+	assert_int_equal(stat_value("write_bytes_adopted"), 2 * PIECE);
+	copied = stat_value("write_bytes_copied");
+	assert_int_equal(copied, PIECE + 8192 + (128 << 10));
+	same_content(f, data, 2 * PIECE + 8192 + (128 << 10));
+	/* In part, inside a page; then its end goes, and a hole is made. */
+	memset(data + PIECE + 5000, 'p', 3000);
+	assert_int_equal(sl_write(f, data + PIECE + 5000, 3000, PIECE + 5000, 0,
+				  &root_cred), 3000);
+	assert_int_equal(sl_setattr(sl_file_inode(f),
+				    &(struct stat){ .st_size = 2 * PIECE - 70000 },
+				    SL_SET_SIZE, NULL, NULL), 0);
+	same_content(f, data, 2 * PIECE - 70000);
+	assert_int_equal(sl_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      PIECE + 100000, 200000, &root_cred), 0);
+	memset(data + PIECE + 100000, 0, 200000);
+	same_content(f, data, 2 * PIECE - 70000);
+	assert_int_equal(sl_lseek(f, PIECE, SEEK_HOLE),
+			 PIECE + ALIGN_UP(100000u, bs));
+	assert_int_equal(sl_lseek(f, PIECE + 110000, SEEK_DATA),
+			 PIECE + ALIGN_DOWN(300000u, bs));
+	/* Into the hole (of a buffer warm with more) and beyond the end, not a whole number of pages. */
+	memset(data + PIECE + 106496, 'h', 180000);
+	write_region(pool, f, data + PIECE + 106496, 180000, PIECE + 106496, 0);
+	memset(data + 2 * PIECE - 70000, 0, 70000);
+	write_region(pool, f, data + 2 * PIECE, 700001, 2 * PIECE, 0);
+	taken = stat_value("write_bytes_adopted") - 2 * PIECE;
+	assert_int_equal(taken, ALIGN_DOWN(700001u, REGION_PAGE));
+	same_content(f, data, 2 * PIECE + 700001);
+	assert_int_equal(sl_fsync(f, false), 0);
+	same_content(f, data, 2 * PIECE + 700001);
+	sl_drop_caches(sb);
+	same_content(f, data, 2 * PIECE + 700001);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_mount(&mv, &large, &sb), 0);
+	f = open_again("file");
+	same_content(f, data, 2 * PIECE + 700001);
+	sl_release(f);
+	end();
+	region_pool_free(pool);
+}
+
+static void test_writes_without_copies(void **state)
+{
+	adopted("-b 1024", 1024);
+	adopted("-b 4096", 4096);
 }
 
 /* Each open file learns of a lost write once, by fsync; close(2) tells, too. */
@@ -833,6 +945,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_extents),
 		cmocka_unit_test(test_datacache_full),
+		cmocka_unit_test(test_writes_without_copies),
 		cmocka_unit_test(test_errors_once),
 		cmocka_unit_test(test_errors_find_their_range),
 		cmocka_unit_test(test_errors_outlive_reclaim),

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "cache/region.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
 #include "src/loop.h"
@@ -22,7 +23,7 @@
 #define REQUEST_MAX 8192
 #define SHIFT 80
 
-enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER, DO_BUFFER_WAIT };
+enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER, DO_BUFFER_WAIT, DO_TAKE };
 
 static struct {
 	int fds[2]; /* ours, the loop's */
@@ -31,6 +32,8 @@ static struct {
 	_Atomic bool gate[GATES];
 	_Atomic unsigned in_process, rejected, quiesced;
 	_Atomic bool misaligned;
+	struct region_pool *regions;
+	struct region *taken[GATES]; /* by DO_TAKE, as its part */
 } t;
 
 static void answer(const unsigned char *packet)
@@ -56,6 +59,14 @@ static void process(void *priv, void *request, size_t len)
 	} else if (packet[0] == DO_QUIESCE) {
 		loop_quiesce(t.loop);
 		atomic_store(&t.quiesced, 1);
+	} else if (packet[0] == DO_TAKE) {
+		struct region *r = loop_request_region();
+		char *page = (char *)region_memory(r) + REGION_PAGE;
+
+		memset(page, packet[1] + 1, REGION_PAGE);
+		region_note(r, 2 * REGION_PAGE);
+		region_take(r, page, REGION_PAGE);
+		t.taken[packet[1]] = r;
 	} else if (packet[0] == DO_BUFFER) {
 		char *small = loop_reply_buffer(10), *large;
 
@@ -90,6 +101,9 @@ static void begin_keeping(unsigned max_threads, size_t buffers_max)
 	};
 
 	memset(&t, 0, sizeof(t));
+	t.regions = region_pool_new(REGION_PAGE + REQUEST_MAX, 1 << 20);
+	assert_non_null(t.regions);
+	config.regions = t.regions;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, t.fds), 0);
 	t.event = eventfd(0, 0);
 	assert_true(t.event >= 0);
@@ -106,6 +120,7 @@ static void begin(unsigned max_threads)
 static void end(void)
 {
 	loop_free(t.loop);
+	region_pool_free(t.regions);
 	if (t.fds[0] >= 0)
 		close(t.fds[0]);
 	close(t.fds[1]);
@@ -293,6 +308,43 @@ static void test_reply_buffers_grow_and_are_aligned(void **state)
 	end();
 }
 
+/* A request's memory that was taken over is nobody's buffer until it comes back. */
+static void test_requests_may_be_taken_over(void **state)
+{
+	begin(64);
+	for (unsigned i = 0; i < GATES; i++) {
+		ask(DO_TAKE, (unsigned char)i);
+		assert_int_equal(expect_answer(), i);
+		ask(DO_ANSWER, 0);
+		assert_int_equal(expect_answer(), 0);
+		/* Every second one goes soon. */
+		for (unsigned k = i % 2 ? i - 1 : GATES; k < i; k++) {
+			struct region *last = NULL, *r = t.taken[k];
+			char *page = (char *)region_memory(r) + REGION_PAGE;
+
+			assert_int_equal(*page, k + 1);
+			region_release(&last, r, page, REGION_PAGE);
+			region_release_end(&last);
+			t.taken[k] = NULL;
+		}
+	}
+	assert_false(t.misaligned);
+	hang_up();
+	for (unsigned i = 0; i < GATES; i++) {
+		struct region *last = NULL, *r = t.taken[i];
+		char *page;
+
+		if (!r)
+			continue;
+		page = (char *)region_memory(r) + REGION_PAGE;
+		assert_int_equal(page[0], i + 1);
+		assert_int_equal(page[REGION_PAGE - 1], i + 1);
+		region_release(&last, r, page, REGION_PAGE);
+		region_release_end(&last);
+	}
+	end();
+}
+
 /* Memory of large requests stays with the threads up to a bound. */
 static void test_buffers_are_kept_within_bounds(void **state)
 {
@@ -347,6 +399,7 @@ int main(void)
 		cmocka_unit_test(test_quiesce_waits_for_the_others_then_rejects),
 		cmocka_unit_test(test_stop_ends_readers_and_waits_for_requests),
 		cmocka_unit_test(test_reply_buffers_grow_and_are_aligned),
+		cmocka_unit_test(test_requests_may_be_taken_over),
 		cmocka_unit_test(test_buffers_are_kept_within_bounds),
 		cmocka_unit_test(test_idle_spares_keep_no_buffers),
 	};

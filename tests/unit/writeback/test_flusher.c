@@ -148,7 +148,7 @@ static int setup(void **state)
 	strcpy(sb.s_id, "fake");
 	sb.s_dirty_bytes = counter_new(0, 4096);
 	if (!sb.s_dirty_bytes || budget_create(64u << 20, 1, &sb.s_budget) ||
-	    mapping_cache_create(&sb) || icache_create(&sb, 1000))
+	    mapping_cache_create(&sb, NULL) || icache_create(&sb, 1000))
 		return -1;
 	for (u32 i = 0; i < NR_INODES; i++) {
 		struct inode *inode = fake_alloc(&sb);
