@@ -138,6 +138,26 @@ void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
+/*
+ * Of a direct write that ends short the kernel makes -EIO (asynchronous or not). Why it
+ * is short says a write of the rest; which is what ext4 in the kernel
+ * returns, with part of the data written.
+ */
+static ssize_t write_all(struct sl_file *file, struct region *region, char *buf,
+			 size_t size, u64 pos, u32 flags, const struct sl_cred *cred)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	do {
+		n = sl_write_region(file, region, buf + done, size - done,
+				    pos + done, flags, cred);
+		if (n > 0)
+			done += (size_t)n;
+	} while (n > 0 && done < size && flags & SL_WRITE_DIRECT);
+	return n < 0 ? n : (ssize_t)done;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	      off_t off, struct fuse_file_info *fi)
 {
@@ -156,8 +176,7 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	if (size >= ADOPT_MIN)
 		region = loop_request_region();
 	/* Where the request lies, nobody but us writes. */
-	n = sl_write_region(fi_file(fi), region, (void *)buf, size, (u64)off, flags,
-			    &cred);
+	n = write_all(fi_file(fi), region, (char *)buf, size, (u64)off, flags, &cred);
 
 	if (n < 0)
 		reply_status(req, (int)n);
