@@ -421,6 +421,43 @@ static int cmd_dir_lookup(char **a)
 	return 0;
 }
 
+/* mknod(2) of FILES names in each of DIRS directories: 0 or the errno it must give. */
+static int crowd(char **a, int expected)
+{
+	char name[4096];
+
+	for (long long d = 0; d < number(a[1]); d++) {
+		int fd;
+
+		snprintf(name, sizeof(name), "%s/d%lld", a[0], d);
+		if (!expected && mkdir(name, 0755))
+			err(1, "%s", name);
+		fd = open_or_die(name, O_RDONLY | O_DIRECTORY);
+		for (long long f = 0; f < number(a[2]); f++) {
+			snprintf(name, sizeof(name), "f%lld", f);
+			if ((mknodat(fd, name, S_IFREG | 0644, 0) ? errno : 0) != expected)
+				err(1, "d%lld/%s", d, name);
+		}
+		close(fd);
+	}
+	return 0;
+}
+
+/* crowd-create DIR DIRS FILES: DIRS directories with FILES empty files each */
+static int cmd_crowd_create(char **a)
+{
+	return crowd(a, 0);
+}
+
+/*
+ * crowd-lookup DIR DIRS FILES: one LOOKUP of each file, cached or not. For a name
+ * that must not exist the kernel's FUSE asks again, and counts what it is told.
+ */
+static int cmd_crowd_lookup(char **a)
+{
+	return crowd(a, EEXIST);
+}
+
 /* dir-count DIR: entries by readdir, each once */
 static int cmd_dir_count(char **a)
 {
@@ -666,6 +703,8 @@ static const struct {
 	{ "scatter", 5, cmd_scatter },
 	{ "fsync", 1, cmd_fsync },
 	{ "append-pair", 1, cmd_append_pair },
+	{ "crowd-create", 3, cmd_crowd_create },
+	{ "crowd-lookup", 3, cmd_crowd_lookup },
 	{ "dir-create", 3, cmd_dir_create },
 	{ "dir-lookup", 3, cmd_dir_lookup },
 	{ "dir-count", 1, cmd_dir_count },
