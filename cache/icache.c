@@ -1070,13 +1070,19 @@ void inode_mark_dirty(struct inode *inode, u32 flags)
 
 void inode_clear_dirty(struct inode *inode, u32 flags)
 {
-	u32 state;
+	u32 old, state;
 
 	assert(!(flags & ~I_DIRTY));
 	spin_lock(&inode->i_lock);
+	old = inode_state(inode);
 	state_clear_locked(inode, flags);
 	atomic_thread_fence(memory_order_seq_cst); /* see inode_mark_dirty() */
-	if (flags & I_DIRTY_PAGES &&
+	/*
+	 * Only if it was set. If not, who dirtied the blocks has yet to say so:
+	 * finding the flag set he would leave it at that, and the inode would be
+	 * dirty but in no list, where neither the flusher nor sync finds it.
+	 */
+	if (flags & old & I_DIRTY_PAGES &&
 	    atomic_load(&inode->i_mapping.m_nr_dirty) > 0)
 		state_set_locked(inode, I_DIRTY_PAGES);
 	state = inode_state(inode);

@@ -879,6 +879,25 @@ static void written_main(void *arg)
 	write_clean(arg);
 }
 
+/* A writer has dirtied a block and not yet said so when an fsync begins: his word,
+ * when it comes, queues the inode. */
+static void test_dirtied_before_it_is_marked(void **state)
+{
+	struct inode *inode = must_get(5), *next;
+
+	atomic_fetch_add(&inode->i_mapping.m_nr_dirty, 1);
+	inode_clear_dirty(inode, I_DIRTY_PAGES);
+	assert_null(icache_next_dirty(&sb, UINT64_MAX));
+	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
+	next = icache_next_dirty(&sb, UINT64_MAX);
+	assert_ptr_equal(next, inode);
+	atomic_fetch_sub(&inode->i_mapping.m_nr_dirty, 1);
+	inode_clear_dirty(inode, I_DIRTY);
+	icache_written(next);
+	inode_put(next);
+	inode_put(inode);
+}
+
 static void test_waiting_for_another_flusher(void **state)
 {
 	struct inode *inode, *mine;
@@ -1313,6 +1332,7 @@ int main(void)
 		T(test_redirtied_under_sync_stays_queued),
 		T(test_unfinished_comes_after_the_others),
 		T(test_pages_dirty_in_the_mapping_keep_the_flag),
+		T(test_dirtied_before_it_is_marked),
 		T(test_waiting_for_another_flusher),
 		T(test_unmount_forgets_deletes_evicts),
 		T(test_unmount_reports_what_is_left),
