@@ -544,6 +544,15 @@ void ext4_on_journal_abort(struct ext4_sb *sbi, int error);
 /* Writes the inode in memory into its table buffer, inside h. Any time in a handle;
  * takes i_data_sem (shared) and b_lock. Updates i_sync_tid. datasync: size or mapping changed. */
 int __must_check ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei);
+/*
+ * The same in two steps. prepare: what can fail; the inode's table buffer, referenced and
+ * with write access, and where in it the inode is. Between the two the caller may change what
+ * lies behind the fields, under b_lock. finish: consumes the reference; takes i_data_sem.
+ */
+int __must_check ext4_inode_prepare(struct handle *h, struct ext4_inode *ei,
+				    struct buffer **out, u32 *offset);
+void ext4_inode_finish(struct handle *h, struct ext4_inode *ei, struct buffer *b,
+		       u32 offset);
 int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei);
 /* i_blocks += delta file-system blocks (i_lock inside). */
 void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks);

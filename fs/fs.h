@@ -173,6 +173,18 @@ ssize_t __must_check sl_getxattr(struct inode *inode, const char *name, void *bu
 ssize_t __must_check sl_listxattr(struct inode *inode, bool trusted, char *buf,
 				  size_t size);
 
+enum sl_xattr_flags { SL_XATTR_CREATE = 1, SL_XATTR_REPLACE = 2 }; /* as XATTR_* */
+/*
+ * Sets an attribute; value is not NULL, and may have 0 bytes. -EEXIST, -ENODATA: by the
+ * flags; -ENOSPC: no room in the inode and its block, or on the volume; -E2BIG;
+ * -EPERM: immutable or append-only; -EOPNOTSUPP: no such namespace, or the volume has
+ * no attributes; -EROFS.
+ */
+int __must_check sl_setxattr(struct inode *inode, const char *name, const void *value,
+			     size_t len, u32 flags, const struct sl_cred *cred);
+/* -ENODATA, and as above. */
+int __must_check sl_removexattr(struct inode *inode, const char *name);
+
 /* ---- names: len bytes, no NUL or '/' ---- */
 /* *out gets an inode, referenced. -ENOENT, -ENOTDIR, -ENAMETOOLONG. "." and ".." work. */
 int __must_check sl_lookup(struct inode *dir, const char *name, size_t len,

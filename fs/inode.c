@@ -533,6 +533,18 @@ static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
 	buffer_put(b);
 }
 
+int ext4_inode_prepare(struct handle *h, struct ext4_inode *ei, struct buffer **out,
+		       u32 *offset)
+{
+	return inode_access(h, ei, false, out, offset);
+}
+
+void ext4_inode_finish(struct handle *h, struct ext4_inode *ei, struct buffer *b,
+		       u32 offset)
+{
+	inode_to_buffer(h, ei, false, b, offset);
+}
+
 int ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei)
 {
 	struct buffer *b;

@@ -152,9 +152,18 @@ static bool drop_sharer(struct handle *h, struct buffer *b)
 	return refs > 1;
 }
 
-/* b's reference is consumed. */
-static int release_block(struct handle *h, struct ext4_inode *ei,
-			 struct buffer *b)
+bool xattr_is_shared(struct buffer *b)
+{
+	const struct ext4_xattr_header *hdr = (const void *)b->b_data;
+	u32 refs;
+
+	mutex_lock(&b->b_lock);
+	refs = le32_to_cpu(hdr->h_refcount);
+	mutex_unlock(&b->b_lock);
+	return refs > 1;
+}
+
+int xattr_release_block(struct handle *h, struct ext4_inode *ei, struct buffer *b)
 {
 	pblk_t blk = b->b_blocknr;
 	int error;
@@ -167,7 +176,11 @@ static int release_block(struct handle *h, struct ext4_inode *ei,
 	error = ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino, blk, 1);
 	if (error)
 		goto out_put;
-	return handle_forget(h, b, blk);
+	error = handle_forget(h, b, blk);
+	if (error == -ENOMEM)
+		ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, blk, error,
+			   "attribute block was freed, but not revoked");
+	return error;
 out_put:
 	buffer_put(b);
 	return error;
@@ -183,7 +196,7 @@ int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 		goto out_unlock;
 	error = xattr_bread(ei, &b);
 	if (!error)
-		error = release_block(h, ei, b);
+		error = xattr_release_block(h, ei, b);
 	if (!error) {
 		ei->i_file_acl = 0;
 		ext4_inode_add_blocks(ei, -1);

@@ -100,5 +100,11 @@ int __must_check xattr_parse_name(const char *full, struct xattr_name *out);
 int __must_check xattr_read_raw(struct ext4_inode *ei, u8 **raw);
 /* The attribute block, referenced; i_file_acl is not 0. xattr_sem held. */
 int __must_check xattr_bread(struct ext4_inode *ei, struct buffer **out);
+/* One sharer of the block less; the last one frees it. b's reference is consumed. xattr_sem
+ * held. Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. */
+int __must_check xattr_release_block(struct handle *h, struct ext4_inode *ei,
+				     struct buffer *b);
+/* Has the block other sharers? If not, none will come. */
+bool xattr_is_shared(struct buffer *b);
 
 #endif

@@ -48,6 +48,8 @@
 #define JSON_MAX 49152u
 #define NUMBER_MAX 20u
 
+_Static_assert((int)SL_XATTR_CREATE == (int)XATTR_CREATE, "same bits");
+_Static_assert((int)SL_XATTR_REPLACE == (int)XATTR_REPLACE, "same bits");
 _Static_assert(JSON_MAX + TEXT_MAX <= VALUE_MAX, "one buffer has both");
 
 /* ---- control ---- */
@@ -173,17 +175,6 @@ static int set_control(fuse_req_t req, fuse_ino_t node, const char *name,
 
 /* ---- attributes of the volume ---- */
 
-/*
- * A file that is written to loses its capabilities: the kernel takes the attribute
- * away first. That is not served, so on a mount that can be written to no program
- * gets any.
- */
-static bool is_withheld(fuse_req_t req, const char *name)
-{
-	return is_control(name) || (!strcmp(name, "security.capability") &&
-				    !sl_is_readonly(req_sb(req)));
-}
-
 static ssize_t get_value(fuse_req_t req, fuse_ino_t node, const char *name,
 			 char *buf, size_t size)
 {
@@ -197,7 +188,7 @@ static ssize_t get_value(fuse_req_t req, fuse_ino_t node, const char *name,
 	return n;
 }
 
-/* Every name, those that are withheld left out. buf: VALUE_MAX bytes. */
+/* Every name, ours left out. buf: VALUE_MAX bytes. */
 static ssize_t get_list(fuse_req_t req, fuse_ino_t node, char *buf)
 {
 	bool trusted = fuse_req_ctx(req)->uid == 0;
@@ -214,7 +205,7 @@ static ssize_t get_list(fuse_req_t req, fuse_ino_t node, char *buf)
 	for (const char *p = buf; p < buf + n;) {
 		size_t len = strlen(p) + 1;
 
-		if (!is_withheld(req, p)) {
+		if (!is_control(p)) {
 			memmove(buf + used, p, len);
 			used += len;
 		}
@@ -256,12 +247,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
 	size = min_of(size, (size_t)VALUE_MAX);
 	if (size)
 		buf = loop_reply_buffer(size);
-	if (is_withheld(req, name))
-		n = -ENODATA;
-	else if (size && !buf)
-		n = -ENOMEM;
-	else
-		n = get_value(req, node, name, buf, size);
+	n = size && !buf ? -ENOMEM : get_value(req, node, name, buf, size);
 	reply_value(req, n, buf, size);
 }
 
@@ -277,18 +263,47 @@ void op_listxattr(fuse_req_t req, fuse_ino_t node, size_t size)
 	reply_value(req, n, buf, size);
 }
 
+static int set_value(fuse_req_t req, fuse_ino_t node, const char *name,
+		     const char *value, size_t size, int flags)
+{
+	struct sl_cred cred = req_cred(req);
+	struct inode *inode;
+	int err = req_inode(req, node, &inode);
+
+	if (err)
+		return err;
+	err = sl_setxattr(inode, name, value, size, (u32)flags, &cred);
+	sl_iput(inode);
+	return err;
+}
+
 void op_setxattr(fuse_req_t req, fuse_ino_t node, const char *name,
 		 const char *value, size_t size, int flags)
 {
 	reply_status(req, is_control(name) ?
 				  set_control(req, node, name, value, size, flags) :
-				  -EOPNOTSUPP);
+				  set_value(req, node, name, value, size, flags));
+}
+
+static int remove_value(fuse_req_t req, fuse_ino_t node, const char *name)
+{
+	struct inode *inode;
+	int err = req_inode(req, node, &inode);
+
+	if (err)
+		return err;
+	err = sl_removexattr(inode, name);
+	sl_iput(inode);
+	return err;
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name)
 {
+	int err;
+
 	if (!is_control(name))
-		reply_status(req, -EOPNOTSUPP);
+		err = remove_value(req, node, name);
 	else
-		reply_status(req, find_control(node, name) ? -EPERM : -ENODATA);
+		err = find_control(node, name) ? -EPERM : -ENODATA;
+	reply_status(req, err);
 }

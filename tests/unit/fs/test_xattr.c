@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tests/unit/fs/test_xattr.c - extended attributes: checks, reading, release with the inode
+ * tests/unit/fs/test_xattr.c - extended attributes: checks, reading, setting, release with the inode
  *
  * debugfs makes the attributes; a shared block is made by hand on a volume
  * without checksums.
  */
 #include "tests/unit/fs/alloc_test.h"
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 static void debugfs(struct at *t, const char *command)
@@ -268,6 +269,158 @@ static void test_damaged_block_is_not_read(void **state)
 	unreadable("-b 1024 -O ^metadata_csum", 32 + 8 + 3, 0x40, -EFSCORRUPTED);
 }
 
+/* ---- setting ---- */
+
+static const struct sl_cred root_cred;
+
+static int set(struct inode *inode, const char *name, char fill, size_t len, u32 flags)
+{
+	char value[4096];
+
+	memset(value, fill, sizeof(value));
+	return sl_setxattr(inode, name, value, len, flags, &root_cred);
+}
+
+static ssize_t length(struct inode *inode, const char *name)
+{
+	return sl_getxattr(inode, name, NULL, 0);
+}
+
+static void test_set_replace_remove(void **state)
+{
+	struct inode *f0, *f1;
+	char buf[1024];
+	struct at t;
+	u64 free;
+
+	(void)state;
+	start(&t, "-b 1024");
+	at_mount(&t);
+	f0 = get_file(&t, "f0");
+	f1 = get_file(&t, "f1");
+	free = ext4_count_free_blocks(t.sbi);
+	assert_int_equal(set(f1, "user.a", 'x', 10, SL_XATTR_REPLACE), -ENODATA);
+	assert_int_equal(set(f1, "user.a", 'x', 10, SL_XATTR_CREATE), 0);
+	assert_false(sl_has_no_xattrs(t.sb, sl_ino(f1)));
+	assert_int_equal(set(f1, "user.a", 'x', 10, SL_XATTR_CREATE), -EEXIST);
+	assert_int_equal(set(f1, "user.a", 'y', 10, 4), -EINVAL);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free);
+	/* Out of the body, back into it, and none of the blocks is lost. */
+	assert_int_equal(set(f1, "user.a", 'z', 500, SL_XATTR_REPLACE), 0);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free - 1);
+	assert_int_equal(sl_getxattr(f1, "user.a", buf, sizeof(buf)), 500);
+	assert_int_equal(buf[499], 'z');
+	assert_int_equal(set(f1, "user.a", 'w', 20, 0), 0);
+	assert_int_equal(length(f1, "user.a"), 20);
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free);
+	assert_int_equal(sl_removexattr(f1, "user.a"), 0);
+	assert_int_equal(sl_removexattr(f1, "user.a"), -ENODATA);
+	assert_true(sl_has_no_xattrs(t.sb, sl_ino(f1)));
+	/* Too large for a block; what is there stays. */
+	assert_int_equal(set(f0, "user.large", 'q', 1024 - 32 - 16 - 8 - 4 + 1, 0), -ENOSPC);
+	assert_int_equal(length(f0, "user.large"), 512);
+	assert_int_equal(set(f0, "user.large", 'q', 1024 - 32 - 16 - 8 - 4, 0), 0);
+	assert_int_equal(set(f0, "user.other", 'q', 300, 0), -ENOSPC);
+	assert_int_equal(set(f0, "user.small", 'q', 30, 0), 0);
+	assert_int_equal(sl_removexattr(f0, "user.large"), 0);
+	assert_int_equal(length(f0, "user.small"), 30);
+	sl_iput(f0);
+	sl_iput(f1);
+	at_end(&t);
+}
+
+struct sharer {
+	struct at *t;
+	struct inode *inode;
+	_Atomic bool *stop;
+	int n, err;
+};
+
+static void leave(void *arg)
+{
+	struct sharer *s = arg;
+
+	s->err = s->n % 2 ? sl_removexattr(s->inode, "user.large")
+			  : set(s->inode, "user.more", 'm', 200, 0);
+}
+
+/* All sharers of a block leave it at the same time: it is freed once, by the last. */
+static void test_sharers_leave_at_once(void **state)
+{
+	struct thread *thread[2];
+	struct sharer s[2];
+	char cmd[128];
+	struct at t;
+	u64 blk, before;
+
+	(void)state;
+	for (int round = 0; round < 4; round++) {
+		start(&t, "-b 1024 -O ^metadata_csum");
+		blk = debugfs_number(&t, "stat f0", "File ACL: ");
+		snprintf(cmd, sizeof(cmd), "sif f1 file_acl %llu",
+			 (unsigned long long)blk);
+		debugfs(&t, cmd);
+		debugfs(&t, "sif f1 blocks 4");
+		at_damage(&t, blk * 1024 + 4, 1 ^ 2);
+		at_mount(&t);
+		before = ext4_count_free_blocks(t.sbi);
+		for (int i = 0; i < 2; i++) {
+			s[i] = (struct sharer){
+				.t = &t,
+				.inode = get_file(&t, i ? "f1" : "f0"),
+				.n = i + round,
+			};
+			assert_int_equal(thread_create(&thread[i], "sharer", leave,
+						       &s[i]), 0);
+		}
+		for (int i = 0; i < 2; i++) {
+			thread_join(thread[i]);
+			assert_int_equal(s[i].err, 0);
+			sl_iput(s[i].inode);
+		}
+		/* The block is gone; one of the two has a new one. */
+		assert_int_equal(ext4_count_free_blocks(t.sbi), before);
+		at_end(&t);
+	}
+}
+
+static void look(void *arg)
+{
+	struct sharer *s = arg;
+	char buf[1024];
+
+	while (!atomic_load(s->stop) && !s->err) {
+		ssize_t n = sl_getxattr(s->inode, "user.a", buf, sizeof(buf));
+
+		if ((n != 10 && n != 400) || buf[0] != buf[n - 1])
+			s->err = 1;
+	}
+}
+
+/* It wanders from body to block and back: a reader always finds it, and whole. */
+static void test_reader_beside_writer(void **state)
+{
+	_Atomic bool stop = false;
+	struct thread *reader;
+	struct sharer s;
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024");
+	at_mount(&t);
+	s = (struct sharer){ .t = &t, .inode = get_file(&t, "f1"), .stop = &stop };
+	assert_int_equal(set(s.inode, "user.a", 'a', 10, 0), 0);
+	assert_int_equal(thread_create(&reader, "reader", look, &s), 0);
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(set(s.inode, "user.a", (char)('a' + i % 20),
+				     i % 2 ? 400 : 10, SL_XATTR_REPLACE), 0);
+	atomic_store(&stop, true);
+	thread_join(reader);
+	assert_int_equal(s.err, 0);
+	sl_iput(s.inode);
+	at_end(&t);
+}
+
 /* ---- in the inode's body ---- */
 
 struct body {
@@ -338,6 +491,9 @@ int main(void)
 		cmocka_unit_test(test_damaged_block_is_reported),
 		cmocka_unit_test(test_values_and_names),
 		cmocka_unit_test(test_damaged_block_is_not_read),
+		cmocka_unit_test(test_set_replace_remove),
+		cmocka_unit_test(test_sharers_leave_at_once),
+		cmocka_unit_test(test_reader_beside_writer),
 	};
 
 	return cmocka_run_group_tests(tests, init, NULL);
