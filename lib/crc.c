@@ -3,9 +3,7 @@
  * lib/crc.c - the checksums of ext4 and jbd2
  *
  * CRC32C and the big-endian CRC32 are ISA-L's, which picks the fastest code
- * for the CPU; that is made for long buffers, though. Short ones, which most of ours are
- * (a number, a generation, half an inode), take the CPU's own instruction, if it has
- * one. crc32_iscsi() works on the bare register; crc32_ieee() inverts
+ * for the CPU. crc32_iscsi() works on the bare register; crc32_ieee() inverts
  * seed and result, which is undone here. CRC-16 covers group descriptors (at
  * most 64 bytes), so a table of 256 entries does.
  *
@@ -15,52 +13,11 @@
 #include "lib/crc.h"
 
 #include <isa-l/crc.h>
-#include <string.h>
-
-#ifdef __x86_64__
-/* ISA-L is faster from here on (measured with its AVX-512 code: 13 ns for 256 bytes). */
-#define SHORT_MAX 256u
-
-/* One instruction for 8 bytes; each waits for the one before. */
-static __attribute__((target("sse4.2"))) u32 crc32c_short(u32 crc, const u8 *p,
-							  size_t len)
-{
-	u64 reg = crc, word;
-
-	for (; len >= sizeof(word); len -= sizeof(word), p += sizeof(word)) {
-		memcpy(&word, p, sizeof(word));
-		reg = __builtin_ia32_crc32di(reg, word);
-	}
-	crc = (u32)reg;
-	while (len--)
-		crc = __builtin_ia32_crc32qi(crc, *p++);
-	return crc;
-}
-
-static bool has_instruction(void)
-{
-	return __builtin_cpu_supports("sse4.2");
-}
-#else
-#define SHORT_MAX 0u
-
-static u32 crc32c_short(u32 crc, const u8 *p, size_t len)
-{
-	return crc;
-}
-
-static bool has_instruction(void)
-{
-	return false;
-}
-#endif
 
 u32 crc32c(u32 crc, const void *buf, size_t len)
 {
 	const u8 *p = buf;
 
-	if (len < SHORT_MAX && has_instruction())
-		return crc32c_short(crc, p, len);
 	while (len > 0) {
 		/* ISA-L takes an int, and a buffer it only reads. */
 		size_t n = min_of(len, (size_t)1 << 30);
