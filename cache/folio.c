@@ -77,13 +77,20 @@ static void folio_ready(struct folio *f)
 
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr)
 {
+	return folio_alloc_in(sb, lblk, nr, zone_home(sb->s_budget));
+}
+
+struct folio *folio_alloc_in(struct super_block *sb, lblk_t lblk, u32 nr, u32 zone)
+{
 	struct mapping_cache *mc = sb->s_mapping_cache;
 	struct folio *f = folio_new(mc, lblk, nr);
+	u32 bytes = nr * sb->s_blocksize;
 
 	if (!f)
 		return NULL;
-	f->f_data = mem_unit_alloc(mc->pool, nr * sb->s_blocksize,
-				   zone_home(sb->s_budget), &f->f_chunk);
+	if (bytes & (bytes - 1)) /* the pool has powers of two */
+		bytes = 1u << (32 - __builtin_clz(bytes));
+	f->f_data = mem_unit_alloc(mc->pool, bytes, zone, &f->f_chunk);
 	if (!f->f_data) {
 		free(f);
 		return NULL;

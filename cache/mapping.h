@@ -316,6 +316,11 @@ enum mapping_counter {
 	WINDOW_SPARED,    /* folios that reclaim left to a reader who comes */
 	WINDOW_PASSED_BY, /* folios that it took behind the last stream */
 	WINDOW_ERRORS,    /* windows that were told of a lost write */
+	/* migrate.c: folios */
+	MIGRATE_TRIED, MIGRATE_MOVED,
+	MIGRATE_BUSY,      /* left: on their way to the device, ... */
+	MIGRATE_PINNED,    /* ... somebody had a reference */
+	MIGRATE_CONTENDED, /* ranges left: nobody could tell who reads there */
 	MAPPING_COUNTERS
 };
 u64 mapping_counter_read(struct super_block *sb, enum mapping_counter which);

@@ -301,7 +301,9 @@ static inline void folio_touch(struct folio *f)
 /* Memory for nr blocks (a power of two, at most 64 KiB) with one reference,
  * charged; not zeroed. May allocate: no leaf lock. NULL: no memory. */
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr);
-/* The same, of nr blocks of memory that somebody holds the region of: whole pages at
+/* The same, in that zone if it has memory, else in another. */
+struct folio *folio_alloc_in(struct super_block *sb, lblk_t lblk, u32 nr, u32 zone);
+/* Of nr blocks of memory that somebody holds the region of: whole pages at
  * p, 64 KiB at most, which are there already. NULL: no memory for the folio. */
 struct folio *folio_adopt(struct super_block *sb, lblk_t lblk, u32 nr,
 			  struct region *region, void *p);

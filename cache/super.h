@@ -17,7 +17,9 @@
 struct inode;
 struct super_block;
 struct counter;
+struct mapping;
 struct mapping_cache;
+struct balancer;
 
 /* The device, as the caches use it. Positions and lengths in blocks. */
 struct backing_ops {
@@ -81,6 +83,10 @@ struct super_block {
 	struct mapping_cache *s_mapping_cache;   /* [const after mount] */
 	bool s_data_full;                /* -o datacache=full: data is kept as all
 					    else, and reads fill the cache [const after mount] */
+	struct balancer *s_balancer;     /* NULL with one zone [const after mount] */
+	/* A handle reads the blocks [start, end) from that zone; NULL likewise. Does not
+	 * wait. [const after mount] */
+	void (*s_read_hint)(struct mapping *m, lblk_t start, u64 end, u32 zone);
 	bool s_window_mutex;             /* i_mmap_rwsem is a mutex: for bench-window
 					    [const] set before the first window */
 	struct counter *s_dirty_bytes;   /* file data dirty or under writeback */

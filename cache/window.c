@@ -52,6 +52,8 @@
 #define RUN_MAX 32
 /* A settled random handle is looked at once in so many operations. */
 #define SAMPLE 16u
+/* Of operations that are looked at, the balancer hears of one in so many. */
+#define HINT_EVERY 64u
 
 /* i_mmap_rwsem, or the mutex it is compared with (W7). */
 struct CAPABILITY("i_mmap") window_lock {
@@ -72,6 +74,7 @@ struct window {
 	struct access *w_access;    /* [const] there as long as the window */
 	bool w_linked;              /* in the tree [lock] */
 	u64 w_ahead;                /* bytes [lock] */
+	u32 w_zone;                 /* from which it was moved last [lock] */
 	_Atomic u64 w_range;        /* w_node's bounds for who has no lock, first <<
 				       32 | last; NO_RANGE [write lock] */
 	_Atomic bool w_cut;         /* by walkers; the handle clears it [atomic] */
@@ -401,9 +404,13 @@ static void window_move(struct mapping *m, struct window_set *set, struct window
 {
 	struct access *a = w->w_access;
 	u8 bits = m->m_sb->s_blocksize_bits;
+	u32 zone = zone_home(m->m_sb->s_budget);
+	bool settled;
 	u64 lo, hi;
 
 	lock_exclusive(m, &set->lock);
+	settled = zone == w->w_zone;
+	w->w_zone = zone;
 	if (a->a_kind == WINDOW_READ) {
 		r = ahead_of(w, r, bits);
 	} else if (w->w_linked) {
@@ -417,8 +424,12 @@ static void window_move(struct mapping *m, struct window_set *set, struct window
 			r = hull(r, (struct range){ lo >> bits, (hi - 1) >> bits });
 	}
 	atomic_store(&w->w_cut, false);
-	link_at(set, w, aligned(r, bits));
+	r = aligned(r, bits);
+	link_at(set, w, r);
 	unlock_exclusive(&set->lock);
+	/* Twice from the same zone: what it reads may follow it (W4: unlocked). */
+	if (settled && a->a_kind == WINDOW_READ && m->m_sb->s_read_hint)
+		m->m_sb->s_read_hint(m, (lblk_t)r.first, r.last + 1, zone);
 }
 
 /* The handle's window, which another thread may be making too. NULL: no memory. */
@@ -429,6 +440,7 @@ static struct window *window_get(struct access *a, struct mapping *m)
 	if (!w)
 		return NULL;
 	w->w_access = a;
+	w->w_zone = UINT32_MAX;
 	atomic_init(&w->w_range, NO_RANGE);
 	if (!atomic_compare_exchange_strong(&a->a_win, &other, w)) {
 		free(w);
@@ -476,6 +488,19 @@ static bool not_looked_at(const struct access *a, u64 pos)
 	       pos != GET(a->a_next) && ++tick % SAMPLE;
 }
 
+/* Who stays in his window, and reads it again and again, is not forgotten. */
+static void hint_sometimes(struct mapping *m, struct range r)
+{
+	static _Thread_local u32 tick;
+	u64 grain = WINDOW_GRAIN_BYTES >> m->m_sb->s_blocksize_bits;
+
+	if (++tick % HINT_EVERY)
+		return;
+	r.first = ALIGN_DOWN(r.first, grain);
+	m->m_sb->s_read_hint(m, (lblk_t)r.first, r.first + grain,
+			     zone_home(m->m_sb->s_budget));
+}
+
 void access_note(struct access *a, struct mapping *m, u64 pos, u64 len)
 {
 	struct window *w = atomic_load_explicit(&a->a_win, memory_order_acquire);
@@ -489,6 +514,8 @@ void access_note(struct access *a, struct mapping *m, u64 pos, u64 len)
 		if (not_looked_at(a, pos))
 			return;
 		learn(a, pos, len);
+		if (m->m_sb->s_read_hint && a->a_kind == WINDOW_READ)
+			hint_sometimes(m, r);
 		/* Inside; but the window of one who reads a stream now, and did not
 		 * when it was made, is too wide to say anything. */
 		if (a->a_kind == WINDOW_WRITE || GET(a->a_run) != SETTLED ||
@@ -681,6 +708,43 @@ void windows_truncate(struct mapping *m, lblk_t end)
 		atomic_store_explicit(&w->w_range, NO_RANGE, memory_order_relaxed);
 	}
 	unlock_exclusive(&set->lock);
+}
+
+struct readers_by_zone {
+	u32 zone, here, elsewhere;
+};
+
+static bool count_reader(struct itree_node *node, void *priv)
+{
+	struct window *w = to_window(node);
+	struct readers_by_zone *r = priv;
+
+	if (w->w_access->a_kind == WINDOW_READ) {
+		r->here += w->w_zone == r->zone;
+		r->elsewhere += w->w_zone != r->zone;
+	}
+	return true;
+}
+
+/* Shared: reads only. Background work, so by trylock (W3). */
+bool windows_read_from(struct mapping *m, lblk_t start, u64 end, u32 zone, u32 *here,
+		       u32 *elsewhere)
+{
+	struct readers_by_zone r = { .zone = zone };
+	struct window_set *set = set_of(m);
+	bool ok = true;
+
+	if (set && start < end) {
+		ok = try_shared(&set->lock);
+		if (ok) {
+			itree_walk(&set->tree, start, end - 1, count_reader, &r);
+			unlock_shared(&set->lock);
+			count(m, WINDOW_WALKS, 1);
+		}
+	}
+	*here = r.here;
+	*elsewhere = r.elsewhere;
+	return ok;
 }
 
 struct question {

@@ -126,6 +126,13 @@ enum window_verdict {
  * that ranks before RANK_CACHE_LIST. */
 enum window_verdict windows_ask(struct mapping *m, lblk_t start, lblk_t end);
 
+/*
+ * How many read in [start, end) from that zone, and from others. By trylock:
+ * false, and both 0, if it is contended. For the balancer.
+ */
+bool windows_read_from(struct mapping *m, lblk_t start, u64 end, u32 zone, u32 *here,
+		       u32 *elsewhere);
+
 /* What the windows that meet [start, end) add up to. */
 struct window_census {
 	u32 readers, writers;

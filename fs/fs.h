@@ -98,6 +98,11 @@ u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by defau
 int __must_check sl_set_cache_bytes(struct super_block *sb, u64 bytes);
 /* Multi-line text of counters for the log and tests; returns bytes written. */
 size_t sl_stats(struct super_block *sb, char *buf, size_t len);
+/* Moves what is cached of a file to a zone, as far as it is not in use just now.
+ * -EINVAL: no such zone, or no regular file. */
+int sl_migrate(struct inode *inode, u32 zone);
+/* Who is at work in a file, as lines of text; returns bytes, < len. */
+size_t sl_windows_text(struct inode *inode, char *buf, size_t len);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
 /* The same in parts: clean folios of files alone, or what metadata is not in use. */

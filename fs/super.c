@@ -20,6 +20,8 @@
  * Source:  ext4-format brief 2, 13; Documentation/filesystems/ext4/super.rst
  */
 #include "fs/alloc_internal.h"
+#include "cache/migrate.h"
+#include "cache/window.h"
 #include "fs/ext4.h"
 #include "lib/crc.h"
 #include "lib/thread.h"
@@ -1113,6 +1115,8 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	err = create_caches(sbi);
 	if (!err)
 		err = mount_volume(sbi);
+	if (!err)
+		err = balancer_start(&sbi->s);
 	if (err)
 		goto fail;
 	*out = &sbi->s;
@@ -1140,6 +1144,7 @@ int sl_unmount(struct super_block *sb)
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	int err = 0, err2;
 
+	balancer_stop(sb);
 	if (sbi->journal) {
 		err = flusher_sync_all(sbi->flusher);
 		stop_writing(sbi);
@@ -1334,7 +1339,10 @@ static int windows_text(struct super_block *sb, char *buf, size_t len)
 			"window_changes %llu\nwindow_walks %llu\n"
 			"window_waits %llu\nwindow_wait_ns %llu\n"
 			"window_contended %llu\nwindow_errors %llu\n"
-			"folios_spared %llu\nfolios_passed_by %llu\n",
+			"folios_spared %llu\nfolios_passed_by %llu\n"
+			"migrate_tried %llu\nmigrate_moved %llu\n"
+			"migrate_busy %llu\nmigrate_pinned %llu\n"
+			"migrate_contended %llu\n",
 			(unsigned long long)(made - gone),
 			(unsigned long long)made,
 			(unsigned long long)mapping_counter_read(sb, WINDOW_CHANGES),
@@ -1344,7 +1352,33 @@ static int windows_text(struct super_block *sb, char *buf, size_t len)
 			(unsigned long long)mapping_counter_read(sb, WINDOW_CONTENDED),
 			(unsigned long long)mapping_counter_read(sb, WINDOW_ERRORS),
 			(unsigned long long)mapping_counter_read(sb, WINDOW_SPARED),
-			(unsigned long long)mapping_counter_read(sb, WINDOW_PASSED_BY));
+			(unsigned long long)mapping_counter_read(sb, WINDOW_PASSED_BY),
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_TRIED),
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_MOVED),
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_BUSY),
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_PINNED),
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_CONTENDED));
+}
+
+int sl_migrate(struct inode *inode, u32 zone)
+{
+	if (!S_ISREG(inode->i_mode) || zone >= zone_count(inode->i_sb->s_budget))
+		return -EINVAL;
+	mapping_migrate(&inode->i_mapping, 0, EXT4_LBLK_END, zone, NULL);
+	return 0;
+}
+
+size_t sl_windows_text(struct inode *inode, char *buf, size_t len)
+{
+	struct window_census c;
+	int n;
+
+	windows_count(&inode->i_mapping, 0, EXT4_LBLK_END, &c);
+	n = snprintf(buf, len,
+		     "readers %u\nsequential %u\nstrided %u\nrandom %u\n"
+		     "writers %u\n",
+		     c.readers, c.sequential, c.strided, c.random, c.writers);
+	return n < 0 ? 0 : min_of((size_t)n, len - 1);
 }
 
 size_t sl_stats(struct super_block *sb, char *buf, size_t len)

@@ -3,8 +3,8 @@
  * src/fuse_xattr.c - FUSE operations on extended attributes
  *
  * Two kinds. Those of the volume are fs/'s affair. The names below "trusted.sluice."
- * are the daemon's: on the root they control the mount, elsewhere there are none, and
- * none of the volume has such a name for those who look at it from here. They are
+ * are the daemon's: on the root they control the mount, on a regular file what is cached
+ * of it, elsewhere there are none, and none of the volume has such a name for those who look at it from here. They are
  * not listed: a copy of the tree would carry them along.
  *
  * The kernel lets nobody without CAP_SYS_ADMIN come here with "trusted."; that it is
@@ -34,6 +34,7 @@
 #include "src/fuse_ops.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
 
@@ -47,6 +48,7 @@
 #define TEXT_MAX 16384u
 #define JSON_MAX 49152u
 #define NUMBER_MAX 20u
+#define WINDOWS_MAX 256u
 
 _Static_assert((int)SL_XATTR_CREATE == (int)XATTR_CREATE, "same bits");
 _Static_assert((int)SL_XATTR_REPLACE == (int)XATTR_REPLACE, "same bits");
@@ -109,6 +111,35 @@ static const struct control controls[] = {
 	{ "sync", 0, NULL, set_sync },
 };
 
+/* The same for a regular file. */
+struct file_control {
+	const char *name;
+	size_t largest;
+	ssize_t (*get)(struct inode *inode, char *buf);
+	int (*set)(struct inode *inode, const char *value);
+};
+
+static int set_migrate(struct inode *inode, const char *value)
+{
+	unsigned long zone;
+	char *end;
+
+	if (value[0] < '0' || value[0] > '9')
+		return -EINVAL;
+	zone = strtoul(value, &end, 10);
+	return *end || zone > UINT32_MAX ? -EINVAL : sl_migrate(inode, (u32)zone);
+}
+
+static ssize_t get_windows(struct inode *inode, char *buf)
+{
+	return (ssize_t)sl_windows_text(inode, buf, WINDOWS_MAX);
+}
+
+static const struct file_control file_controls[] = {
+	{ "migrate", 0, NULL, set_migrate },
+	{ "windows", WINDOWS_MAX, get_windows, NULL },
+};
+
 static bool is_control(const char *name)
 {
 	return !strncmp(name, CONTROL, strlen(CONTROL));
@@ -124,53 +155,94 @@ static const struct control *find_control(fuse_ino_t node, const char *name)
 	return NULL;
 }
 
+/* The inode is referenced; NULL: the node is no regular file, or none of that name. */
+static const struct file_control *find_file_control(fuse_req_t req, fuse_ino_t node,
+						    const char *name,
+						    struct inode **inode)
+{
+	const struct file_control *c = NULL;
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_SIZE(file_controls); i++)
+		if (!strcmp(file_controls[i].name, name + strlen(CONTROL)))
+			c = &file_controls[i];
+	if (!c || req_inode(req, node, inode))
+		return NULL;
+	sl_getattr(*inode, &st);
+	if (S_ISREG(st.st_mode))
+		return c;
+	sl_iput(*inode);
+	return NULL;
+}
+
+/* n: bytes, or an error. size 0: the kernel wants to know how many. */
+static void reply_value(fuse_req_t req, ssize_t n, const char *buf, size_t size)
+{
+	if (size && n > (ssize_t)size)
+		n = -ERANGE;
+	if (n < 0)
+		reply_status(req, (int)n);
+	else if (!size)
+		fuse_reply_xattr(req, (size_t)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
 static void get_control(fuse_req_t req, fuse_ino_t node, const char *name,
 			size_t size)
 {
 	const struct control *c = find_control(node, name);
-	ssize_t n = -ENOMEM;
-	char *buf;
+	const struct file_control *fc = NULL;
+	struct inode *inode = NULL;
+	char *buf = NULL;
+	ssize_t n;
 
-	if (!c || !c->get) {
-		reply_status(req, -ENODATA);
-		return;
-	}
-	if (!req_is_owner(req)) {
-		reply_status(req, -EPERM);
-		return;
-	}
-	if (!size) {
-		fuse_reply_xattr(req, c->largest);
-		return;
-	}
-	buf = loop_reply_buffer(VALUE_MAX);
-	if (buf)
-		n = c->get(fuse_req_userdata(req), buf);
-	if (n > (ssize_t)size)
-		n = -ERANGE;
-	if (n < 0)
-		reply_status(req, (int)n);
+	if (!c)
+		fc = find_file_control(req, node, name, &inode);
+	if (!(c && c->get) && !(fc && fc->get))
+		n = -ENODATA;
+	else if (!req_is_owner(req))
+		n = -EPERM;
+	else if (!size)
+		n = (ssize_t)(c ? c->largest : fc->largest);
+	else if (!(buf = loop_reply_buffer(VALUE_MAX)))
+		n = -ENOMEM;
 	else
-		fuse_reply_buf(req, buf, (size_t)n);
+		n = c ? c->get(fuse_req_userdata(req), buf) : fc->get(inode, buf);
+	if (fc)
+		sl_iput(inode);
+	reply_value(req, n, buf, size);
 }
 
 static int set_control(fuse_req_t req, fuse_ino_t node, const char *name,
 		       const char *value, size_t size, int flags)
 {
 	const struct control *c = find_control(node, name);
+	const struct file_control *fc = NULL;
+	struct inode *inode = NULL;
 	char text[NUMBER_MAX + 4];
+	int err = -EOPNOTSUPP;
 
 	if (!c)
-		return -EOPNOTSUPP;
-	if (!c->set || !req_is_owner(req))
-		return -EPERM;
+		fc = find_file_control(req, node, name, &inode);
+	if (!c && !fc)
+		return err;
+	err = -EPERM;
+	if (!(c ? c->set != NULL : fc->set != NULL) || !req_is_owner(req))
+		goto out_put;
+	err = -EEXIST;
 	if (flags & XATTR_CREATE)
-		return -EEXIST;
+		goto out_put;
+	err = -EINVAL;
 	if (size >= sizeof(text) || memchr(value, '\0', size))
-		return -EINVAL;
+		goto out_put;
 	memcpy(text, value, size);
 	text[size] = '\0';
-	return c->set(fuse_req_userdata(req), text);
+	err = c ? c->set(fuse_req_userdata(req), text) : fc->set(inode, text);
+out_put:
+	if (fc)
+		sl_iput(inode);
+	return err;
 }
 
 /* ---- attributes of the volume ---- */
@@ -212,19 +284,6 @@ static ssize_t get_list(fuse_req_t req, fuse_ino_t node, char *buf)
 		p += len;
 	}
 	return (ssize_t)used;
-}
-
-/* n: bytes, or an error. size 0: the kernel wants to know how many. */
-static void reply_value(fuse_req_t req, ssize_t n, const char *buf, size_t size)
-{
-	if (size && n > (ssize_t)size)
-		n = -ERANGE;
-	if (n < 0)
-		reply_status(req, (int)n);
-	else if (!size)
-		fuse_reply_xattr(req, (size_t)n);
-	else
-		fuse_reply_buf(req, buf, (size_t)n);
 }
 
 /* ---- the operations ---- */
@@ -299,11 +358,16 @@ static int remove_value(fuse_req_t req, fuse_ino_t node, const char *name)
 
 void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name)
 {
-	int err;
+	struct inode *inode;
+	int err = -ENODATA;
 
-	if (!is_control(name))
+	if (!is_control(name)) {
 		err = remove_value(req, node, name);
-	else
-		err = find_control(node, name) ? -EPERM : -ENODATA;
+	} else if (find_control(node, name)) {
+		err = -EPERM;
+	} else if (find_file_control(req, node, name, &inode)) {
+		sl_iput(inode);
+		err = -EPERM;
+	}
 	reply_status(req, err);
 }

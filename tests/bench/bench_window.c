@@ -12,6 +12,10 @@
  *
  * -w sets the walks of a job: 0 shows what the lock costs who does not use it.
  *
+ * The migration test: beside users at their jobs, two movers do what the balancers do.
+ * They ask, by trylock, who reads a range, and if they get an answer move it to
+ * another of four pretended zones. What counts is the folios moved in the same time.
+ *
  * Modelled figures for more CPUs than there are come from times measured here,
  * on one thread: T of a whole job, S that it holds the lock shared (or the mutex
  * in its place), E exclusively, A to take and drop it, for each of its N takes. In
@@ -27,6 +31,7 @@
 #include "tests/bench/bench.h"
 
 #include "cache/budget.h"
+#include "cache/migrate.h"
 #include "cache/window.h"
 #include "lib/counter.h"
 #include "lib/thread.h"
@@ -44,6 +49,8 @@
 #define READS 8u
 #define JOBS_PER_JUMP 16u
 #define JUMPS_PER_OPEN 8u
+#define ZONES 4u
+#define MOVERS 2u
 
 enum arm { ARM_MUTEX, ARM_RWSEM, ARMS };
 
@@ -59,6 +66,12 @@ struct run {
 	_Atomic u32 ready;
 };
 
+struct mover {
+	struct run *run;
+	u64 seed, asked, contended, moved;
+	struct thread *thread;
+} __cacheline_aligned;
+
 struct user {
 	struct run *run;
 	u64 seed, jobs;
@@ -70,6 +83,7 @@ struct user {
 struct result {
 	double jobs_min;
 	u64 jobs, waits, wait_ns;
+	u64 asked, contended, moved; /* by movers */
 	struct bench_usage usage;
 };
 
@@ -89,7 +103,7 @@ static u64 next_random(u64 *s)
 	return *s >> 16;
 }
 
-static void file_open(struct file *f, enum arm arm)
+static void file_open(struct file *f, enum arm arm, u32 zones)
 {
 	char *buf = calloc(LEAF_BLOCKS, BLOCK);
 	u64 none[LEAF_WORDS] = { 0 };
@@ -100,7 +114,7 @@ static void file_open(struct file *f, enum arm arm)
 	f->sb.s_window_mutex = arm == ARM_MUTEX;
 	f->sb.s_dirty_bytes = counter_new(0, 1 << 20);
 	if (!buf || !f->sb.s_dirty_bytes ||
-	    budget_create(256u << 20, 1, &f->sb.s_budget) ||
+	    budget_create(256u << 20, zones, &f->sb.s_budget) ||
 	    mapping_cache_create(&f->sb, NULL))
 		die("out of memory");
 	mapping_init(&f->m, NULL, &f->sb);
@@ -201,24 +215,53 @@ static void work(void *arg)
 	user_close(u);
 }
 
+static void move(void *arg)
+{
+	struct mover *mv = arg;
+	struct mapping *m = &mv->run->file.m;
+
+	while (!atomic_load(&mv->run->go))
+		usleep(1000);
+	while (!atomic_load_explicit(&mv->run->stop, memory_order_relaxed)) {
+		lblk_t at = (lblk_t)(next_random(&mv->seed) % FILE_BLOCKS & ~63ull);
+		u32 zone = (u32)(next_random(&mv->seed) % ZONES), here, elsewhere;
+		struct migration mig = { 0 };
+
+		mv->asked++;
+		if (windows_read_from(m, 0, (u64)UINT32_MAX, zone, &here, &elsewhere))
+			mapping_migrate(m, at, at + 64, zone, &mig);
+		else
+			mv->contended++;
+		if (!mig.tried) /* the balancer waits for the next hint */
+			usleep(50);
+		mv->moved += mig.moved;
+	}
+}
+
 static u64 counted(struct run *run, enum mapping_counter which)
 {
 	return mapping_counter_read(&run->file.sb, which);
 }
 
-static struct result measure(enum arm arm, u32 nr, u32 walks, u32 ms)
+static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32 ms)
 {
+	static struct mover movers[MOVERS];
 	struct run *run = calloc(1, sizeof(*run));
 	struct result r = { 0 };
 	struct bench_usage begin;
 
 	if (!run)
 		die("out of memory");
-	file_open(&run->file, arm);
+	file_open(&run->file, arm, nr_movers ? ZONES : 1);
 	run->walks = walks;
 	for (u32 i = 0; i < nr; i++) {
 		users[i] = (struct user){ .run = run, .seed = 88172645463325252ull + i * 977 };
 		if (thread_create(&users[i].thread, "bench", work, &users[i]))
+			die("no more threads");
+	}
+	for (u32 i = 0; i < nr_movers; i++) {
+		movers[i] = (struct mover){ .run = run, .seed = 362436069 + i * 977 };
+		if (thread_create(&movers[i].thread, "bench", move, &movers[i]))
 			die("no more threads");
 	}
 	while (atomic_load(&run->ready) < nr)
@@ -235,6 +278,12 @@ static struct result measure(enum arm arm, u32 nr, u32 walks, u32 ms)
 	for (u32 i = 0; i < nr; i++) {
 		thread_join(users[i].thread);
 		r.jobs += users[i].jobs;
+	}
+	for (u32 i = 0; i < nr_movers; i++) {
+		thread_join(movers[i].thread);
+		r.asked += movers[i].asked;
+		r.contended += movers[i].contended;
+		r.moved += movers[i].moved;
 	}
 	/* Of the jobs that the users were in when time was up, one each counts. */
 	r.jobs_min = (double)r.jobs * 60e9 / (double)r.usage.wall_ns;
@@ -284,7 +333,7 @@ static void model(struct bench_table *t, u32 nr, u32 walks, u32 cpus)
 
 	if (!run)
 		die("out of memory");
-	file_open(&run->file, ARM_RWSEM);
+	file_open(&run->file, ARM_RWSEM, 1);
 	run->walks = walks;
 	for (u32 i = 0; i < nr; i++) {
 		users[i] = (struct user){ .run = run, .seed = 88172645463325252ull + i * 977 };
@@ -347,13 +396,51 @@ static void row(struct bench_table *t, u32 nr, const struct result *r)
 	bench_row_end(t);
 }
 
+/* The arms take turns; the repetition with the median of moved folios. */
+static int by_moved(const void *a, const void *b)
+{
+	u64 x = ((const struct result *)a)->moved, y = ((const struct result *)b)->moved;
+
+	return x < y ? -1 : x > y;
+}
+
+static void migration_row(struct bench_table *t, u32 nr, u32 walks, u32 ms, u32 repeats)
+{
+	static struct result res[ARMS][REPEATS_MAX];
+	struct result r[ARMS];
+
+	for (u32 n = 0; n < repeats; n++)
+		for (int arm = 0; arm < ARMS; arm++)
+			res[arm][n] = measure(arm, nr, MOVERS, walks, ms);
+	for (int arm = 0; arm < ARMS; arm++) {
+		qsort(res[arm], repeats, sizeof(res[arm][0]), by_moved);
+		r[arm] = res[arm][repeats / 2];
+	}
+	bench_row_begin(t);
+	bench_cell_int(t, "users", nr);
+	bench_cell_int(t, "ms", ms);
+	bench_cell_int(t, "mutex_moved", r[ARM_MUTEX].moved);
+	bench_cell_int(t, "rwsem_moved", r[ARM_RWSEM].moved);
+	bench_cell_real(t, "change_%",
+			((double)r[ARM_RWSEM].moved /
+				 (double)max_of(r[ARM_MUTEX].moved, (u64)1) - 1) * 100);
+	for (int i = 0; i < ARMS; i++) {
+		bench_cell_int(t, i ? "rwsem_asked" : "mutex_asked", r[i].asked);
+		bench_cell_int(t, i ? "rwsem_contended" : "mutex_contended",
+			       r[i].contended);
+		bench_cell_int(t, i ? "rwsem_jobs/min" : "mutex_jobs/min",
+			       (u64)r[i].jobs_min);
+	}
+	bench_row_end(t);
+}
+
 static void usage(int code)
 {
 	fprintf(code ? stderr : stdout,
 		"usage: bench-window [-u MAX_USERS] [-w WALKS] [-d MS] [-n REPEATS] [-c CPUS]\n"
 		"                    [-j FILE]\n"
 		"Jobs of up to 2000 users on one file, 12 walks a job, 500 ms, 3 times; then\n"
-		"what that would be on 60 CPUs, modelled. -j: the first table as JSON too.\n");
+		"folios moved beside them, and what jobs there would be on 60 CPUs, modelled. -j: the first table as JSON too.\n");
 	exit(code);
 }
 
@@ -361,7 +448,7 @@ int main(int argc, char **argv)
 {
 	static const u32 steps[] = { 1, 2, 10, 50, 100, 200, 500, 1000, 2000 };
 	static struct result res[ARMS][REPEATS_MAX];
-	struct bench_table t, mt;
+	struct bench_table t, gt, mt;
 	const char *json = NULL;
 	u32 max = 2000, walks = 12, ms = 500, repeats = 3, cpus = 60;
 	int c;
@@ -392,7 +479,8 @@ int main(int argc, char **argv)
 	}
 	if (!max || max > USERS_MAX || !repeats || repeats > REPEATS_MAX || !cpus)
 		usage(1);
-	if (!bench_table_open(&t, "window", json) || !bench_table_open(&mt, "model", NULL))
+	if (!bench_table_open(&t, "window", json) || !bench_table_open(&gt, "migration", NULL) ||
+	    !bench_table_open(&mt, "model", NULL))
 		die("cannot write the JSON file");
 	thread_register();
 	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++) {
@@ -400,13 +488,17 @@ int main(int argc, char **argv)
 
 		for (u32 n = 0; n < repeats; n++)
 			for (int arm = 0; arm < ARMS; arm++)
-				res[arm][n] = measure(arm, steps[i], walks, ms);
+				res[arm][n] = measure(arm, steps[i], 0, walks, ms);
 		for (int arm = 0; arm < ARMS; arm++) {
 			qsort(res[arm], repeats, sizeof(res[arm][0]), by_rate);
 			medians[arm] = res[arm][repeats / 2];
 		}
 		row(&t, steps[i], medians);
 	}
+	printf("\n");
+	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++)
+		if (steps[i] == 1 || steps[i] == 100 || steps[i] == 1000)
+			migration_row(&gt, steps[i], walks, ms, repeats);
 	printf("\n");
 	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++)
 		if (steps[i] == 1 || steps[i] >= 100)
