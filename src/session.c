@@ -460,11 +460,16 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 	const unsigned wanted =
 		FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC |
 		FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_IOCTL_DIR |
-		FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-		FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+		FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO |
+		FUSE_CAP_PARALLEL_DIROPS |
 		FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
 
-	/* All else the library would turn on is off: see fuse_common.h. */
+	/*
+	 * All else the library would turn on is off: see fuse_common.h. Also
+	 * READDIRPLUS_AUTO, by which attributes come with the first part of a
+	 * listing only, unless somebody looks at them meanwhile: find and ls -l
+	 * read a directory to its end first, and then ask for each name.
+	 */
 	conn->want = conn->capable & wanted;
 	if (s->writeback && !(conn->capable & FUSE_CAP_WRITEBACK_CACHE)) {
 		log_warn("%s: the kernel has no writeback cache for FUSE",
