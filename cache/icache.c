@@ -63,6 +63,7 @@
 #include "cache/icache_internal.h"
 
 #include "cache/lru.h"
+#include "cache/pool.h"
 #include "cache/sb_iter.h"
 #include "cache/shrinker.h"
 #include "cache/zone.h"
@@ -109,6 +110,7 @@ struct dirty_list {
 struct icache {
 	struct super_block *sb;   /* [const] */
 	struct lru *lru;          /* [const] */
+	struct mem_pool *pool;    /* of inodes [const] NULL: malloc's */
 	struct ic_tree tree;
 	struct dirty_list dirty;
 	struct shrinker shrinker;
@@ -138,6 +140,55 @@ void inode_destroy_locks(struct inode *inode)
 {
 	rwsem_destroy(&inode->i_rwsem);
 	spin_destroy(&inode->i_lock);
+}
+
+/* One zone has no need of a place for its own; and a sanitizer sees a use after
+ * free of malloc's memory alone. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OWN_MEMORY false
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define OWN_MEMORY false
+#endif
+#endif
+#ifndef OWN_MEMORY
+#define OWN_MEMORY true
+#endif
+
+static u32 unit_for(size_t bytes)
+{
+	u32 unit = POOL_UNIT_MIN;
+
+	assert(bytes >= sizeof(struct inode) && bytes <= INODE_MEMORY_MAX);
+	while (unit < bytes)
+		unit *= 2;
+	return unit;
+}
+
+struct inode *inode_alloc_memory(struct super_block *sb, size_t bytes)
+{
+	/* The journal's inode is read before there is a cache. */
+	struct mem_pool *pool = sb->s_icache ? sb->s_icache->pool : NULL;
+	struct mem_chunk *chunk;
+	struct inode *inode;
+
+	if (!pool)
+		return calloc(1, bytes);
+	inode = mem_unit_alloc(pool, unit_for(bytes), zone_home(sb->s_budget),
+			       &chunk);
+	if (!inode)
+		return NULL;
+	memset(inode, 0, bytes);
+	inode->i_chunk = chunk;
+	return inode;
+}
+
+void inode_free_memory(struct inode *inode)
+{
+	if (inode->i_chunk)
+		mem_unit_free(inode->i_chunk, inode);
+	else
+		free(inode);
 }
 
 static void inode_free_rcu(struct rcu_head *head)
@@ -798,8 +849,9 @@ struct inode *icache_find_scan(struct super_block *sb, ino_nr ino)
 static void inode_prepare(struct super_block *sb, struct inode *inode)
 {
 	inode->i_sb = sb;
-	/* Its memory is this thread's, of just now. */
-	inode->i_zone = (u8)zone_home(sb->s_budget);
+	/* malloc's is local to this thread, which has just touched it. */
+	inode->i_zone = (u8)(inode->i_chunk ? mem_chunk_zone(inode->i_chunk) :
+					      zone_home(sb->s_budget));
 	inode->i_mapping.m_inode = inode;
 	inode->i_mapping.m_sb = sb;
 	atomic_store_explicit(&inode->i_state, I_NEW, memory_order_relaxed);
@@ -1411,6 +1463,14 @@ static u64 icache_scan(struct shrinker *shrinker, struct shrink_control *sc)
 	return s.freed * INODE_COST;
 }
 
+static void icache_trim(struct shrinker *shrinker)
+{
+	struct icache *ic = shrinker->priv;
+
+	if (ic->pool)
+		mem_pool_trim(ic->pool);
+}
+
 static u64 icache_count(const struct shrinker *shrinker, u32 zone)
 {
 	const struct icache *ic = shrinker->priv;
@@ -1558,6 +1618,9 @@ static void icache_free(struct icache *ic)
 {
 	if (!ic)
 		return;
+	/* Inodes that are still in use, a bug that was logged, keep theirs. */
+	if (!ic->inodes || counter_sum(ic->inodes) == 0)
+		mem_pool_free(ic->pool);
 	counter_free(ic->inodes);
 	counter_free(ic->shadows);
 	counter_free(ic->hits);
@@ -1591,7 +1654,11 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 	ic->hits = counter_new(0, 1024);
 	ic->misses = counter_new(0, 1024);
 	ic->evicted = counter_new(0, 1024);
+	if (zones > 1 && OWN_MEMORY)
+		ic->pool = mem_pool_new(0, zones, zone_lists(sb->s_budget),
+					zone_nodes(sb->s_budget));
 	if (ic_tree_init(&ic->tree, sb->s_budget, max_ino) || !ic->lru ||
+	    (zones > 1 && OWN_MEMORY && !ic->pool) ||
 	    !ic->inodes || !ic->shadows || !ic->hits || !ic->misses || !ic->evicted ||
 	    sb_iter_create(sb)) {
 		icache_free(ic);
@@ -1607,6 +1674,7 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 		.kind = BUDGET_INODE,
 		.scan = icache_scan,
 		.count = icache_count,
+		.trim = icache_trim,
 		.priv = ic,
 	};
 	sb->s_icache = ic;

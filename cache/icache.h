@@ -63,6 +63,7 @@ struct inode {
 	struct super_block *i_sb;
 	ino_nr i_ino;
 	u8 i_zone; /* of its memory */
+	struct mem_chunk *i_chunk; /* the memory; NULL: it is malloc's */
 
 	/* cache state [i_lock]; i_count and i_state may be read atomically */
 	struct spinlock i_lock; /* RANK_I_LOCK */
@@ -111,6 +112,14 @@ struct inode {
  * failed. The cache sets i_sb and m_sb when the inode is entered.
  */
 void inode_init_once(struct inode *inode);
+/*
+ * Memory, zeroed, for an inode and what the file system adds behind it, at most
+ * INODE_MEMORY_MAX bytes; with several zones it lies in the home zone of the thread.
+ * NULL: none. For alloc_inode; free_inode gives it back.
+ */
+#define INODE_MEMORY_MAX 4096u
+struct inode *inode_alloc_memory(struct super_block *sb, size_t bytes);
+void inode_free_memory(struct inode *inode);
 void inode_destroy_locks(struct inode *inode);
 /* The zone (cache/zone.h) that an inode in the cache belongs to. */
 static inline u32 inode_zone(const struct inode *inode)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * cache/pool.c - memory for folios and buffers: aligned units out of chunks
+ * cache/pool.c - memory for objects of the caches: aligned units out of chunks
  *
  * A chunk with a free unit is on its list; a full one is on none and is found
  * again through the unit's owner. A few wholly free chunks per size are kept.
@@ -44,6 +44,8 @@
 
 #define CHUNK_BYTES (256u << 10)
 #define NR_CLASSES 7 /* 1 KiB << 0..6 */
+#define PAGE_BYTES 4096u
+_Static_assert(CHUNK_BYTES / PAGE_BYTES == 64, "a word for the pages of a chunk");
 
 struct mem_list {
 	struct spinlock lock; /* RANK_CACHE_LIST */
@@ -61,6 +63,7 @@ struct mem_chunk {
 	struct mem_list *cls;        /* [const] */
 	char *base;                  /* [const] */
 	u32 nr_free;                 /* [list lock] */
+	u64 touched;                 /* pages that may be in memory [list lock] */
 	u64 free[CHUNK_BYTES / POOL_UNIT_MIN / 64]; /* [list lock] */
 };
 
@@ -118,6 +121,7 @@ static struct mem_chunk *chunk_new(struct mem_list *cls)
 	poison(c->base, CHUNK_BYTES);
 	c->cls = cls;
 	c->nr_free = units;
+	c->touched = cls->unit >= PAGE_BYTES ? UINT64_MAX : 0;
 	bm_set_range(c->free, 0, units);
 	return c;
 }
@@ -142,6 +146,8 @@ static void *take_unit(struct mem_list *cls, struct mem_chunk **out)
 	i = bm_find_set(c->free, 0, units);
 	assert(i < units);
 	bm_clear(c->free, i);
+	if (cls->unit < PAGE_BYTES)
+		c->touched |= 1ull << (i * cls->unit / PAGE_BYTES);
 	if (c->nr_free == units)
 		atomic_fetch_sub(cls->nr_empty, 1);
 	if (--c->nr_free == 0)
@@ -241,6 +247,92 @@ void mem_unit_free(struct mem_chunk *c, void *p)
 	spin_unlock(&cls->lock);
 	if (release)
 		chunk_free(c);
+}
+
+/* Pages, maybe in memory, all of whose units are free; units smaller than a page. */
+static u64 idle_pages(const struct mem_chunk *c)
+{
+	u32 per_page = PAGE_BYTES / c->cls->unit;
+	u64 pages = 0;
+
+	for (u32 p = 0; p < 64; p++) {
+		u32 at = p * per_page;
+
+		if (c->touched >> p & 1 &&
+		    bm_find_clear(c->free, at, at + per_page) == at + per_page)
+			pages |= 1ull << p;
+	}
+	return pages;
+}
+
+/* Takes the units of some pages, all free. List locked. */
+static void hold_pages(struct mem_chunk *c, u64 pages)
+{
+	u32 per_page = PAGE_BYTES / c->cls->unit;
+	u32 n = (u32)__builtin_popcountll(pages) * per_page;
+
+	assert_spin_held(&c->cls->lock);
+	for (; pages; pages &= pages - 1)
+		bm_clear_range(c->free, (u32)__builtin_ctzll(pages) * per_page,
+			       per_page);
+	c->nr_free -= n;
+	if (!c->nr_free)
+		cds_list_del(&c->link);
+	atomic_fetch_sub(&c->cls->nr_free, n);
+}
+
+/*
+ * The pages are held, as units in use are, while the lock is dropped for madvise(); so
+ * the chunk stays. One that is wholly free is left as it is: it is kept for use.
+ */
+static void trim_chunk(struct mem_chunk *c) NO_THREAD_SAFETY
+{
+	struct mem_list *cls = c->cls;
+	u32 per_page = PAGE_BYTES / cls->unit;
+	u64 pages = 0;
+
+	if (c->nr_free < CHUNK_BYTES / cls->unit)
+		pages = idle_pages(c);
+	if (!pages)
+		return;
+	hold_pages(c, pages);
+	c->touched &= ~pages;
+	spin_unlock(&cls->lock);
+	for (u64 left = pages; left; left &= left - 1)
+		(void)madvise(c->base + (size_t)__builtin_ctzll(left) * PAGE_BYTES,
+			      PAGE_BYTES, MADV_DONTNEED);
+	for (; pages; pages &= pages - 1) {
+		char *page = c->base + (size_t)__builtin_ctzll(pages) * PAGE_BYTES;
+
+		for (u32 i = 0; i < per_page; i++)
+			mem_unit_free(c, page + (size_t)i * cls->unit);
+	}
+	spin_lock(&cls->lock);
+}
+
+static void trim_list(struct mem_list *cls)
+{
+	struct mem_chunk *c;
+	u32 nr = 0;
+
+	spin_lock(&cls->lock);
+	cds_list_for_each_entry(c, &cls->avail, link)
+		nr++;
+	/* What changes meanwhile is met now or the next time. */
+	while (nr-- && !cds_list_empty(&cls->avail)) {
+		c = cds_list_first_entry(&cls->avail, struct mem_chunk, link);
+		cds_list_del(&c->link);
+		cds_list_add_tail(&c->link, &cls->avail);
+		trim_chunk(c);
+	}
+	spin_unlock(&cls->lock);
+}
+
+void mem_pool_trim(struct mem_pool *pool)
+{
+	for (u32 i = 0; i < pool->zones * pool->lists; i++)
+		for (u32 k = 0; POOL_UNIT_MIN << k < PAGE_BYTES; k++)
+			trim_list(&pool->set[i].list[k]);
 }
 
 u32 mem_unit_bytes(const struct mem_chunk *c)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * cache/pool.h - memory for folios and buffers: aligned units out of chunks
+ * cache/pool.h - memory for objects of the caches: aligned units out of chunks
  *
  * Chunks of 256 KiB come straight from mmap and are cut into units of one
  * size (a power of two from 1 KiB to 64 KiB), so that a unit is as aligned as
@@ -39,6 +39,9 @@ void *mem_unit_alloc(struct mem_pool *pool, u32 bytes, u32 zone,
 		     struct mem_chunk **chunk);
 u32 mem_chunk_zone(const struct mem_chunk *chunk);
 void mem_unit_free(struct mem_chunk *chunk, void *unit);
+/* Gives the system back what it can of chunks in use: pages of units, smaller than a
+ * page, that are all free. */
+void mem_pool_trim(struct mem_pool *pool);
 u32 mem_unit_bytes(const struct mem_chunk *chunk);
 
 /* Pages of mapped memory that are not yet touched come from that NUMA node from now

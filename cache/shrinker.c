@@ -139,6 +139,15 @@ out:
 	return freed;
 }
 
+void shrinkers_trim(struct budget *b)
+{
+	rwsem_down_read(&b->scan);
+	for (struct shrinker *s = b->shrinkers; s; s = s->next)
+		if (s->trim)
+			s->trim(s);
+	rwsem_up_read(&b->scan);
+}
+
 /* ---- drop_caches ---- */
 
 /* Every shrinker of the kind once in each zone; BUDGET_KINDS: of all kinds. */

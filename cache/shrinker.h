@@ -31,6 +31,9 @@ struct shrinker {
 	u64 (*scan)(struct shrinker *s, struct shrink_control *sc);
 	/* Objects on the zone's LRU, for statistics. May be NULL: none. */
 	u64 (*count)(const struct shrinker *s, u32 zone);
+	/* Gives memory that was freed in pieces back to the system. No lock held. May be
+	 * NULL: it is malloc's, or goes by itself. */
+	void (*trim)(struct shrinker *s);
 	void *priv;
 	/* Asked for all that is needed, in all zones, before the others are. */
 	bool first;

@@ -265,8 +265,10 @@ static void trim_heap(struct budget *b)
 
 	if (budget_mark(&b->limit) > TRIM_LIMIT || now - last < TRIM_PERIOD_NS)
 		return;
-	if (atomic_compare_exchange_strong(&b->trimmed_ns, &last, now))
-		(void)malloc_trim(0);
+	if (!atomic_compare_exchange_strong(&b->trimmed_ns, &last, now))
+		return;
+	shrinkers_trim(b);
+	(void)malloc_trim(0);
 }
 
 static void reclaim_thread(void *arg)

@@ -95,6 +95,7 @@ void zones_kick(struct budget *b, struct zone *z);
 
 /* Asks the shrinkers for `need` bytes of a zone; returns what was freed. */
 u64 reclaim_pass(struct zone *z, u64 need, enum reclaim_by by);
+void shrinkers_trim(struct budget *b);
 /* This thread is inside a pass: a pass in a pass is refused. */
 bool reclaim_is_nested(void);
 

@@ -33,11 +33,13 @@ const struct buffer_type ext4_symlink_type = { .name = "symlink" };
 
 static struct inode *alloc_inode(struct super_block *sb)
 {
-	struct ext4_inode *ei = calloc(1, sizeof(*ei));
+	struct inode *inode = inode_alloc_memory(sb, sizeof(struct ext4_inode));
+	struct ext4_inode *ei;
 
-	if (!ei)
+	if (!inode)
 		return NULL;
-	ei->vfs.i_sb = sb;
+	ei = EXT4_I(inode);
+	inode->i_sb = sb;
 	inode_init_once(&ei->vfs);
 	rwsem_init(&ei->i_data_sem, RANK_I_DATA);
 	mutex_init(&ei->xattr_sem, RANK_XATTR);
@@ -57,7 +59,7 @@ static void free_inode(struct inode *inode)
 	mutex_destroy(&ei->xattr_sem);
 	rwsem_destroy(&ei->i_data_sem);
 	inode_destroy_locks(inode);
-	free(ei);
+	inode_free_memory(inode);
 }
 
 bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino)

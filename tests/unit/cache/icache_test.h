@@ -87,7 +87,7 @@ static inline struct inode *fs_alloc_inode(struct super_block *s)
 	if (atomic_load(&fs.no_memory))
 		return NULL;
 	test_wander();
-	inode = calloc(1, sizeof(*inode));
+	inode = inode_alloc_memory(s, sizeof(*inode));
 	if (!inode)
 		return NULL;
 	inode_init_once(inode);
@@ -98,7 +98,7 @@ static inline struct inode *fs_alloc_inode(struct super_block *s)
 static inline void fs_free_inode(struct inode *inode)
 {
 	inode_destroy_locks(inode);
-	free(inode);
+	inode_free_memory(inode);
 	atomic_fetch_sub(&fs.alive, 1);
 }
 

@@ -127,6 +127,43 @@ static void test_memory_stays_in_its_zone(void **state)
 	give(&u[2]);
 }
 
+/* What the system has got comes back as zeros. */
+static void test_idle_pages_go_back(void **state)
+{
+	static struct unit u[CHUNK / 1024];
+	struct unit again;
+
+	for (u32 i = 0; i < ARRAY_SIZE(u); i++) {
+		u[i] = take(1024, 7);
+		assert_ptr_equal(u[i].c, u[0].c);
+	}
+	mem_pool_trim(pool); /* all in use */
+	for (u32 i = 3; i < ARRAY_SIZE(u); i++)
+		if (i != 9)
+			give(&u[i]);
+	mem_pool_trim(pool);
+	/* Nothing is held. All but the pages of units 0 to 2, and of 9, went. */
+	for (u32 i = 3; i < ARRAY_SIZE(u); i++) {
+		struct mem_chunk *c;
+		char *p;
+
+		if (i == 9)
+			continue;
+		p = mem_unit_alloc(pool, 1024, 0, &c);
+		assert_ptr_equal(c, u[0].c);
+		assert_ptr_equal(p, (char *)u[0].p + i * 1024);
+		assert_int_equal(*p, i == 3 || i / 4 == 9 / 4 ? 7 : 0);
+		memset(p, 5, 1024);
+		u[i] = (struct unit){ .p = p, .c = c, .bytes = 1024, .mark = 5 };
+	}
+	again = take(1024, 6);
+	assert_ptr_not_equal(again.c, u[0].c);
+	give(&again);
+	for (u32 i = 0; i < ARRAY_SIZE(u); i++)
+		give(&u[i]);
+	mem_pool_trim(pool);
+}
+
 /* Node 0 is on every machine; where memory can't be bound it comes all the same. */
 static void test_zones_on_a_node(void **state)
 {
@@ -156,6 +193,9 @@ static void hammer(void *arg)
 
 	for (u32 i = 0; i < ROUNDS; i++) {
 		u32 k = (u32)rand_r(&seed) % HELD;
+
+		if (i % 512 == 0)
+			mem_pool_trim(pool);
 		u64 busy = 1, full = 2, empty = 0;
 
 		if (atomic_compare_exchange_strong(&slot[k].p, &full, busy)) {
@@ -206,6 +246,7 @@ int main(void)
 		T(test_units_do_not_overlap),
 		T(test_lists_help_each_other),
 		T(test_memory_stays_in_its_zone),
+		T(test_idle_pages_go_back),
 		T(test_zones_on_a_node),
 		T(test_many_threads),
 	};
