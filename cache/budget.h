@@ -65,6 +65,10 @@ u64 budget_drop_all(struct budget *b);
 /* The same for one kind. */
 u64 budget_drop(struct budget *b, enum budget_kind kind);
 
+/* Has what was freed before given back to the system: waits for a grace period, and
+ * trims heap and pools. Sleeps; no lock held. */
+void budget_trim(struct budget *b);
+
 u64 budget_limit(const struct budget *b);
 u64 budget_used(const struct budget *b, enum budget_kind kind); /* exact */
 u64 budget_used_total(const struct budget *b); /* fast; within 1/64 of the limit */

@@ -18,7 +18,7 @@
  * Threads: any; one of its own for each zone
  */
 #include "cache/zone_internal.h"
-#include "lib/log.h"
+#include "lib/rcu.h"
 
 #include <assert.h>
 #include <malloc.h>
@@ -250,6 +250,13 @@ static void reclaim_to_goal(struct zone *z)
 					  clock_mono_ns() + backoff);
 		backoff = min_of(backoff * 2, (u64)BACKOFF_MAX_NS);
 	}
+}
+
+void budget_trim(struct budget *b)
+{
+	rcu_barrier();
+	shrinkers_trim(b);
+	(void)malloc_trim(0);
 }
 
 /*

@@ -1274,6 +1274,7 @@ void sl_drop_caches_of(struct super_block *sb, enum sl_drop what)
 	icache_shrink_all(sb);
 	budget_drop(sb->s_budget, BUDGET_INODE);
 	budget_drop(sb->s_budget, BUDGET_BUFFER);
+	budget_trim(sb->s_budget);
 }
 
 u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max)
