@@ -142,6 +142,8 @@ static inline bool unexpected_code(int err)
 	case ENAMETOOLONG:
 	case EINVAL:
 	case EOPNOTSUPP:
+	case ENODATA:
+	case E2BIG:
 		return false;
 	default:
 		return true;
@@ -263,12 +265,38 @@ static inline void torment_read(struct torment_run *t, struct inode *inode, u64 
 	sl_release(f);
 }
 
+/* Each name that is listed has a value. */
+static inline void torment_xattrs(struct torment_run *t, struct inode *inode)
+{
+	static _Thread_local char list[65536], value[65536];
+	s64 n = TRY(t, sl_listxattr(inode, true, list, sizeof(list)));
+
+	for (char *p = list; p < list + n; p += strlen(p) + 1)
+		if (TRY(t, sl_getxattr(inode, p, value, sizeof(value))) == -ENODATA &&
+		    !t->t->two)
+			torment_complain(t->r, "attribute %.60s is listed and not there", p);
+}
+
+static inline void torment_change_xattrs(struct torment_run *t, struct inode *inode)
+{
+	static const char *const names[] = { "user.small", "user.big", "trusted.new" };
+	const char *name = names[torment_rnd(t) % 3];
+
+	if (torment_rnd(t) % 3)
+		TRY(t, sl_setxattr(inode, name, t->data, torment_rnd(t) % 700, 0,
+				   &torment_cred));
+	else
+		TRY(t, sl_removexattr(inode, name));
+	torment_xattrs(t, inode);
+}
+
 static inline void torment_look_at(struct torment_run *t, struct inode *inode)
 {
 	struct stat st;
 
 	sl_getattr(inode, &st);
 	t->r->files++;
+	torment_xattrs(t, inode);
 	if (S_ISLNK(st.st_mode)) {
 		s64 n = TRY(t, sl_readlink(inode, (char *)t->buf, 4096));
 
@@ -318,6 +346,7 @@ static inline void torment_change_file(struct torment_run *t, struct inode *inod
 	struct stat st;
 	u64 size;
 
+	torment_change_xattrs(t, inode);
 	sl_getattr(inode, &st);
 	if (!S_ISREG(st.st_mode)) {
 		st.st_mode = 0700;

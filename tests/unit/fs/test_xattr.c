@@ -6,6 +6,7 @@
  * without checksums.
  */
 #include "tests/unit/fs/alloc_test.h"
+#include "tests/unit/fs/memvol.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -421,6 +422,113 @@ static void test_reader_beside_writer(void **state)
 	at_end(&t);
 }
 
+/* ---- power cuts ---- */
+
+#define CUT_NAMES 3
+#define CUT_STEPS 40
+
+static const char *const cut_names[CUT_NAMES] = { "user.a", "trusted.bb", "security.c" };
+
+struct cut_state {
+	int len[CUT_NAMES]; /* -1: not there */
+	char fill[CUT_NAMES];
+};
+
+static void cut_look(struct inode *inode, struct cut_state *st)
+{
+	char buf[1024];
+
+	for (int i = 0; i < CUT_NAMES; i++) {
+		ssize_t n = sl_getxattr(inode, cut_names[i], buf, sizeof(buf));
+
+		st->len[i] = n < 0 ? -1 : (int)n;
+		st->fill[i] = n > 0 ? buf[0] : 0;
+		if (n < 0)
+			assert_int_equal(n, -ENODATA);
+		for (ssize_t k = 0; k < n; k++)
+			assert_int_equal(buf[k], buf[0]);
+	}
+}
+
+/* Bodies, blocks, and neither: what comes after `st`. */
+static void cut_step(struct inode *inode, struct cut_state *st, unsigned *seed)
+{
+	static const int sizes[] = { 5, 30, 200, 400 };
+	int i = rand_r(seed) % CUT_NAMES, len = sizes[rand_r(seed) % 4];
+	char fill = (char)('a' + rand_r(seed) % 26);
+	int err;
+
+	if (rand_r(seed) % 4 == 0) {
+		err = sl_removexattr(inode, cut_names[i]);
+		assert_int_equal(err, st->len[i] < 0 ? -ENODATA : 0);
+		st->len[i] = -1;
+		st->fill[i] = 0;
+		return;
+	}
+	err = set(inode, cut_names[i], fill, (size_t)len, 0);
+	if (err == -ENOSPC)
+		return;
+	assert_int_equal(err, 0);
+	st->len[i] = len;
+	st->fill[i] = fill;
+}
+
+/* After a power cut all attributes together are as after one of the steps, and not one
+ * before the last sync. */
+static void test_power_cut(void **state)
+{
+	static const struct sl_options opts = { .cache_bytes = 16 << 20, .commit_ms = 2 };
+	static struct cut_state st[CUT_STEPS + 1], after; /* static: no padding differs */
+	struct memvol mv;
+	struct super_block *sb;
+	struct inode *root, *inode;
+	unsigned seed = 7;
+	u8 *image;
+
+	(void)state;
+	memvol_make(&mv, "-b 1024", "8M");
+	image = malloc(mv.size);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	assert_int_equal(sl_iget(sb, EXT4_ROOT_INO, &root), 0);
+	assert_int_equal(sl_mknod(root, "f", 1, S_IFREG | 0644, 0, &root_cred, &inode), 0);
+	sl_iput(root);
+	cut_look(inode, &st[0]);
+	assert_int_equal(sl_sync(sb), 0);
+	for (int round = 0; round < 12; round++) {
+		int synced = 0, steps = 5 + rand_r(&seed) % (CUT_STEPS - 5), found;
+
+		for (int i = 0; i < steps; i++) {
+			st[i + 1] = st[i];
+			cut_step(inode, &st[i + 1], &seed);
+			if (rand_r(&seed) % 16 == 0) {
+				assert_int_equal(sl_sync(sb), 0);
+				synced = i + 1;
+			}
+		}
+		memvol_snapshot(&mv, image);
+		cut_look(inode, &after);
+		assert_memory_equal(&after, &st[steps], sizeof(after));
+		sl_iput(inode);
+		assert_int_equal(sl_unmount(sb), 0);
+		memcpy(mv.content, image, mv.size);
+		assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+		assert_int_equal(sl_iget(sb, EXT4_ROOT_INO, &root), 0);
+		assert_int_equal(sl_lookup(root, "f", 1, &inode), 0);
+		sl_iput(root);
+		cut_look(inode, &after);
+		for (found = synced; found < steps; found++)
+			if (!memcmp(&after, &st[found], sizeof(after)))
+				break;
+		assert_memory_equal(&after, &st[found], sizeof(after));
+		st[0] = after;
+	}
+	sl_iput(inode);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_fsck(&mv), 0);
+	memvol_free(&mv);
+	free(image);
+}
+
 /* ---- in the inode's body ---- */
 
 struct body {
@@ -494,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_set_replace_remove),
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
+		cmocka_unit_test(test_power_cut),
 	};
 
 	return cmocka_run_group_tests(tests, init, NULL);
