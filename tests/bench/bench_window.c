@@ -35,6 +35,7 @@
 #include "cache/window.h"
 #include "lib/counter.h"
 #include "lib/thread.h"
+#include "lib/wait.h"
 
 #include <getopt.h>
 #include <stdatomic.h>
@@ -208,8 +209,7 @@ static void work(void *arg)
 
 	user_open(u);
 	atomic_fetch_add(&u->run->ready, 1);
-	while (!atomic_load(&u->run->go))
-		usleep(1000);
+	wait_event(&u->run->go, atomic_load(&u->run->go));
 	while (!atomic_load_explicit(&u->run->stop, memory_order_relaxed))
 		one_job(u);
 	user_close(u);
@@ -220,8 +220,7 @@ static void move(void *arg)
 	struct mover *mv = arg;
 	struct mapping *m = &mv->run->file.m;
 
-	while (!atomic_load(&mv->run->go))
-		usleep(1000);
+	wait_event(&mv->run->go, atomic_load(&mv->run->go));
 	while (!atomic_load_explicit(&mv->run->stop, memory_order_relaxed)) {
 		lblk_t at = (lblk_t)(next_random(&mv->seed) % FILE_BLOCKS & ~63ull);
 		u32 zone = (u32)(next_random(&mv->seed) % ZONES), here, elsewhere;
@@ -270,6 +269,7 @@ static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32
 	r.wait_ns = counted(run, WINDOW_WAIT_NS);
 	begin = bench_usage_now();
 	atomic_store(&run->go, true);
+	wake_up(&run->go);
 	usleep(ms * 1000);
 	atomic_store(&run->stop, true);
 	r.usage = bench_usage_since(begin);
