@@ -1272,6 +1272,9 @@ void sl_drop_caches_of(struct super_block *sb, enum sl_drop what)
 		return;
 	}
 	icache_shrink_all(sb);
+	/* The inodes' last changes, too, if they were committed. */
+	if (EXT4_SB(sb)->journal)
+		journal_write_back(EXT4_SB(sb)->journal);
 	budget_drop(sb->s_budget, BUDGET_INODE);
 	budget_drop(sb->s_budget, BUDGET_BUFFER);
 	budget_trim(sb->s_budget);
@@ -1285,6 +1288,8 @@ u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max)
 void sl_drop_caches(struct super_block *sb)
 {
 	icache_shrink_all(sb);
+	if (EXT4_SB(sb)->journal)
+		journal_write_back(EXT4_SB(sb)->journal);
 	budget_drop_all(sb->s_budget);
 }
 

@@ -101,6 +101,17 @@ static u32 reclaimable(struct journal *j)
 	return ring_dist(j, j->tail, start);
 }
 
+bool checkpoint_asked_for(struct journal *j)
+{
+	struct transaction *t;
+
+	if (j->cp_blocked || cds_list_empty(&j->j_cp) ||
+	    j->place_asked == atomic_load(&j->place_done))
+		return false;
+	t = cds_list_first_entry(&j->j_cp, struct transaction, cp_link);
+	return tid_geq(j->place_tid, t->tid);
+}
+
 bool checkpoint_wanted(struct journal *j)
 {
 	u32 used = ring_dist(j, j->tail, j->head);
@@ -109,7 +120,8 @@ bool checkpoint_wanted(struct journal *j)
 		return !j->cp_blocked || !j->running;
 	if (j->cp_blocked)
 		return false;
-	return used > j->ring / 2 || j->nr_cp > j->max_pinned;
+	return used > j->ring / 2 || j->nr_cp > j->max_pinned ||
+	       checkpoint_asked_for(j);
 }
 
 /* Flush, superblock, and only then the space. */

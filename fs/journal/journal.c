@@ -458,12 +458,17 @@ static void journal_thread(void *arg)
 
 	for (;;) {
 		u32 seen = jevent_read(&j->ev_thread);
+		u64 deadline, placed;
 		enum work w;
-		u64 deadline;
 
 		spin_lock(&j->j_lock);
 		w = next_work(j, &deadline);
+		placed = !journal_aborted(j) && checkpoint_asked_for(j)
+				 ? atomic_load(&j->place_done)
+				 : j->place_asked;
 		spin_unlock(&j->j_lock);
+		if (atomic_exchange(&j->place_done, placed) != placed)
+			wake_up(&j->place_done);
 		switch (w) {
 		case WORK_COMMIT:
 			journal_commit_running(j);
@@ -608,6 +613,18 @@ void journal_set_commit_interval(struct journal *j, u32 ms)
 			       clock_mono_ns() + j->commit_interval_ms * NSEC_PER_MSEC);
 	spin_unlock(&j->j_lock);
 	journal_kick(j);
+}
+
+void journal_write_back(struct journal *j)
+{
+	u64 asked;
+
+	spin_lock(&j->j_lock);
+	asked = ++j->place_asked;
+	j->place_tid = j->committed;
+	spin_unlock(&j->j_lock);
+	journal_kick(j);
+	wait_event(&j->place_done, atomic_load(&j->place_done) >= asked);
 }
 
 void journal_set_cache_limit(struct journal *j, u64 limit)

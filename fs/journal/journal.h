@@ -113,6 +113,12 @@ int __must_check journal_run(struct journal *j);
 int __must_check journal_shutdown(struct journal *j);
 
 void journal_set_commit_interval(struct journal *j, u32 ms); /* 0: default */
+/*
+ * Returns when what was committed before is in its place, so that its buffers can
+ * be reclaimed; but for those that are in use again, or if the journal is aborted.
+ * Between journal_run() and journal_shutdown(). Sleeps; no lock, no handle.
+ */
+void journal_write_back(struct journal *j);
 /* The budget has another limit: what waits for a checkpoint is kept to its share. The
  * size of a transaction stays what it was at the mount. */
 void journal_set_cache_limit(struct journal *j, u64 limit);

@@ -182,12 +182,15 @@ struct journal {
 	bool space_wanted;      /* [j_lock] set by waiters, cleared by the thread */
 	bool stop;              /* [j_lock] */
 	bool started;           /* [j_lock] thread runs */
+	u64 place_asked;        /* [j_lock] calls of journal_write_back() */
+	jtid_t place_tid;       /* [j_lock] they want what is up to this one in place */
 	u32 head;               /* [j_lock] next free log block */
 	u32 tail;               /* [j_lock] first block still needed */
 	u32 commit_interval_ms; /* [j_lock] */
 
 	_Atomic int aborted;    /* [atomic] 0 or the error */
 	_Atomic u64 flush_started, flush_done; /* [atomic] numbers of flushes */
+	_Atomic u64 place_done; /* [atomic, write: thread] of place_asked */
 
 	struct jevent ev_start;  /* handles may start: unlocked, or space */
 	struct jevent ev_commit; /* a commit ended, or abort */
@@ -285,6 +288,8 @@ void transaction_free(struct transaction *t);
 int checkpoint_alloc(struct journal *j);
 /* Is there a reason to write in place now? [j_lock], thread only */
 bool checkpoint_wanted(struct journal *j);
+/* Can something be done for who waits in journal_write_back()? [j_lock] */
+bool checkpoint_asked_for(struct journal *j);
 /* One batch and, if due, the tail. Thread only. Errors abort the journal. */
 void checkpoint_step(struct journal *j);
 /* Takes b off whatever checkpoint list it is on. REQUIRES b_jlock; thread. */

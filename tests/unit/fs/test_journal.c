@@ -835,6 +835,44 @@ static void test_no_early_write(void **state)
 	jt_end(t);
 }
 
+/* On request what was committed is written in place at once; what runs is not, and
+ * does not keep anybody waiting. */
+static void test_write_back(void **state)
+{
+	struct jt *t = jt_start(&small);
+	struct handle *h;
+	struct buffer *b;
+
+	journal_write_back(t->j); /* nothing to do */
+	set_version(t, 1, 1);
+	set_version(t, 2, 1);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	assert_int_equal(version_in_place(t, 1), 0);
+	set_version(t, 3, 1);
+	h = start(t, 2, 0);
+	b = get(t, 2);
+	change(h, b, 2);
+	journal_write_back(t->j);
+	assert_int_equal(version_in_place(t, 1), 1);
+	assert_int_equal(version_in_place(t, 2), 0); /* in use again */
+	assert_int_equal(version_in_place(t, 3), 0); /* not committed */
+	assert_int_equal(handle_stop(h), 0);
+	buffer_put(b);
+
+	assert_int_equal(journal_force_commit(t->j), 0);
+	journal_write_back(t->j);
+	assert_int_equal(version_in_place(t, 2), 2);
+	assert_int_equal(version_in_place(t, 3), 1);
+
+	set_version(t, 4, 1);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	journal_abort(t->j, -EIO);
+	journal_write_back(t->j);
+	assert_int_equal(version_in_place(t, 4), 0);
+	assert_int_equal(journal_shutdown(t->j), -EIO);
+	jt_end(t);
+}
+
 /* ---- abort ---- */
 
 static void test_abort(void **state)
@@ -1395,6 +1433,7 @@ int main(void)
 		cmocka_unit_test(test_wrap),
 		cmocka_unit_test(test_big),
 		cmocka_unit_test(test_no_early_write),
+		cmocka_unit_test(test_write_back),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_crash_1k),
 		cmocka_unit_test(test_crash_async),
