@@ -424,7 +424,9 @@ static u32 absent_runs(const struct write_op *op, struct map_leaf *leaf,
 
 /*
  * The folio for the first of nr absent blocks from lblk on: the memory where
- * their data is, if it is in whole pages of a region.
+ * their data is, if it is in whole pages of a region. A call that ended short, with
+ * blocks of a folio written and others not, has left pages of the latter to that folio,
+ * where no slot refers to them: their data is copied from there when it is tried again.
  */
 static struct folio *spare_new(const struct write_op *op, lblk_t lblk, u32 nr)
 {
@@ -434,7 +436,8 @@ static struct folio *spare_new(const struct write_op *op, lblk_t lblk, u32 nr)
 	u32 bytes = ALIGN_DOWN(min_of(nr << bits, FOLIO_MAX_BYTES), REGION_PAGE);
 	struct folio *f = NULL;
 
-	if (op->region && bytes && !((uintptr_t)p % REGION_PAGE))
+	if (op->region && bytes && !((uintptr_t)p % REGION_PAGE) &&
+	    region_is_free(op->region, p, bytes))
 		f = folio_adopt(sb, lblk, bytes >> bits, op->region, p);
 	if (!f)
 		f = folio_alloc(sb, lblk, folio_size_for(sb, nr));

@@ -174,7 +174,8 @@ s64 __must_check mapping_write(struct mapping *m, u64 pos, const void *src, u32 
 /*
  * The same of memory in a region that the caller holds. Absent blocks that make up
  * whole pages of it become folios where they are: the caller must not change them any
- * more. What was not written (short count, error) is the caller's still.
+ * more. What was not written (short count, error) he may try again from where it is, and
+ * not change while the region has parts.
  */
 s64 __must_check mapping_write_region(struct mapping *m, u64 pos, struct region *region,
 				      void *src, u32 len, const u64 *mapped,

@@ -306,23 +306,48 @@ bool region_has_parts(const struct region *r)
 
 /* ---- parts ---- */
 
-/* Changes the bits of the pages [p, p+bytes) in `live`. */
-static void mark_live(struct region *r, const void *p, size_t bytes, bool live)
+/* The pages [p, p+bytes): the first of them; *end: after the last. */
+static u32 pages_of(const struct region *r, const void *p, size_t bytes, u32 *end)
 {
 	size_t from = (size_t)((const char *)p - r->base);
 	u32 page = (u32)(from / REGION_PAGE);
-	u32 end = page + (u32)(bytes / REGION_PAGE);
 
+	*end = page + (u32)(bytes / REGION_PAGE);
 	assert(from % REGION_PAGE == 0 && bytes % REGION_PAGE == 0);
-	assert(page > 0 && page < end && end <= r->pool->nr_pages);
-	while (page < end) {
-		u32 n = min_of(64 - page % 64, end - page);
-		u64 mask = (n == 64 ? ~0ull : (1ull << n) - 1) << (page % 64);
+	assert(page > 0 && page < *end && *end <= r->pool->nr_pages);
+	return page;
+}
+
+/* Bits of the pages [page, end) in the word of the first; *nr: how many. */
+static u64 word_mask(u32 page, u32 end, u32 *nr)
+{
+	u32 n = min_of(64 - page % 64, end - page);
+
+	*nr = n;
+	return (n == 64 ? ~0ull : (1ull << n) - 1) << (page % 64);
+}
+
+bool region_is_free(const struct region *r, const void *p, size_t bytes)
+{
+	u32 end, n, page = pages_of(r, p, bytes, &end);
+
+	for (; page < end; page += n)
+		if (atomic_load(&r->live[page / 64]) & word_mask(page, end, &n))
+			return false;
+	return true;
+}
+
+/* Changes the bits of the pages [p, p+bytes) in `live`. */
+static void mark_live(struct region *r, const void *p, size_t bytes, bool live)
+{
+	u32 end, n, page = pages_of(r, p, bytes, &end);
+
+	for (; page < end; page += n) {
+		u64 mask = word_mask(page, end, &n);
 		u64 old = live ? atomic_fetch_or(&r->live[page / 64], mask)
 			       : atomic_fetch_and(&r->live[page / 64], ~mask);
 
 		assert((old & mask) == (live ? 0 : mask));
-		page += n;
 	}
 }
 

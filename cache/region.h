@@ -62,7 +62,11 @@ void region_trim(struct region *r);
 /* Holder: has it parts now, or had it any a moment ago? */
 bool region_has_parts(const struct region *r);
 
-/* While it is held: whole pages of it, not page 0, become somebody's part. */
+/* Holder: are whole pages of it, not page 0, nobody's part? They stay so until he
+ * makes them one. */
+bool region_is_free(const struct region *r, const void *p, size_t bytes);
+/* While it is held: whole pages of it, not page 0, which are nobody's, become
+ * somebody's part. */
 void region_take(struct region *r, const void *p, size_t bytes);
 /*
  * The part's owner has done with it. To be called for several parts in a row with the

@@ -742,6 +742,50 @@ static void test_memory_is_taken_over(void **state)
 	vol_close(&v);
 }
 
+/*
+ * The reservation runs out inside of what is one folio (a record that said where blocks
+ * lie was forgotten after it was asked): the rest is written by another call, from
+ * the same memory, which partly is that folio's by then.
+ */
+static void test_memory_is_taken_over_once(void **state)
+{
+	const u32 len = 128 << 10;
+	u32 reserved = 5;
+	struct region *r;
+	struct vol v;
+	char *data;
+
+	(void)state;
+	vol_open(&v, 4096);
+	r = region_get(regions, 0);
+	assert_non_null(r);
+	data = (char *)region_memory(r) + REGION_PAGE;
+	for (u32 b = 0; b < len / 4096; b++)
+		memset(data + b * 4096, 'a' + (int)b, 4096);
+	region_note(r, REGION_PAGE + len);
+	assert_true(region_is_free(r, data, len));
+	assert_int_equal(mapping_write_region(&v.m, 0, r, data, len, none_mapped,
+					      &reserved), 5 * 4096);
+	assert_false(region_is_free(r, data, len));
+	assert_false(region_is_free(r, data + 5 * 4096, 4096));
+	assert_true(region_is_free(r, data + 16 * 4096, len - 16 * 4096));
+	reserved = 100;
+	assert_int_equal(mapping_write_region(&v.m, 5 * 4096, r, data + 5 * 4096,
+					      len - 5 * 4096, none_mapped, &reserved),
+			 len - 5 * 4096);
+	assert_int_equal(reserved, 100 - len / 4096 + 5);
+	assert_int_equal(mapping_counter_read(&v.sb, MAPPING_COPIED), 11 * 4096);
+	assert_int_equal(mapping_counter_read(&v.sb, MAPPING_ADOPTED), len - 11 * 4096);
+	/* The first folio goes, and with it what it had of the others' source. */
+	region_put(r);
+	assert_int_equal(mapping_invalidate(&v.m, 0, 5), 5);
+	for (u32 b = 5; b < len / 4096; b++)
+		assert_int_equal(byte_at(&v, b * 4096), 'a' + b);
+	while (flush_run(&v, 0, 64))
+		;
+	vol_close(&v);
+}
+
 static void test_errors_are_told_once_to_each(void **state)
 {
 	struct vol v;
@@ -2498,6 +2542,7 @@ int main(void)
 		cmocka_unit_test(test_rest_of_dirty_folio_is_reclaimed),
 		cmocka_unit_test(test_folio_around_dirty_block_is_reclaimed),
 		cmocka_unit_test(test_memory_is_taken_over),
+		cmocka_unit_test(test_memory_is_taken_over_once),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_uniform_leaves_cost_eight_bytes),
