@@ -78,15 +78,15 @@ u32 zone_home(const struct budget *b)
 
 /* ---- which zones there are ---- */
 
-/* Nodes of the machine that have memory for us, up to ZONES_MAX; 0: it has none, or
- * does not say. nodes may be NULL. */
-static u32 find_nodes(int *nodes)
+/* Nodes of the machine that have memory for us, up to max; 0: it has none, or
+ * does not say. nodes: room for so many, or NULL. */
+static u32 find_nodes(int *nodes, u32 max)
 {
 	u32 nr = 0;
 
 	if (numa_available() < 0)
 		return 0;
-	for (int n = 0; n <= numa_max_node() && nr < ZONES_MAX; n++) {
+	for (int n = 0; n <= numa_max_node() && nr < max; n++) {
 		if (!numa_bitmask_isbitset(numa_all_nodes_ptr, (unsigned)n) ||
 		    numa_node_size64(n, NULL) <= 0)
 			continue;
@@ -101,7 +101,7 @@ u32 zones_plan(u32 asked)
 {
 	if (asked)
 		return min_of(asked, ZONES_MAX);
-	return max_of(find_nodes(NULL), 1u);
+	return max_of(find_nodes(NULL, ZONES_MAX), 1u);
 }
 
 /* The zone with the nearest node: a node may have CPUs and no memory. */
@@ -132,7 +132,7 @@ static int map_cpus(struct budget *b)
 	if (!b->nodes || !b->cpu_zone)
 		return -ENOMEM;
 	/* Nodes may have come or gone since zones_plan(). */
-	for (u32 i = find_nodes(b->nodes); i < b->nr_zones; i++)
+	for (u32 i = find_nodes(b->nodes, b->nr_zones); i < b->nr_zones; i++)
 		b->nodes[i] = b->nodes[0];
 	b->nr_cpus = (u32)max_of(cpus, 1);
 	for (int cpu = 0; cpu < cpus; cpu++) {
