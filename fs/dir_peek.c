@@ -229,10 +229,17 @@ NO_TSAN static int peek_leaf(const struct peek *p, const u8 *data, ino_nr *ino)
 	while (at < end) {
 		const struct ext4_dir_entry *de =
 			(const struct ext4_dir_entry *)(data + at);
-		struct ext4_dir_entry head = { .rec_len = RACY(de->rec_len) };
-		u32 rec_len = dir_rec_len(&head, p->sbi->s.s_blocksize);
+		struct ext4_dir_entry head = { 0 };
+		u32 rec_len;
 
-		if (rec_len < EXT4_DIR_REC_LEN(1) || rec_len > end - at)
+		/* Of records that are moving the last may begin anywhere, and
+		 * what is behind the block may not be memory. */
+		if (end - at < EXT4_DIR_REC_LEN(1))
+			return -EAGAIN;
+		head.rec_len = RACY(de->rec_len);
+		rec_len = dir_rec_len(&head, p->sbi->s.s_blocksize);
+		if (rec_len < EXT4_DIR_REC_LEN(1) || rec_len > end - at ||
+		    rec_len % EXT4_DIR_PAD)
 			return -EAGAIN;
 		if (RACY(de->name_len) == p->len &&
 		    EXT4_DIR_REC_LEN(p->len) <= rec_len && name_is(p, (const u8 *)de->name)) {
