@@ -490,11 +490,14 @@ static int apply(const struct change *c)
 	return ext4_stop_sync(h, err, c->ei, NULL);
 }
 
-/* Capabilities go when a file is written to, also by appending. */
+/* Capabilities go when a file is written to, also by appending; nothing else may. */
 static int allowed(const struct change *c)
 {
+	static const char capability[] = "capability";
 	u32 flags = c->ei->vfs.i_flags;
-	bool caps = c->name.index == XATTR_INDEX_SECURITY && !c->value;
+	bool caps = !c->value && c->name.index == XATTR_INDEX_SECURITY &&
+		    c->name.len == sizeof(capability) - 1 &&
+		    !memcmp(c->name.text, capability, sizeof(capability) - 1);
 
 	if (!(ext4_sb_of(c->ei)->features_compat & EXT4_COMPAT_EXT_ATTR))
 		return -EOPNOTSUPP;

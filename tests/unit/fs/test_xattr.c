@@ -330,6 +330,45 @@ static void test_set_replace_remove(void **state)
 	at_end(&t);
 }
 
+static void set_flags(struct inode *inode, u32 flags)
+{
+	spin_lock(&inode->i_lock);
+	inode->i_flags = (inode->i_flags & ~(EXT4_APPEND_FL | EXT4_IMMUTABLE_FL)) |
+			 flags;
+	spin_unlock(&inode->i_lock);
+}
+
+/* Of a file that can only grow, growing takes the capabilities away, and nobody else
+ * any attribute. */
+static void test_append_only_and_immutable(void **state)
+{
+	static const char *const names[] = {
+		"user.a", "security.a", "security.capabilit", "security.capability",
+	};
+	struct inode *f1;
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024");
+	at_mount(&t);
+	f1 = get_file(&t, "f1");
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		assert_int_equal(set(f1, names[i], 'x', 4, 0), 0);
+	set_flags(f1, EXT4_IMMUTABLE_FL);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		assert_int_equal(sl_removexattr(f1, names[i]), -EPERM);
+		assert_int_equal(set(f1, names[i], 'y', 4, 0), -EPERM);
+	}
+	set_flags(f1, EXT4_APPEND_FL);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		assert_int_equal(set(f1, names[i], 'y', 4, 0), -EPERM);
+		assert_int_equal(sl_removexattr(f1, names[i]), i == 3 ? 0 : -EPERM);
+	}
+	set_flags(f1, 0);
+	sl_iput(f1);
+	at_end(&t);
+}
+
 struct sharer {
 	struct at *t;
 	struct inode *inode;
@@ -600,6 +639,7 @@ int main(void)
 		cmocka_unit_test(test_values_and_names),
 		cmocka_unit_test(test_damaged_block_is_not_read),
 		cmocka_unit_test(test_set_replace_remove),
+		cmocka_unit_test(test_append_only_and_immutable),
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
 		cmocka_unit_test(test_power_cut),
