@@ -200,7 +200,9 @@ u32 folio_drop(struct map_leaf *leaf, struct folio *f, struct cds_list_head *dea
 /*
  * What the windows of the file make of a second chance: a folio that a stream
  * is about to reach is kept for it, one that all streams have passed has
- * had its use. Nobody there, or nobody can tell: as its bit says. Leaf locked.
+ * had its use. Nobody there, or who reads now here, now there, or nobody can tell: as
+ * its bit says. For if a reader of the whole file spared it all, each pass would look at
+ * all of it, and find nothing that was used later than the rest. Leaf locked.
  */
 static bool is_spared(struct mapping *m, const struct folio *f, bool referenced)
 {
@@ -213,6 +215,7 @@ static bool is_spared(struct mapping *m, const struct folio *f, bool referenced)
 			mapping_count(f->f_cache, WINDOW_PASSED_BY, 1);
 		return false;
 	case WINDOW_NOBODY:
+	case WINDOW_AROUND:
 	case WINDOW_BUSY:
 		break;
 	}

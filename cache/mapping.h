@@ -50,10 +50,10 @@
  * that concerns the leaf. Write-out holds no i_rwsem: it sets WRITEBACK before
  * it looks at extents.
  *
- * Memory: charged to sb->s_budget. Clean folios sit on a sharded LRU of the
- * super block and are dropped by its shrinker; dirty and WRITEBACK ones never.
+ * Memory: charged to sb->s_budget. Clean folios sit on LRU lists of the
+ * super block, by zone, and are dropped by its shrinker; dirty and WRITEBACK ones never.
  * sb->s_dirty_bytes counts blocks that are DIRTY or WRITEBACK.
- * Locks: leaf lock (RANK_LEAF) -> LRU shard lock (RANK_CACHE_LIST).
+ * Locks: leaf lock (RANK_LEAF) -> LRU list lock (RANK_CACHE_LIST).
  * Copies to and from folios are made under the leaf lock, 64 KiB at a time at
  * most. Never: I/O or an allocation that waits under a leaf lock.
  */

@@ -298,8 +298,8 @@ static inline void folio_touch(struct folio *f)
 				      memory_order_relaxed);
 }
 
-/* Memory for nr blocks (a power of two, at most 64 KiB) with one reference,
- * charged; not zeroed. May allocate: no leaf lock. NULL: no memory. */
+/* Memory for nr blocks (at most 64 KiB, rounded up to a power of two) with one
+ * reference, charged; not zeroed. May allocate: no leaf lock. NULL: no memory. */
 struct folio *folio_alloc(struct super_block *sb, lblk_t lblk, u32 nr);
 /* The same, in that zone if it has memory, else in another. */
 struct folio *folio_alloc_in(struct super_block *sb, lblk_t lblk, u32 nr, u32 zone);

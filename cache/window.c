@@ -750,6 +750,7 @@ bool windows_read_from(struct mapping *m, lblk_t start, u64 end, u32 zone, u32 *
 struct question {
 	u64 first, last; /* blocks */
 	u8 bits;
+	bool around;     /* somebody jumps about there */
 	enum window_verdict verdict;
 };
 
@@ -761,15 +762,20 @@ static bool ask(struct itree_node *node, void *priv)
 
 	if (a->a_kind == WINDOW_WRITE)
 		return true;
-	/* Strided, random: anywhere in its window, at any time. */
-	q->verdict = WINDOW_COMING;
-	if (GET(a->a_pattern) != ACCESS_SEQUENTIAL)
-		return false;
-	place = GET(a->a_next) >> q->bits;
-	if (q->last >= place)
-		return false;
-	q->verdict = WINDOW_PASSED;
-	return true;
+	switch ((enum access_pattern)GET(a->a_pattern)) {
+	case ACCESS_NEW:
+	case ACCESS_RANDOM:
+		q->around = true;
+		return true;
+	case ACCESS_SEQUENTIAL:
+		place = GET(a->a_next) >> q->bits;
+		q->verdict = q->last < place ? WINDOW_PASSED : WINDOW_COMING;
+		break;
+	case ACCESS_STRIDED: /* anywhere in its window, soon */
+		q->verdict = WINDOW_COMING;
+		break;
+	}
+	return q->verdict == WINDOW_PASSED;
 }
 
 /*
@@ -792,6 +798,8 @@ enum window_verdict windows_ask(struct mapping *m, lblk_t start, lblk_t end)
 	}
 	itree_walk(&set->tree, q.first, q.last, ask, &q);
 	unlock_shared(&set->lock);
+	if (q.around && q.verdict != WINDOW_COMING)
+		return WINDOW_AROUND;
 	return q.verdict;
 }
 

@@ -118,7 +118,8 @@ void windows_truncate(struct mapping *m, lblk_t end);
 
 enum window_verdict {
 	WINDOW_NOBODY, /* no reader is at work there */
-	WINDOW_COMING, /* a reader will, or may, come here */
+	WINDOW_COMING, /* a stream, or strides, will come here */
+	WINDOW_AROUND, /* only who jumps about: here as likely as elsewhere */
 	WINDOW_PASSED, /* all streams that met it have passed it */
 	WINDOW_BUSY,   /* contended: nobody can tell now */
 };

@@ -16,6 +16,7 @@
 #include "cache/icache.h"
 #include "cache/mapping.h"
 #include "cache/region.h"
+#include "cache/window.h"
 #include "lib/bitmap.h"
 #include "lib/counter.h"
 #include "lib/thread.h"
@@ -783,6 +784,34 @@ static void test_memory_is_taken_over_once(void **state)
 		assert_int_equal(byte_at(&v, b * 4096), 'a' + b);
 	while (flush_run(&v, 0, 64))
 		;
+	vol_close(&v);
+}
+
+/* Who reads all over a file keeps what he reads, not all of it. */
+static void test_a_random_reader_keeps_what_he_reads(void **state)
+{
+	u64 unknown[LEAF_WORDS], absent[LEAF_WORDS];
+	u8 page[4096] = { 1 };
+	struct access a;
+	struct vol v;
+
+	(void)state;
+	vol_open(&v, 4096);
+	for (lblk_t b = 0; b < 64; b++)
+		assert_int_equal(mapping_fill(&v.m, b, page), 0);
+	access_init(&a, WINDOW_READ);
+	for (u64 i = 0; i < 200; i++)
+		access_note(&a, &v.m, i * 7919 % 1024 * 4096, 4096);
+	assert_int_equal(windows_ask(&v.m, 0, 64), WINDOW_AROUND);
+	shrink(&v.budget, 1); /* looks at the first 32: the others are the oldest now */
+	for (lblk_t b = 32; b < 64; b++)
+		assert_int_equal(byte_at(&v, b * 4096ull), 1);
+	shrink(&v.budget, 8 * 4096);
+	mapping_query(&v.m, 0, 64, unknown, absent);
+	assert_int_equal(bm_find_set(absent, 32, 64), 64);
+	assert_in_range(bm_weight(absent, 0, 32), 8, 31);
+	access_end(&a, &v.m);
+	assert_int_equal(mapping_invalidate(&v.m, 0, 64), 0);
 	vol_close(&v);
 }
 
@@ -2543,6 +2572,7 @@ int main(void)
 		cmocka_unit_test(test_folio_around_dirty_block_is_reclaimed),
 		cmocka_unit_test(test_memory_is_taken_over),
 		cmocka_unit_test(test_memory_is_taken_over_once),
+		cmocka_unit_test(test_a_random_reader_keeps_what_he_reads),
 		cmocka_unit_test(test_errors_are_told_once_to_each),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_uniform_leaves_cost_eight_bytes),
