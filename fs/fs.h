@@ -105,7 +105,8 @@ int sl_migrate(struct inode *inode, u32 zone);
 size_t sl_windows_text(struct inode *inode, char *buf, size_t len);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
-/* The same in parts: clean folios of files alone, or what metadata is not in use. */
+/* For users, in parts: clean folios of files alone, or what metadata is not in use,
+ * for which what was committed is written in place. Sleeps. */
 enum sl_drop { SL_DROP_DATA = 1, SL_DROP_META = 2 };
 void sl_drop_caches_of(struct super_block *sb, enum sl_drop what);
 /* Up to max inode numbers from *ino on that the kernel has looked up, in rising order;

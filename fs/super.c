@@ -1288,8 +1288,6 @@ u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max)
 void sl_drop_caches(struct super_block *sb)
 {
 	icache_shrink_all(sb);
-	if (EXT4_SB(sb)->journal)
-		journal_write_back(EXT4_SB(sb)->journal);
 	budget_drop_all(sb->s_budget);
 }
 

@@ -281,9 +281,12 @@ static inline void torment_change_xattrs(struct torment_run *t, struct inode *in
 {
 	static const char *const names[] = { "user.small", "user.big", "trusted.new" };
 	const char *name = names[torment_rnd(t) % 3];
+	char value[700];
 
+	/* Not the files' data, which is looked for where metadata is. */
+	memset(value, 'v', sizeof(value));
 	if (torment_rnd(t) % 3)
-		TRY(t, sl_setxattr(inode, name, t->data, torment_rnd(t) % 700, 0,
+		TRY(t, sl_setxattr(inode, name, value, torment_rnd(t) % sizeof(value), 0,
 				   &torment_cred));
 	else
 		TRY(t, sl_removexattr(inode, name));
