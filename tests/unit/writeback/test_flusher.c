@@ -81,7 +81,7 @@ static void fake_evict(struct inode *inode, bool delete)
 static int fake_write(struct inode *inode, struct wb_control *wbc)
 {
 	struct finode *fi = container_of_type(inode, struct finode, vfs);
-	s64 take;
+	s64 left, take;
 
 	atomic_fetch_add(&fi->in_write, 1);
 	wait_event(&gate_closed, !atomic_load(&gate_closed));
@@ -100,12 +100,16 @@ static int fake_write(struct inode *inode, struct wb_control *wbc)
 		wbc->nr_to_write = 0;
 		return 0;
 	}
-	take = atomic_load(&fi->bytes);
-	if ((u64)take > wbc->nr_to_write)
-		take = (s64)wbc->nr_to_write;
+	/* sync and the flusher may be here at once; each takes what is left. */
+	left = atomic_load(&fi->bytes);
+	do {
+		take = left;
+		if ((u64)take > wbc->nr_to_write)
+			take = (s64)wbc->nr_to_write;
+	} while (!atomic_compare_exchange_weak(&fi->bytes, &left, left - take));
 	wbc->nr_to_write -= (u64)take;
 	counter_add(sb.s_dirty_bytes, -take);
-	if (atomic_fetch_sub(&fi->bytes, take) == take) {
+	if (left == take) {
 		atomic_store(&fi->done_at, atomic_fetch_add(&clock_, 1) + 1);
 		inode_clear_dirty(inode, I_DIRTY);
 	}
