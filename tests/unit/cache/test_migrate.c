@@ -342,6 +342,9 @@ static void hammer(u32 zones)
 		assert_int_equal(thread_create(&t[i], "hammer", fn[i], (void *)i), 0);
 	while (clock_mono_ns() < until)
 		(void)wait_event_deadline(&until, false, until);
+	/* However little of that they ran. */
+	while (zones > 1 && !atomic_load(&moved))
+		sched_yield();
 	atomic_store(&stop_all, true);
 	for (u32 i = 0; i < ARRAY_SIZE(fn); i++)
 		thread_join(t[i]);

@@ -61,7 +61,7 @@ static void crash(struct memvol *mv, struct super_block *sb, struct super_block 
 
 static void wait_clean(struct inode *inode)
 {
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		if (!(atomic_load(&inode->i_state) & I_DIRTY) &&
 		    !atomic_load(&inode->i_mapping.m_nr_writeback))
 			return;

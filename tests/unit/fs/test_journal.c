@@ -309,13 +309,13 @@ static void test_timer(void **state)
 	t = jt_start(&c);
 	tid = set_version(t, 1, 1);
 	/* Nobody asks for it. */
-	for (int i = 0; i < 10000 && journal_running_tid(t->j) == tid; i++)
+	for (int i = 0; i < 60000 && journal_running_tid(t->j) == tid; i++)
 		usleep(1000);
 	assert_true(journal_running_tid(t->j) != tid);
 	journal_set_commit_interval(t->j, 60000);
 	tid = set_version(t, 1, 2);
 	journal_set_commit_interval(t->j, 1);
-	for (int i = 0; i < 10000 && journal_running_tid(t->j) == tid; i++)
+	for (int i = 0; i < 60000 && journal_running_tid(t->j) == tid; i++)
 		usleep(1000);
 	assert_true(journal_running_tid(t->j) != tid);
 	assert_int_equal(journal_shutdown(t->j), 0);

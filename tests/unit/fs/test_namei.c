@@ -301,7 +301,7 @@ static void test_rename_waits(void **state)
 	atomic_store(&slow, true);
 	assert_int_equal(sl_write(f, "content", 7, 0, 0, &cred), 7);
 	/* Until the flusher has given it blocks. */
-	for (int i = 0; i < 5000 && atomic_load(&inode->i_mapping.m_nr_delayed); i++)
+	for (int i = 0; i < 60000 && atomic_load(&inode->i_mapping.m_nr_delayed); i++)
 		usleep(1000);
 	assert_int_equal(atomic_load(&inode->i_mapping.m_nr_delayed), 0);
 	assert_int_equal(rename_to(root, "new", root, "old", 0), 0);

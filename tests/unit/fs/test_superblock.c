@@ -199,7 +199,7 @@ static void test_unmount_after_abort(void **state)
 	memvol_fail_writes(&mv, 0);
 	assert_int_not_equal(sl_sync(sb), 0);
 	/* Whoever waits for a commit may hear of the abort first. */
-	for (int i = 0; i < 5000 && !sl_is_readonly(sb); i++)
+	for (int i = 0; i < 60000 && !sl_is_readonly(sb); i++)
 		usleep(1000);
 	assert_true(sl_is_readonly(sb));
 	sl_iput(inode);

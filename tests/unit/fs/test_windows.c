@@ -99,7 +99,7 @@ static u64 stat_value(const char *name)
 static void test_data_follows_its_reader(void **state)
 {
 	static char data[1 << 20], back[1 << 20];
-	u64 until = clock_mono_ns() + 20000000000ull, folios;
+	u64 until, folios;
 	struct sl_file *f;
 
 	begin(2);
@@ -114,6 +114,7 @@ static void test_data_follows_its_reader(void **state)
 	folios = zone_used(sb->s_budget, 0, BUDGET_FOLIO);
 	assert_true(folios >= 12 << 20);
 	zone_set_home(1);
+	until = clock_mono_ns() + 60000000000ull;
 	/* It is counted when a piece is through. */
 	while (zone_used(sb->s_budget, 1, BUDGET_FOLIO) < folios / 2 ||
 	       !stat_value("migrate_moved")) {
