@@ -152,6 +152,7 @@ struct ext4_sb {
 	struct counter *reserved;     /* blocks promised to delayed allocation */
 	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
+	struct ext4_mmp *mmp;         /* mmp.c; NULL: volume without it, or read-only */
 
 	struct mutex rename_lock;     /* RANK_RENAME */
 	struct mutex limit_lock;      /* unranked: one change of the cache's limit at a time */
@@ -598,6 +599,18 @@ int __must_check ext4_may_write(struct ext4_sb *sbi);
  * NULL) waits for the commit. err: the result so far; an earlier error wins. */
 int ext4_stop_sync(struct handle *h, int err, struct ext4_inode *a, struct ext4_inode *b);
 extern const struct buffer_type ext4_symlink_type;
+
+/* -------------------------------- mmp.c */
+/*
+ * Makes sure that nobody else has the volume mounted, and says to others from then on
+ * that we do; before anything of the volume is written. Waits for seconds or minutes
+ * when the last mount did not end properly. -EBUSY: in use; -EFSCORRUPTED,
+ * -EFSBADCRC, -EIO: by the block that is for this; -ENOMEM. Each is logged.
+ */
+int __must_check ext4_mmp_start(struct ext4_sb *sbi);
+/* After the last write to the volume. Also if it was not started. */
+void ext4_mmp_stop(struct ext4_sb *sbi);
+extern u64 ext4_mmp_second_ns; /* tests make it shorter */
 
 /* -------------------------------- file.c, truncate.c, writepages.c (lead) */
 /* After a read, a listing, a readlink: the access time, by the mount's rules. No lock. */

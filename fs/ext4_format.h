@@ -444,6 +444,24 @@ _Static_assert(sizeof(struct ext4_xattr_entry) == 16, "xattr entry");
 
 /* Orphan file */
 #define EXT4_ORPHAN_BLOCK_MAGIC 0x0B10CA04
+/* Of multiple mount protection: the first bytes of block s_mmp_block. */
+#define EXT4_MMP_MAGIC 0x004D4D50u
+#define EXT4_MMP_SEQ_CLEAN 0xFF4D4D50u
+#define EXT4_MMP_SEQ_FSCK 0xE24D4D50u
+#define EXT4_MMP_SEQ_MAX 0xE24D4D4Fu
+struct ext4_mmp_struct {
+	le32 mmp_magic;
+	le32 mmp_seq;
+	le64 mmp_time; /* s; for people */
+	char mmp_nodename[64];
+	char mmp_bdevname[32];
+	le16 mmp_check_interval; /* s */
+	le16 mmp_pad1;
+	le32 mmp_pad2[226];
+	le32 mmp_checksum; /* crc(seed, what is before) */
+};
+_Static_assert(sizeof(struct ext4_mmp_struct) == 1024, "MMP block");
+
 struct ext4_orphan_block_tail {
 	le32 ob_magic;
 	le32 ob_checksum;

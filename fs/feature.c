@@ -45,7 +45,7 @@ static const struct feature incompat[] = {
 	{ EXT4_INCOMPAT_META_BG, "meta_bg", RW },
 	{ EXT4_INCOMPAT_EXTENTS, "extent", RW },
 	{ EXT4_INCOMPAT_64BIT, "64bit", RW },
-	{ EXT4_INCOMPAT_MMP, "mmp", RO },
+	{ EXT4_INCOMPAT_MMP, "mmp", RW },
 	{ EXT4_INCOMPAT_FLEX_BG, "flex_bg", RW },
 	{ EXT4_INCOMPAT_EA_INODE, "ea_inode", RO },
 	{ EXT4_INCOMPAT_DIRDATA, "dirdata", REFUSE },

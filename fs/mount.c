@@ -627,6 +627,7 @@ static void free_sb(struct ext4_sb *sbi)
 	counter_free(sbi->used_dirs);
 	counter_free(sbi->reserved);
 	counter_free(sb->s_dirty_bytes);
+	ext4_mmp_stop(sbi);
 	bdev_close(sbi->bdev);
 	end_io_stop();
 	mutex_destroy(&sbi->s_lock);
@@ -665,7 +666,10 @@ static int mount_volume(struct ext4_sb *sbi)
 	u32 nr = 0;
 	int err = 0;
 
-	if (ext4_has_compat(sbi, HAS_JOURNAL)) {
+	/* Recovery writes already. */
+	if (ext4_has_incompat(sbi, MMP) && !sbi->opts.readonly)
+		err = ext4_mmp_start(sbi);
+	if (!err && ext4_has_compat(sbi, HAS_JOURNAL)) {
 		err = load_journal(sbi, &map, &nr, &j);
 		if (err && sbi->opts.readonly && sbi->opts.noload)
 			err = 0;
@@ -683,6 +687,8 @@ static int mount_volume(struct ext4_sb *sbi)
 		journal_len += map[i].len;
 	}
 	free(map);
+	if (!err && ext4_has_incompat(sbi, MMP))
+		err = ext4_syszone_add(sbi, le64_to_cpu(sbi->es->s_mmp_block), 1);
 	if (err)
 		goto out;
 	count_overhead(sbi, journal_len);

@@ -182,7 +182,7 @@ int ext4_syszone_add(struct ext4_sb *sbi, pblk_t start, u64 len)
 	if (start < sbi->first_data_block || start >= sbi->blocks_count ||
 	    len > sbi->blocks_count - start) {
 		log_err("%s: blocks %" PRIu64 "+%" PRIu64
-			" of the journal are outside the volume",
+			" of the journal, or for MMP, are outside the volume",
 			sbi->s.s_id, start, len);
 		return -EFSCORRUPTED;
 	}
