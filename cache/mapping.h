@@ -237,6 +237,15 @@ u32 mapping_set_mapped(struct mapping *m, lblk_t lblk, u32 nr);
  * folios' references (nr blocks from lblk), wakes waiters. redirty: back to DIRTY (try again).
  */
 void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty);
+/*
+ * The same, and the data did not get to its place: what is here is all there is, so
+ * none of it leaves the cache with the write-out, whoever has heard of the error by
+ * now. lost: the blocks have no place either. Those that were not written to again
+ * are dropped in the same step, so that a reader finds the hole that is there;
+ * whatever was written meanwhile stays, dirty, and is tried again. Then the caller
+ * keeps the mapping alive. Returns how many of what was dropped were DELAYED.
+ */
+u32 mapping_fail_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool lost);
 /* Sleeps until no block in [start, end) is under WRITEBACK. */
 void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end);
 

@@ -226,14 +226,13 @@ static void leaf_end_writeback(struct map_leaf *leaf, u32 s, u32 e, bool redirty
  * The kernel has the pages of what a stream has written, so ours go when they
  * are on the device: their memory, still in the CPU's caches, is the next
  * ones'. Short runs stay, for they may be part of what is rewritten all the
- * time, and so does the block that the file ends in, which an append completes; after
- * a failed write, what we have is all there is.
+ * time, and so does the block that the file ends in, which an append completes.
  */
 #define STREAM_BYTES (64u << 10)
 
 static bool is_stream(const struct mapping *m, u32 nr)
 {
-	return !m->m_sb->s_data_full && !mapping_error_unseen(m) &&
+	return !m->m_sb->s_data_full &&
 	       (u64)nr * m->m_sb->s_blocksize >= STREAM_BYTES;
 }
 
@@ -262,12 +261,41 @@ static void leaf_drop_written(struct map_leaf *leaf, u32 s, u32 e,
 	leaf_account(leaf, &d);
 }
 
-void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
+static u32 leaf_invalidate(struct map_leaf *leaf, u32 s, u32 e,
+			   struct cds_list_head *dead);
+
+/* What of [s, e) was not written to again. Returns how many blocks were DELAYED. */
+static u32 leaf_drop_lost(struct map_leaf *leaf, u32 s, u32 e,
+			  struct cds_list_head *dead)
+{
+	const u64 *dirty = leaf_mark(leaf, MARK_DIRTY);
+	u32 n = 0;
+
+	while (s < e) {
+		u32 b = bm_find_set(dirty, s, e);
+
+		if (s < b)
+			n += leaf_invalidate(leaf, s, b, dead);
+		s = b + 1;
+	}
+	return n;
+}
+
+/* What becomes of the blocks with the end of their write-out. */
+enum wb_end {
+	WB_WRITTEN,    /* clean; of a stream, gone */
+	WB_REDIRTY,    /* dirty again */
+	WB_NOT_THERE,  /* clean, and all there is of the data */
+	WB_LOST,       /* gone */
+};
+
+static u32 end_writeback(struct mapping *m, lblk_t lblk, u32 nr, enum wb_end how)
 	NO_THREAD_SAFETY
 {
-	bool drop = !redirty && is_stream(m, nr);
+	bool drop = how == WB_WRITTEN && is_stream(m, nr);
 	u64 cur = lblk, end = cur + nr;
 	CDS_LIST_HEAD(dead);
+	u32 n = 0;
 
 	/* With the last WRITEBACK gone the volume may be unmounted; what the
 	 * folios are given back to goes a grace period later. */
@@ -282,9 +310,11 @@ void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
 		if (!leaf_clip(leaf, cur, next, &s, &e))
 			assert(!"end of a write-out that was not begun");
 		assert(s + (next - cur) == e);
-		leaf_end_writeback(leaf, s, e, redirty);
+		leaf_end_writeback(leaf, s, e, how == WB_REDIRTY);
 		if (drop)
 			leaf_drop_written(leaf, s, e, &dead);
+		if (how == WB_LOST)
+			n += leaf_drop_lost(leaf, s, e, &dead);
 		atomic_fetch_add(&m->m_wb_seq, 1);
 		leaf_unlock(leaf);
 		/* only the address from here on */
@@ -293,6 +323,12 @@ void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
 	}
 	folio_free_list(&dead);
 	rcu_read_unlock();
+	return n;
+}
+
+void mapping_end_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool redirty)
+{
+	(void)end_writeback(m, lblk, nr, redirty ? WB_REDIRTY : WB_WRITTEN);
 }
 
 void mapping_wait_writeback(struct mapping *m, lblk_t start, lblk_t end)
@@ -391,6 +427,23 @@ static u32 leaf_invalidate(struct map_leaf *leaf, u32 s, u32 e,
 	d.delayed = -(s32)delayed;
 	leaf_account(leaf, &d);
 	return delayed;
+}
+
+/*
+ * One step for each leaf: if the blocks were clean for a moment before they are dropped,
+ * who writes to them then would lose that, too, and fsync may have told of the error
+ * before he did.
+ */
+u32 mapping_fail_writeback(struct mapping *m, lblk_t lblk, u32 nr, bool lost)
+{
+	u32 n;
+
+	if (!lost)
+		return end_writeback(m, lblk, nr, WB_NOT_THERE);
+	mapping_forget(m);
+	n = end_writeback(m, lblk, nr, WB_LOST);
+	mapping_extent_forget(m, lblk, range_end(lblk + nr));
+	return n;
 }
 
 u32 mapping_invalidate(struct mapping *m, lblk_t start, lblk_t end)

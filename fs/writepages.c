@@ -163,7 +163,10 @@ static void data_io_end(struct io_end *ioe)
 			data_lost(ei, d->lblk, d->nr, err);
 	}
 	/* The inode may go as soon as this returns: last touch. */
-	mapping_end_writeback(&inode->i_mapping, d->lblk, d->nr, false);
+	if (err)
+		(void)mapping_fail_writeback(&inode->i_mapping, d->lblk, d->nr, false);
+	else
+		mapping_end_writeback(&inode->i_mapping, d->lblk, d->nr, false);
 	free(d);
 }
 
@@ -246,6 +249,7 @@ static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct mapping *m = &ei->vfs.i_mapping;
+	u32 n;
 
 	if (err == -ENOMEM) {
 		mapping_end_writeback(m, lblk, nr, true);
@@ -256,13 +260,9 @@ static void fail_run(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool delayed,
 			sbi->s.s_id, ei->vfs.i_ino, lblk, lblk + nr - 1,
 			strerror(-err));
 	data_lost(ei, lblk, nr, err);
-	mapping_end_writeback(m, lblk, nr, false);
-	if (delayed) {
-		u32 n = mapping_invalidate(m, lblk, lblk + nr);
-
-		if (n)
-			ext4_release_reserved(sbi, n);
-	}
+	n = mapping_fail_writeback(m, lblk, nr, delayed);
+	if (n)
+		ext4_release_reserved(sbi, n);
 }
 
 /*

@@ -1148,12 +1148,65 @@ static void test_streams_leave(void **state)
 	assert_int_equal(byte_at(&f.v, 1000 * 1024), 'd');
 	assert_int_equal(f.v.m.m_nr_dirty, 1);
 	assert_int_equal(flush_run(&f.v, 600, 601), 1);
-	/* nor after an error that nobody was told of */
+	/* what did not get there stays, though fsync has told of it already */
+	errseq_t since = mapping_sample_error(&f.v.m);
+
 	put_blocks(&f.v, 512, 64, 'e');
+	mapping_take_dirty(&f.v.m, 512, 576, LEAF_BLOCKS, true, &run);
+	assert_int_equal(run.nr, 64);
+	mapping_set_mapped(&f.v.m, run.lblk, run.nr);
 	mapping_set_error(&f.v.m, -EIO);
-	assert_int_equal(flush_run(&f.v, 512, 576), 64);
+	assert_int_equal(mapping_check_error(&f.v.m, &since), -EIO);
+	assert_int_equal(mapping_fail_writeback(&f.v.m, run.lblk, run.nr, false), 0);
+	assert_int_equal(f.v.m.m_nr_dirty + f.v.m.m_nr_writeback, 0);
 	assert_int_equal(byte_at(&f.v, 512 * 1024), 'e');
+	/* and goes when it has been written again */
+	put_blocks(&f.v, 512, 64, 'f');
+	assert_int_equal(flush_run(&f.v, 512, 576), 64);
+	assert_int_equal(byte_at(&f.v, 512 * 1024), -1);
 	fast_close(&f);
+}
+
+/* Blocks for which there is no place: they go with the end of the write-out, but for
+ * those that were written to meanwhile. */
+static void test_lost_blocks_leave(void **state)
+{
+	struct wb_run run;
+	struct vol v;
+	u64 gen;
+
+	(void)state;
+	vol_open(&v, 1024);
+	put_blocks(&v, 500, 12, 'a');
+	put_blocks(&v, 512, 20, 'a');
+	gen = mapping_generation(&v.m);
+	mapping_take_dirty(&v.m, 500, 530, 100, true, &run);
+	assert_int_equal(run.nr, 12);
+	put_blocks(&v, 503, 2, 'b');
+	put_blocks(&v, 511, 1, 'b');
+	assert_int_equal(mapping_fail_writeback(&v.m, run.lblk, run.nr, true), 12 - 3);
+	assert_int_not_equal(mapping_generation(&v.m), gen);
+	assert_int_equal(v.m.m_nr_writeback, 0);
+	assert_int_equal(v.m.m_nr_dirty, 18 + 2 + 3);
+	assert_int_equal(v.m.m_nr_delayed, 18 + 2 + 3);
+	for (u32 b = 500; b < 512; b++)
+		assert_int_equal(byte_at(&v, b * 1024),
+				 b == 503 || b == 504 || b == 511 ? 'b' : -1);
+	assert_int_equal(byte_at(&v, 512 * 1024), 'a');
+	/* the second part of a run, the first having a place */
+	mapping_take_dirty(&v.m, 512, 600, 100, true, &run);
+	assert_int_equal(run.nr, 20);
+	mapping_set_mapped(&v.m, 512, 5);
+	assert_int_equal(mapping_fail_writeback(&v.m, 515, 17, true), 15);
+	assert_int_equal(v.m.m_nr_writeback, 3);
+	mapping_end_writeback(&v.m, 512, 3, false);
+	assert_int_equal(byte_at(&v, 514 * 1024), 'a');
+	assert_int_equal(byte_at(&v, 515 * 1024), -1);
+	/* what stayed is tried again */
+	assert_int_equal(flush_run(&v, 500, 600), 2);
+	assert_int_equal(flush_run(&v, 500, 600), 1);
+	assert_int_equal(byte_at(&v, 504 * 1024), 'b');
+	vol_close(&v);
 }
 
 static void test_overwrite_against_truncate(void **state)
@@ -2586,6 +2639,7 @@ int main(void)
 		cmocka_unit_test(test_overwrite_of_cached_blocks),
 		cmocka_unit_test(test_overwrite_against_truncate),
 		cmocka_unit_test(test_streams_leave),
+		cmocka_unit_test(test_lost_blocks_leave),
 		cmocka_unit_test(test_overwrite_against_punch),
 		cmocka_unit_test(test_overwrite_against_shrinkers),
 		cmocka_unit_test(test_waits_for_writeback),
