@@ -267,8 +267,9 @@ void budget_trim(struct budget *b)
  */
 static void trim_heap(struct budget *b)
 {
-	u64 now = clock_mono_ns();
+	/* In this order: `last` may be another thread's time, which is not after ours. */
 	u64 last = atomic_load(&b->trimmed_ns);
+	u64 now = clock_mono_ns();
 
 	if (budget_mark(&b->limit) > TRIM_LIMIT || now - last < TRIM_PERIOD_NS)
 		return;
