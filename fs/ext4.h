@@ -45,7 +45,7 @@ struct ext4_inode {
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
 	u16 i_extra_isize;  /* [const] */
-	u32 i_projid;       /* [const] project; 0 without room for one */
+	_Atomic u32 i_projid; /* [atomic; write i_rwsem] project; 0 without room for one */
 	group_t i_group;    /* [const] block group of the inode */
 	_Atomic pblk_t i_alloc_goal;  /* where the last allocation ended, 0 unknown [atomic] */
 	/* orphan state [s_lock or own slot] */
@@ -558,6 +558,12 @@ int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *e
 /* i_blocks += delta file-system blocks (i_lock inside). */
 void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks);
 bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not reserved */
+/* Those of the flags that an inode of this type may have. flags.c */
+u32 ext4_flags_of_type(u32 flags, u32 mode);
+/* May what ei is get a name in dir? Not if dir hands its project down, and ei has
+ * another: then -EXDEV. */
+int __must_check ext4_may_enter(const struct ext4_inode *dir,
+				const struct ext4_inode *ei);
 /* A new inode in h, linked nowhere: in the cache, I_NEW, one reference. */
 int __must_check ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 				const struct sl_cred *cred, u64 rdev, struct inode **out);

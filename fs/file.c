@@ -869,6 +869,8 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 	size_t done = 0;
 	int err = ext4_write_allowed(ei, pos, len);
 
+	if (unlikely(err == -EPERM) && flags & SL_WRITE_DELAYED)
+		err = pos < ext4_max_size(ei) ? 0 : -EFBIG;
 	if (err || !len)
 		return err;
 	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);

@@ -163,6 +163,32 @@ enum sl_setattr {
 int __must_check sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 			    const struct sl_cred *cred, struct stat *after);
 
+/* ---- flags and project ---- */
+struct sl_fileattr {
+	u32 flags;  /* FS_*_FL of linux/fs.h */
+	u32 projid; /* 0 without feature "project" */
+};
+void sl_fileattr_get(struct inode *inode, struct sl_fileattr *fa);
+enum sl_fileattr_what { SL_FA_FLAGS = 1, SL_FA_PROJID = 2 };
+/* What the caller may do beyond what he owns: capabilities. */
+enum sl_may {
+	SL_MAY_OWN = 1u << 0,       /* CAP_FOWNER */
+	SL_MAY_IMMUTABLE = 1u << 1, /* CAP_LINUX_IMMUTABLE */
+	SL_MAY_RESOURCE = 1u << 2,  /* CAP_SYS_RESOURCE */
+};
+/*
+ * Sets what `what` names, of the flags those of mask, both or none. As ext4: flags that
+ * can be seen but not set stay as they are. -EPERM: cred does not own the inode, or it
+ * takes more to change the immutable, append-only or journal-data flag, or the inode is
+ * immutable and stays it; -EOPNOTSUPP: no such flag, not for this type, or one that
+ * this code cannot change (EXTENTS, CASEFOLD, JOURNAL_DATA on), or no projects on
+ * this volume; -EOVERFLOW: the inode has no room for a project; -EROFS. cred NULL: the
+ * owner.
+ */
+int __must_check sl_fileattr_set(struct inode *inode, const struct sl_fileattr *fa,
+				 u32 what, u32 mask, u32 may,
+				 const struct sl_cred *cred);
+
 /* ---- extended attributes: user, trusted, security ---- */
 /* The inode is in memory and has none: told without I/O, lock of a volume, or reference. */
 bool sl_has_no_xattrs(struct super_block *sb, u64 ino);
@@ -253,6 +279,8 @@ enum sl_write_flags {
 	/* O_DIRECT: whole blocks go to the device past the cache, if they are many
 	 * and buf is aligned; the rest as usual. */
 	SL_WRITE_DIRECT = 1u << 2,
+	/* Accepted before, and only now handed on: into an immutable file, too. */
+	SL_WRITE_DELAYED = 1u << 3,
 };
 /* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,

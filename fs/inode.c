@@ -466,6 +466,8 @@ static void store_inode(struct ext4_inode *ei, u8 *raw)
 	if (FITS_EXTRA(extra, i_crtime_extra))
 		put_time(&di->i_crtime, &di->i_crtime_extra, true,
 			 inode->i_crtime);
+	if (FITS_EXTRA(extra, i_projid))
+		di->i_projid = cpu_to_le32(ei->i_projid);
 	di->i_version_lo = cpu_to_le32((u32)inode->i_version);
 	if (FITS_EXTRA(extra, i_version_hi))
 		di->i_version_hi = cpu_to_le32((u32)(inode->i_version >> 32));
@@ -616,13 +618,8 @@ static u32 inherited_flags(const struct ext4_inode *dir, u32 mode)
 	u32 flags = dir->vfs.i_flags & EXT4_FL_INHERITED;
 
 	/* What this daemon does not do for new files is not promised on disk. */
-	flags &= ~(u32)(EXT4_JOURNAL_DATA_FL | EXT4_CASEFOLD_FL | EXT4_DAX_FL);
-	if (S_ISREG(mode))
-		return flags & ~(u32)(EXT4_DIRSYNC_FL | EXT4_TOPDIR_FL |
-				      EXT4_PROJINHERIT_FL);
-	if (S_ISDIR(mode))
-		return flags;
-	return flags & (EXT4_NODUMP_FL | EXT4_NOATIME_FL);
+	flags &= ~(u32)(EXT4_JOURNAL_DATA_FL | EXT4_CASEFOLD_FL);
+	return ext4_flags_of_type(flags, mode);
 }
 
 int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
@@ -653,6 +650,9 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 	}
 	inode->i_nlink = S_ISDIR(mode) ? 2 : 1;
 	inode->i_flags = inherited_flags(dir, mode);
+	if (unlikely(dir->vfs.i_flags & EXT4_PROJINHERIT_FL) &&
+	    ext4_has_ro_compat(sbi, PROJECT))
+		atomic_store(&ei->i_projid, atomic_load(&dir->i_projid));
 	inode->i_rdev = rdev;
 	inode->i_generation = atomic_fetch_add(&sbi->inode_gen, 0x9E3779B1u);
 	inode->i_crtime = inode->i_atime = inode->i_mtime = inode->i_ctime =
@@ -1015,17 +1015,16 @@ int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
 	return 0;
 }
 
-/* What immutable and append-only files refuse; times may be set to "now". */
+/* What immutable and append-only files refuse; both times may be set to "now", as by
+ * utime(2) with NULL, but not one of them. */
 static int setattr_allowed(const struct inode *inode, u32 valid)
 {
 	u32 refused = SL_SET_MODE | SL_SET_UID | SL_SET_GID | SL_SET_SIZE;
 
 	if (inode->i_flags & EXT4_IMMUTABLE_FL)
 		return -EPERM;
-	if (!(valid & SL_SET_ATIME_NOW))
-		refused |= SL_SET_ATIME;
-	if (!(valid & SL_SET_MTIME_NOW))
-		refused |= SL_SET_MTIME;
+	if (!(valid & SL_SET_ATIME_NOW) || !(valid & SL_SET_MTIME_NOW))
+		refused |= SL_SET_ATIME | SL_SET_MTIME;
 	if (inode->i_flags & EXT4_APPEND_FL && valid & refused)
 		return -EPERM;
 	return 0;

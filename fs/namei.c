@@ -469,6 +469,8 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 			err = -ENOENT;
 		if (!err && inode->i_nlink >= EXT4_LINK_MAX)
 			err = -EMLINK;
+		if (!err)
+			err = ext4_may_enter(di, ei);
 		if (!err) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;

@@ -176,6 +176,11 @@ static int check_sides(struct side *from, struct side *to, u32 flags)
 	if (!err)
 		err = to->inode ? ext4_may_remove(to->dir, to->inode)
 				: ext4_may_change(to->dir, false);
+	/* Within a directory, too: one may have got its project there. */
+	if (!err)
+		err = ext4_may_enter(EXT4_I(to->dir), EXT4_I(from->inode));
+	if (!err && flags & RENAME_EXCHANGE)
+		err = ext4_may_enter(EXT4_I(from->dir), EXT4_I(to->inode));
 	if (err)
 		return err;
 	if (flags & RENAME_EXCHANGE)

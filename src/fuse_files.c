@@ -173,6 +173,8 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	/* Not for pages of a mapping, which may come through any handle. */
 	if (fi->flags & O_DIRECT && !fi->writepage)
 		flags |= SL_WRITE_DIRECT;
+	if (fi->writepage)
+		flags |= SL_WRITE_DELAYED;
 	/* Direct ones go past the cache, as a rule. */
 	if (size >= ADOPT_MIN && !(flags & SL_WRITE_DIRECT))
 		region = loop_request_region();

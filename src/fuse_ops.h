@@ -113,6 +113,10 @@ void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name);
 bool ioctl_layout_ok(const void *in, size_t in_size, size_t size);
 void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r);
 
+/* fuse_fileattr.c: replies, if it is an ioctl of files; else false. */
+bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *in,
+		    size_t in_size);
+
 /* fuse_stream.c: operations that the others hand on, if node is STREAM_NODE */
 bool stream_is_named(fuse_ino_t parent, const char *name);
 void stream_lookup(fuse_req_t req);

@@ -356,6 +356,15 @@ int session_drop_caches(struct session *s, u32 what)
 	return dropper_run(s->dropper, s->sb, what);
 }
 
+void session_attrs_changed(struct session *s, u64 node)
+{
+	/* The client may be killed, and this the last to let go of the inode, which the
+	 * kernel then writes back: by requests to others of our threads. */
+	thread_blocks_begin();
+	(void)fuse_lowlevel_notify_inval_inode(s->se, node, -1, 0);
+	thread_blocks_end();
+}
+
 /* ---- requests ---- */
 
 static int send_status(struct session *s, u64 unique, int err)

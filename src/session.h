@@ -57,6 +57,11 @@ void session_init(struct session *s, struct fuse_conn_info *conn);
 size_t session_stats(struct session *s, char *buf, size_t len);
 /* Drops caches, ours and the kernel's (see dropper.h); waits. 0 or -errno. */
 int session_drop_caches(struct session *s, u32 what);
+/*
+ * A request has changed attributes of the node, which the kernel does not know of it: it
+ * asks again. Before the reply, with no lock held: who waits for that keeps the node.
+ */
+void session_attrs_changed(struct session *s, u64 node);
 /* DESTROY: the kernel waits with umount(2) until this returns. */
 void session_destroy_request(struct session *s);
 

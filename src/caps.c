@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/caps.c - what the sender of a request may do: his capabilities
+ *
+ * A request has the thread's number, user and group. The number may be another
+ * thread's by now if the sender was killed meanwhile; one that has not the user of the
+ * request is not him.
+ *
+ * Locks: none. Threads: those of the request loop.
+ */
+#include "src/caps.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct sender {
+	bool known;
+	uid_t fsuid;
+	u64 effective;
+};
+
+static void read_status(pid_t pid, struct sender *s)
+{
+	bool uid = false, caps = false;
+	char path[48], line[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	while (!(uid && caps) && fgets(line, sizeof(line), f)) {
+		unsigned fs;
+		unsigned long long eff;
+
+		/* Real, effective, saved, and that for files. */
+		if (sscanf(line, "Uid: %*u %*u %*u %u", &fs) == 1) {
+			s->fsuid = fs;
+			uid = true;
+		} else if (sscanf(line, "CapEff: %llx", &eff) == 1) {
+			s->effective = eff;
+			caps = true;
+		}
+	}
+	fclose(f);
+	s->known = uid && caps;
+}
+
+/* 1, 0, or -1: cannot be told. */
+static int in_our_user_namespace(pid_t pid)
+{
+	struct stat ours, his;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+	if (stat("/proc/self/ns/user", &ours) || stat(path, &his))
+		return -1;
+	return ours.st_ino == his.st_ino && ours.st_dev == his.st_dev;
+}
+
+bool req_capable(fuse_req_t req, unsigned cap)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct sender s = { .known = false };
+	int ns = -1;
+
+	if (ctx->pid > 0) {
+		read_status(ctx->pid, &s);
+		ns = in_our_user_namespace(ctx->pid);
+	}
+	if (!s.known || ns < 0)
+		return ctx->uid == 0;
+	return ns && s.fsuid == ctx->uid && s.effective >> cap & 1;
+}

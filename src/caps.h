@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * src/caps.h - what the sender of a request may do: his capabilities
+ *
+ * The kernel's FUSE checks permissions by modes and owners, and for some calls by
+ * capabilities, but an ioctl it hands on as it is.
+ */
+#ifndef SLUICE_SRC_CAPS_H
+#define SLUICE_SRC_CAPS_H
+
+#include "src/fuse_ops.h"
+
+/*
+ * Has the sender the capability (CAP_* of linux/capability.h), in the user namespace of
+ * the daemon? Where the daemon cannot look, as in another PID namespace: is he the
+ * superuser? Reads files of /proc; the sender waits for us, so he is still there, or else
+ * it does not matter.
+ */
+bool req_capable(fuse_req_t req, unsigned cap);
+
+#endif
