@@ -93,7 +93,8 @@ u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by defau
 /*
  * Another bound, as cache_bytes of the options (too small a one is raised). If memory is
  * above it, returns when it is below, or what is left is in use: dirty data is
- * written for that. -EINVAL: 0, or beyond 2^63.
+ * written for that, and if more of it is there than may be dirty with the new
+ * bound. -EINVAL: 0, or beyond 2^63.
  */
 int __must_check sl_set_cache_bytes(struct super_block *sb, u64 bytes);
 /* Multi-line text of counters for the log and tests; returns bytes written. */

@@ -430,15 +430,18 @@ void ext4_dirty_marks(const struct ext4_sb *sbi, u64 cache, u64 *background,
 
 #define LIMIT_ROUNDS 4
 
-/* Dirty data and what waits for the journal cannot be freed: they are written. */
-static void reclaim_to_limit(struct ext4_sb *sbi)
+/* Dirty data and what waits for the journal cannot be freed: they are written. So is
+ * more than `dirty` of data, even if what is clean made room enough. */
+static void reclaim_to_limit(struct ext4_sb *sbi, u64 dirty)
 {
 	struct super_block *sb = &sbi->s;
 
 	for (int i = 0; i < LIMIT_ROUNDS; i++) {
 		budget_throttle(sb->s_budget);
-		if (!budget_is_full(sb->s_budget) || !sbi->flusher ||
-		    atomic_load(&sb->s_rdonly))
+		if (!budget_is_full(sb->s_budget) &&
+		    counter_sum(sb->s_dirty_bytes) <= (s64)dirty)
+			return;
+		if (!sbi->flusher || atomic_load(&sb->s_rdonly))
 			return;
 		/* An error is kept for those who fsync or sync. */
 		(void)!flusher_sync_all(sbi->flusher);
@@ -463,7 +466,7 @@ int sl_set_cache_bytes(struct super_block *sb, u64 bytes)
 		journal_set_cache_limit(sbi->journal, bytes);
 	(void)budget_set_limit(sb->s_budget, bytes);
 	mutex_unlock(&sbi->limit_lock);
-	reclaim_to_limit(sbi);
+	reclaim_to_limit(sbi, dirty);
 	return 0;
 }
 

@@ -513,6 +513,40 @@ static void test_stream_is_written_behind(void **state)
 	end();
 }
 
+/* A lower bound of the cache holds for what is dirty, too, when the call returns: also if
+ * what is clean made room enough. */
+static void test_lower_limit_is_for_dirty_data(void **state)
+{
+	const struct sl_options big = { .cache_bytes = 256 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000,
+					.datacache_full = true };
+	const u64 lower = 24 << 20;
+	static char data[1 << 20], back[1 << 20];
+	struct sl_file *f, *g;
+
+	begin("-b 4096", "64M", &big);
+	f = open_new("clean");
+	for (u64 i = 0; i < 20; i++)
+		assert_int_equal(sl_write(f, data, sizeof(data), i << 20, 0, &root_cred),
+				 sizeof(data));
+	assert_int_equal(sl_fsync(f, false), 0);
+	g = open_new("dirty");
+	memset(data, 'd', sizeof(data));
+	for (u64 i = 0; i < 12; i++) /* no stream: stays */
+		assert_int_equal(sl_write(g, data, sizeof(data), (i * 7 % 12) << 22, 0,
+					  &root_cred), sizeof(data));
+	assert_int_equal(counter_sum(sb->s_dirty_bytes), 12 << 20);
+	assert_int_equal(sl_set_cache_bytes(sb, lower), 0);
+	assert_true(counter_sum(sb->s_dirty_bytes) <= (s64)(lower / 5 * 2));
+	assert_int_equal(sl_read(g, back, sizeof(back), 11 << 22), sizeof(back));
+	assert_memory_equal(back, data, sizeof(back));
+	sl_release(f);
+	sl_release(g);
+	assert_int_equal(sl_sync(sb), 0);
+	end();
+}
+
 /* -o nodelalloc: nothing is promised, the place is there when write returns; what
  * is in it is not visible before it is written. */
 static void test_nodelalloc(void **state)
@@ -955,6 +989,7 @@ int main(void)
 		cmocka_unit_test(test_errors_outlive_reclaim),
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
 		cmocka_unit_test(test_stream_is_written_behind),
+		cmocka_unit_test(test_lower_limit_is_for_dirty_data),
 		cmocka_unit_test(test_nodelalloc),
 		cmocka_unit_test(test_delayed_blocks_count),
 		cmocka_unit_test(test_fallocate_beyond),
