@@ -772,6 +772,10 @@ int dir_grow(struct handle *h, struct ext4_inode *dir, u32 nr,
 				(unsigned long long)old_size);
 		return -ENOSPC;
 	}
+	/* The block that reaches the bound may still come, as with the kernel. */
+	if (sbi->opts.max_dir_size_kb &&
+	    (size - sbi->s.s_blocksize) >> 10 >= sbi->opts.max_dir_size_kb)
+		return -ENOSPC;
 	while (have < nr) {
 		pblk_t start;
 		u32 got;

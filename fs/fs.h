@@ -38,6 +38,12 @@ enum sl_inode_iter { SL_INODE_ITER_ICACHE, SL_INODE_ITER_PERCPU, SL_INODE_ITER_G
 #define SL_ZONES_MAX 64u
 enum sl_atime { SL_ATIME_RELATIME, SL_ATIME_NOATIME, SL_ATIME_STRICT };
 
+/* An id that was given, or was not. */
+struct sl_id {
+	bool given;
+	u32 id;
+};
+
 struct sl_options {
 	bool readonly;
 	bool noload;          /* norecovery: ignore the log (read-only) */
@@ -54,6 +60,17 @@ struct sl_options {
 				 else it goes first: the kernel has it, too */
 	bool sync;            /* every change durable when the call returns */
 	bool dirsync;
+	bool discard;         /* freed blocks, after the commit that freed them */
+	bool data_err_abort;  /* data that cannot be written aborts the journal */
+	bool grpid;           /* new inodes get their directory's group */
+	struct sl_id resuid, resgid; /* else the superblock's: may use reserved blocks */
+	bool minixdf;         /* statfs: f_blocks with the structures of the volume */
+	bool nouser_xattr;    /* no attributes of the namespace user */
+	bool noacl;           /* no access control lists */
+	u32 max_dir_size_kb;  /* 0: no bound of its own */
+	bool noauto_da_alloc; /* what replaces a file is not written out at once */
+	u32 inode_readahead_blks; /* 0: default */
+	bool journal_checksum, nojournal_checksum; /* were given */
 	enum sl_inode_iter inode_iter; /* for measurements */
 	u32 zones;            /* of the cache, pretended; 0: by NUMA node */
 	const char *mountpoint; /* for s_last_mounted; may be NULL */
@@ -76,6 +93,13 @@ struct sl_cred {
  */
 int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
 			  struct super_block **out);
+/*
+ * The mount options that the superblock has by default (tune2fs -o, -E mount_opts), as
+ * a list in the order in which they count; "" if there are none, or no ext4. sb_block
+ * as in sl_options. Before sl_mount(). -EIO and the like; logged.
+ */
+#define SL_SUPERBLOCK_OPTIONS_MAX 256
+int __must_check sl_superblock_options(struct bdev *bd, u64 sb_block, char *buf, size_t len);
 /*
  * Writes everything and leaves the volume clean; frees all. The kernel's
  * lookup counts are forgotten. The first error that may have lost data is

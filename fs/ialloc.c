@@ -783,15 +783,17 @@ int ext4_ibitmap_copy(struct ext4_sb *sbi, group_t g, void *map, u32 *used)
 /* What lies around table block tb of g and is in use, if tb isn't cached. */
 static void itable_readahead(struct ext4_sb *sbi, group_t g, pblk_t table, u32 tb)
 {
-	u32 span = max_of(ITABLE_READAHEAD >> sbi->s.s_blocksize_bits, 1u);
+	u32 span = sbi->opts.inode_readahead_blks ?
+			   sbi->opts.inode_readahead_blks :
+			   max_of(ITABLE_READAHEAD >> sbi->s.s_blocksize_bits, 1u);
 	struct buffer *b = buffer_find(&sbi->s, table + tb);
 	u32 first = tb - tb % span;
 	u32 used;
 
-	if (b) {
+	if (b)
 		buffer_put(b);
+	if (b || span == 1)
 		return;
-	}
 	ext4_group_lock(sbi, g);
 	used = DIV_ROUND_UP(watermark(sbi, ext4_group_desc(sbi, g, NULL)),
 			    sbi->inodes_per_block);

@@ -643,7 +643,9 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 	inode->i_mode = mode;
 	inode->i_uid = cred->uid;
 	inode->i_gid = cred->gid;
-	if (dir->vfs.i_mode & S_ISGID) {
+	if (sbi->opts.grpid) {
+		inode->i_gid = dir->vfs.i_gid;
+	} else if (dir->vfs.i_mode & S_ISGID) {
 		inode->i_gid = dir->vfs.i_gid;
 		if (S_ISDIR(mode))
 			inode->i_mode |= S_ISGID;

@@ -26,6 +26,7 @@
 #include "lib/wait.h"
 #include "writeback/page_io.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -713,6 +714,53 @@ static void stop_writing(struct ext4_sb *sbi)
 	sbi->flusher = NULL;
 }
 
+/* What tune2fs -o can set; user_xattr and acl are so in any case. */
+static const struct {
+	u32 mask, value;
+	const char *option;
+} default_options[] = {
+	{ EXT4_DEFM_DEBUG, EXT4_DEFM_DEBUG, "debug" },
+	{ EXT4_DEFM_BSDGROUPS, EXT4_DEFM_BSDGROUPS, "bsdgroups" },
+	{ EXT4_DEFM_UID16, EXT4_DEFM_UID16, "nouid32" },
+	{ EXT4_DEFM_JMODE, EXT4_DEFM_JMODE_DATA, "data=journal" },
+	{ EXT4_DEFM_JMODE, EXT4_DEFM_JMODE_WBACK, "data=writeback" },
+	{ EXT4_DEFM_NOBARRIER, EXT4_DEFM_NOBARRIER, "nobarrier" },
+	{ EXT4_DEFM_DISCARD, EXT4_DEFM_DISCARD, "discard" },
+	{ EXT4_DEFM_NODELALLOC, EXT4_DEFM_NODELALLOC, "nodelalloc" },
+};
+
+int sl_superblock_options(struct bdev *bd, u64 sb_block, char *buf, size_t len)
+{
+	u64 pos = sb_block ? sb_block * 1024 : EXT4_SUPER_OFFSET;
+	struct ext4_super_block es;
+	size_t used = 0;
+	int err = read_super_at(bd, pos, &es);
+
+	assert(len >= SL_SUPERBLOCK_OPTIONS_MAX);
+	buf[0] = '\0';
+	/* What else is wrong with it is for sl_mount() to say. */
+	if (err || le16_to_cpu(es.s_magic) != EXT4_SUPER_MAGIC)
+		return err;
+	for (size_t i = 0; i < ARRAY_SIZE(default_options); i++)
+		if ((le32_to_cpu(es.s_default_mount_opts) &
+		     default_options[i].mask) == default_options[i].value)
+			used += (size_t)snprintf(buf + used, len - used, "%s,",
+						 default_options[i].option);
+	snprintf(buf + used, len - used, "%.*s", (int)sizeof(es.s_mount_opts),
+		 (const char *)es.s_mount_opts);
+	return 0;
+}
+
+static void note_options(const struct ext4_sb *sbi)
+{
+	if (sbi->opts.journal_checksum && !sbi->has_csum)
+		log_info("%s: option 'journal_checksum' has no effect: without metadata_csum the journal has no checksums",
+			 sbi->s.s_id);
+	if (sbi->opts.nojournal_checksum && sbi->has_csum)
+		log_info("%s: option 'nojournal_checksum' has no effect: with metadata_csum the journal has checksums",
+			 sbi->s.s_id);
+}
+
 int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	     struct super_block **out)
 {
@@ -764,6 +812,7 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 		err = balancer_start(&sbi->s);
 	if (err)
 		goto fail;
+	note_options(sbi);
 	*out = &sbi->s;
 	return 0;
 fail:

@@ -446,7 +446,8 @@ int sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
 		return err;
 	if (ext4_is_dots(oldname, oldlen) || ext4_is_dots(newname, newlen))
 		return flags & RENAME_NOREPLACE ? -EEXIST : -EBUSY;
-	if (!(flags & (RENAME_NOREPLACE | RENAME_EXCHANGE))) {
+	if (!(flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) &&
+	    !sbi->opts.noauto_da_alloc) {
 		err = write_replacing_data(&from, &to);
 		if (err)
 			return err;

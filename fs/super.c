@@ -230,6 +230,10 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 		sbi->r_blocks = sbi->blocks_count / 2;
 	sbi->resuid = le16_to_cpu(es->s_def_resuid);
 	sbi->resgid = le16_to_cpu(es->s_def_resgid);
+	if (sbi->opts.resuid.given)
+		sbi->resuid = sbi->opts.resuid.id;
+	if (sbi->opts.resgid.given)
+		sbi->resgid = sbi->opts.resgid.id;
 	sbi->journal_ino = le32_to_cpu(es->s_journal_inum);
 	sbi->orphan_file_ino = ext4_has_compat(sbi, ORPHAN_FILE)
 				       ? le32_to_cpu(es->s_orphan_file_inum)
@@ -395,7 +399,8 @@ int sl_statfs(struct super_block *sb, struct statvfs *st)
 	memcpy(&id, sbi->uuid, sizeof(id));
 	memset(st, 0, sizeof(*st));
 	st->f_bsize = st->f_frsize = sb->s_blocksize;
-	st->f_blocks = sbi->blocks_count - sbi->overhead;
+	st->f_blocks = sbi->blocks_count -
+		       (sbi->opts.minixdf ? 0 : sbi->overhead);
 	st->f_bfree = free_blocks;
 	st->f_bavail = free_blocks > kept ? free_blocks - kept : 0;
 	st->f_files = sbi->inodes_count;

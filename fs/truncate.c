@@ -245,7 +245,7 @@ static int shrink(struct ext4_inode *ei, u64 size)
 		if (err == 1)
 			err = ext4_write_range(ei, keep - 1, keep);
 	} while (ext4_retry_nomem(err, &tries));
-	if (!size)
+	if (!size && !sbi->opts.noauto_da_alloc)
 		ei->i_flush_on_close = true;
 	return remove_tail(ei, size, keep);
 }

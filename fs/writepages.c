@@ -128,10 +128,11 @@ static u64 size_reached(const struct data_io *d)
 }
 
 /* An overwrite of what is allocated, written and below the size on disk: its
- * end changes no metadata. */
+ * end changes no metadata. (With data_err=abort it may have to end the journal.) */
 static bool is_plain(const struct data_io *d)
 {
-	return !d->unwritten && size_reached(d) <= d->ei->i_disksize;
+	return !d->unwritten && size_reached(d) <= d->ei->i_disksize &&
+	       !ext4_sb_of(d->ei)->opts.data_err_abort;
 }
 
 /* End-io worker, and may sleep; plain ones end on the thread that reaps them. */
@@ -150,6 +151,8 @@ static void data_io_end(struct io_end *ioe)
 				"%s: inode #%u: writing blocks %u-%u failed: %s; data may be lost (of %u open files that wrote there, at least)",
 				sbi->s.s_id, inode->i_ino, d->lblk,
 				d->lblk + d->nr - 1, strerror(-err), told);
+		if (sbi->opts.data_err_abort)
+			journal_abort(sbi->journal, err);
 	} else if (!d->plain) {
 		u64 size, on_disk;
 

@@ -30,13 +30,16 @@ static const struct {
 	{ "security.", XATTR_INDEX_SECURITY },
 };
 
-int xattr_parse_name(const char *full, struct xattr_name *out)
+int xattr_parse_name(const struct ext4_sb *sbi, const char *full,
+		     struct xattr_name *out)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(spaces); i++) {
 		size_t skip = strlen(spaces[i].prefix), len;
 
 		if (strncmp(full, spaces[i].prefix, skip) != 0)
 			continue;
+		if (spaces[i].index == XATTR_INDEX_USER && sbi->opts.nouser_xattr)
+			return -EOPNOTSUPP;
 		len = strlen(full + skip);
 		if (!len)
 			return -EINVAL;
@@ -236,7 +239,7 @@ ssize_t sl_getxattr(struct inode *inode, const char *name, void *buf, size_t siz
 	struct ext4_inode *ei = EXT4_I(inode);
 	struct wanted w = { .buf = buf, .size = size };
 	ssize_t n;
-	int err = xattr_parse_name(name, &w.name);
+	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &w.name);
 
 	if (err)
 		return err;
@@ -260,7 +263,7 @@ ssize_t sl_getxattr(struct inode *inode, const char *name, void *buf, size_t siz
 /* ---- all names ---- */
 
 struct listing {
-	bool trusted;
+	bool trusted, user;
 	char *buf;
 	size_t size; /* 0: bytes are only counted */
 	size_t used;
@@ -299,7 +302,9 @@ static int list_names(const struct xattr_list *l, struct listing *out)
 		for (size_t i = 0; i < ARRAY_SIZE(spaces) && !err; i++)
 			if (e->e_name_index == spaces[i].index &&
 			    (e->e_name_index != XATTR_INDEX_TRUSTED ||
-			     out->trusted) && name_is_sound(e))
+			     out->trusted) &&
+			    (e->e_name_index != XATTR_INDEX_USER ||
+			     out->user) && name_is_sound(e))
 				err = add_name(out, spaces[i].prefix, e);
 	}
 	return err;
@@ -338,7 +343,12 @@ static int list_block(struct ext4_inode *ei, struct listing *out)
 ssize_t sl_listxattr(struct inode *inode, bool trusted, char *buf, size_t size)
 {
 	struct ext4_inode *ei = EXT4_I(inode);
-	struct listing out = { .trusted = trusted, .buf = buf, .size = size };
+	struct listing out = {
+		.trusted = trusted,
+		.user = !ext4_sb_of(ei)->opts.nouser_xattr,
+		.buf = buf,
+		.size = size,
+	};
 	int err;
 
 	if (!atomic_load(&ei->i_has_xattrs))

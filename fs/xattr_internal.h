@@ -95,7 +95,8 @@ static inline bool xattr_body_list(struct ext4_sb *sbi, u8 *raw, u32 extra_isize
 u32 xattr_find(const struct xattr_list *l, const struct xattr_name *name);
 /* The namespace and the rest of a whole name. -EOPNOTSUPP: no namespace of ours;
  * -EINVAL: nothing behind the prefix; -ERANGE: too long. */
-int __must_check xattr_parse_name(const char *full, struct xattr_name *out);
+int __must_check xattr_parse_name(const struct ext4_sb *sbi, const char *full,
+				  struct xattr_name *out);
 /* A copy of the whole inode from its table block, checked; the caller frees it. */
 int __must_check xattr_read_raw(struct ext4_inode *ei, u8 **raw);
 /* The attribute block, referenced; i_file_acl is not 0. xattr_sem held. */

@@ -538,7 +538,7 @@ int sl_setxattr(struct inode *inode, const char *name, const void *value, size_t
 		.flags = flags,
 		.privileged = ext4_is_privileged(EXT4_SB(inode->i_sb), cred),
 	};
-	int err = xattr_parse_name(name, &c.name);
+	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &c.name);
 
 	if (err)
 		return err;
@@ -552,7 +552,7 @@ int sl_setxattr(struct inode *inode, const char *name, const void *value, size_t
 int sl_removexattr(struct inode *inode, const char *name)
 {
 	struct change c = { .ei = EXT4_I(inode) };
-	int err = xattr_parse_name(name, &c.name);
+	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &c.name);
 
 	return err ? err : set(&c);
 }

@@ -64,6 +64,15 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What the options that were accepted do not do; each once. */
+static void log_notes(const struct options *o, const char *device, bool warn)
+{
+	for (unsigned i = 0; i < o->nr_notes; i++)
+		if (o->notes[i].warn == warn)
+			log_msg(warn ? LOG_LVL_WARN : LOG_LVL_INFO, "%s: %s", device,
+			       o->notes[i].text);
+}
+
 static void detach(const struct options *o, const char *device, int report)
 {
 	int err;
@@ -82,7 +91,7 @@ static void detach(const struct options *o, const char *device, int report)
 }
 
 /* All of a mount's life. Returns the exit code. */
-static int serve(const struct options *o, const char *device,
+static int serve(struct options *o, const char *device,
 		 const char *mountpoint, int report)
 {
 	struct session *s = NULL;
@@ -100,11 +109,13 @@ static int serve(const struct options *o, const char *device,
 	code = session_create(o, device, mountpoint, &s);
 	if (code)
 		goto out_report;
+	log_notes(o, device, true);
 	code = session_mount(s, signals);
 	if (code)
 		goto out_close;
 	detach(o, device, report);
 	report = -1;
+	log_notes(o, device, false);
 	log_info("%s: mounted on %s", device, mountpoint);
 	session_run(s);
 out_close:
@@ -140,7 +151,7 @@ static int resolve(const struct options *o, char *device, char *mountpoint)
 	return 0;
 }
 
-static int run(const struct options *o)
+static int run(struct options *o)
 {
 	char device[PATH_MAX], mountpoint[PATH_MAX];
 	int report = -1, code, err;

@@ -3,9 +3,10 @@
  * src/options.c - the command line and the mount options
  *
  * One table has every mount option: its name, what takes its value, and where
- * it goes. What is not in it is refused by name, as mount(8) does: an option
- * that is silently ignored would promise something (data=journal, say) that
- * is not kept.
+ * it goes. All of the kernel's ext4 are in it. What is not is refused by name, as
+ * mount(8) does: an option that is silently ignored would promise something
+ * (data=journal, say) that is not kept. What is accepted and has no effect
+ * leaves a note for the log.
  *
  * Locks: none. Threads: the main thread, before any other exists.
  */
@@ -26,6 +27,7 @@ struct parse {
 	struct options *o;
 	char *why;
 	size_t size;
+	bool superblock; /* the list comes from there */
 };
 
 static int __attribute__((format(printf, 2, 3)))
@@ -206,6 +208,157 @@ static int take_zones(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+/* What is to be logged about an option, once. warn: before the daemon detaches, too. */
+static int __attribute__((format(printf, 3, 4)))
+note(struct parse *p, bool warn, const char *fmt, ...)
+{
+	struct options *o = p->o;
+	struct option_note *more;
+	char *text;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return no_memory(p);
+	for (unsigned i = 0; i < o->nr_notes; i++) {
+		if (strcmp(o->notes[i].text, text))
+			continue;
+		free(text);
+		return 0;
+	}
+	more = realloc(o->notes, (o->nr_notes + 1) * sizeof(*more));
+	if (!more) {
+		free(text);
+		return no_memory(p);
+	}
+	o->notes = more;
+	o->notes[o->nr_notes++] = (struct option_note){ text, warn };
+	return 0;
+}
+
+static int no_effect(struct parse *p, bool warn, const char *name,
+		     const char *value, const char *why)
+{
+	return note(p, warn, "option '%s%s%s' has no effect: %s", name,
+		    value ? "=" : "", value ? value : "", why);
+}
+
+static int take_u32(struct parse *p, const char *name, const char *value,
+		    size_t field)
+{
+	u64 n;
+
+	if (!parse_number(value, false, &n) || n > UINT32_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not a number below 2^32",
+			      name, value);
+	*(u32 *)((char *)p->o + field) = (u32)n;
+	return 0;
+}
+
+/* 0 is a value, too. */
+static int take_id(struct parse *p, const char *name, const char *value,
+		   size_t field)
+{
+	struct sl_id *id = (struct sl_id *)((char *)p->o + field);
+	u64 n;
+
+	if (!parse_number(value, false, &n) || n >= UINT32_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not an id", name,
+			      value);
+	*id = (struct sl_id){ .given = true, .id = (u32)n };
+	return 0;
+}
+
+static int take_data(struct parse *p, const char *name, const char *value,
+		     size_t field)
+{
+	bool *journal = (bool *)((char *)p->o + field);
+
+	*journal = !strcmp(value, "journal");
+	if (*journal || !strcmp(value, "ordered"))
+		return 0;
+	if (strcmp(value, "writeback"))
+		return refuse(p, "Bad value for '%s': '%s' is none of ordered, "
+			      "writeback, journal", name, value);
+	return no_effect(p, false, name, value,
+			 "data is on the device before what makes it visible, as with data=ordered");
+}
+
+static int take_data_err(struct parse *p, const char *name, const char *value,
+			 size_t field)
+{
+	bool *abort = (bool *)((char *)p->o + field);
+
+	if (strcmp(value, "abort") && strcmp(value, "ignore"))
+		return refuse(p, "Bad value for '%s': '%s' is none of ignore, "
+			      "abort", name, value);
+	*abort = !strcmp(value, "abort");
+	return 0;
+}
+
+/* With or without "=0" or "=1" (or more). */
+static int take_switch(struct parse *p, const char *name, const char *value,
+		       bool *on)
+{
+	u64 n = 1;
+
+	if (value && !parse_number(value, false, &n))
+		return refuse(p, "Bad value for '%s': '%s' is not a number",
+			      name, value);
+	*on = n != 0;
+	return 0;
+}
+
+static int take_barrier(struct parse *p, const char *name, const char *value,
+			size_t field)
+{
+	bool on = true;
+	int err = take_switch(p, name, value, &on);
+
+	if (err || on)
+		return err;
+	return no_effect(p, false, name, value,
+			 "the device is always told to make durable what must be");
+}
+
+static int take_auto_da_alloc(struct parse *p, const char *name,
+			      const char *value, size_t field)
+{
+	bool on = true;
+	int err = take_switch(p, name, value, &on);
+
+	*(bool *)((char *)p->o + field) = !on;
+	return err;
+}
+
+static int take_dax(struct parse *p, const char *name, const char *value,
+		    size_t field)
+{
+	if (value && !strcmp(value, "never"))
+		return 0;
+	if (value && !strcmp(value, "inode"))
+		return no_effect(p, false, name, value,
+				 "there is no direct access to memory through FUSE");
+	return refuse(p, "'dax' is not supported: there is no direct access to "
+		      "memory through FUSE");
+}
+
+static int take_inode_readahead(struct parse *p, const char *name,
+				const char *value, size_t field)
+{
+	u64 n;
+
+	if (!parse_number(value, false, &n) || n > 1u << 30 || (n & (n - 1)))
+		return refuse(p, "Bad value for '%s': '%s' is neither 0 nor a "
+			      "power of 2 up to 2^30", name, value);
+	/* 0 is the default to fs/fs.h, 1 means only what is needed. */
+	*(u32 *)((char *)p->o + field) = n ? (u32)n : 1;
+	return 0;
+}
+
 /* ---- the table ---- */
 
 enum option_kind {
@@ -214,12 +367,18 @@ enum option_kind {
 	KIND_STATE,   /* enum tristate = arg */
 	KIND_ATIME,   /* enum sl_atime = arg */
 	KIND_VALUE,   /* take(value) */
+	KIND_SWITCH,  /* take(value, or NULL) */
+	KIND_NOTED,   /* no effect: text says why; arg: enum noted_value */
 	KIND_REFUSED, /* known, and known not to work: text says why */
 };
+
+enum noted_value { NOTED_NONE, NOTED_NUMBER, NOTED_OPTIONAL, NOTED_TEXT };
 
 struct option_row {
 	const char *name;
 	enum option_kind kind;
+	bool ext4; /* the kernel's ext4 has it: may stand in a superblock */
+	bool warn; /* KIND_NOTED: who mounts should see it */
 	int arg;
 	size_t field;
 	int (*take)(struct parse *p, const char *name, const char *value,
@@ -234,38 +393,146 @@ struct option_row {
 #define ATIME(n, v) { .name = n, .kind = KIND_ATIME, .arg = v, FIELD(sl.atime) }
 #define VALUE(n, f, t) { .name = n, .kind = KIND_VALUE, .take = t, FIELD(f) }
 #define REFUSED(n, why) { .name = n, .kind = KIND_REFUSED, .text = why }
+#define SWITCH(n, f, t) { .name = n, .kind = KIND_SWITCH, .take = t, FIELD(f) }
+/* Those of ext4. */
+#define E4_BOOL(n, f, v) { .ext4 = true, .name = n, .kind = KIND_BOOL, .arg = v, FIELD(f) }
+#define E4_VALUE(n, f, t) { .ext4 = true, .name = n, .kind = KIND_VALUE, .take = t, FIELD(f) }
+#define E4_SWITCH(n, f, t) { .ext4 = true, .name = n, .kind = KIND_SWITCH, .take = t, FIELD(f) }
+#define E4_AS_IS(n) { .ext4 = true, .name = n, .kind = KIND_IGNORED }
+#define E4_NOTED(n, v, why) \
+	{ .ext4 = true, .name = n, .kind = KIND_NOTED, .arg = NOTED_##v, .text = why }
+#define E4_QUOTA(n, v) \
+	{ .ext4 = true, .name = n, .kind = KIND_NOTED, .arg = NOTED_##v, \
+	  .warn = true, .text = NO_QUOTAS }
+#define E4_REFUSED(n, why) \
+	{ .ext4 = true, .name = n, .kind = KIND_REFUSED, .text = why }
+
+#define NO_QUOTAS "quota files are neither kept up to date nor enforced"
+#define REMOVED "the kernel's ext4 has none like it any more, either"
+#define NO_LOG_DEVICE "an external journal cannot be used"
 
 static const struct option_row rows[] = {
 	BOOL("ro", sl.readonly, true),
 	BOOL("rw", sl.readonly, false),
-	BOOL("noload", sl.noload, true),
-	BOOL("norecovery", sl.noload, true),
 	BOOL("nodiratime", sl.nodiratime, true),
 	BOOL("diratime", sl.nodiratime, false),
 	BOOL("sync", sl.sync, true),
 	BOOL("async", sl.sync, false),
 	BOOL("dirsync", sl.dirsync, true),
-	BOOL("debug", debug, true),
+	BOOL("nodirsync", sl.dirsync, false),
 	ATIME("relatime", SL_ATIME_RELATIME),
+	ATIME("norelatime", SL_ATIME_RELATIME),
 	ATIME("atime", SL_ATIME_RELATIME),
 	ATIME("noatime", SL_ATIME_NOATIME),
 	ATIME("strictatime", SL_ATIME_STRICT),
-	VALUE("errors", sl.errors, take_errors),
-	VALUE("commit", sl.commit_ms, take_seconds),
+	ATIME("nostrictatime", SL_ATIME_RELATIME),
+	{ .name = "lazytime", .kind = KIND_NOTED, .arg = NOTED_NONE,
+	  .text = "changed times are written as without it" },
+	IGNORED("nolazytime"),
+
+	/* As the kernel's ext4 has them. */
+	E4_BOOL("noload", sl.noload, true),
+	E4_BOOL("norecovery", sl.noload, true),
+	E4_VALUE("sb", sl.sb_block, take_u64),
+	E4_VALUE("errors", sl.errors, take_errors),
+	E4_VALUE("commit", sl.commit_ms, take_seconds),
+	E4_VALUE("data", data_journal, take_data),
+	E4_VALUE("data_err", sl.data_err_abort, take_data_err),
+	E4_BOOL("delalloc", sl.nodelalloc, false),
+	E4_BOOL("nodelalloc", sl.nodelalloc, true),
+	E4_BOOL("discard", sl.discard, true),
+	E4_BOOL("nodiscard", sl.discard, false),
+	E4_BOOL("grpid", sl.grpid, true),
+	E4_BOOL("bsdgroups", sl.grpid, true),
+	E4_BOOL("nogrpid", sl.grpid, false),
+	E4_BOOL("sysvgroups", sl.grpid, false),
+	E4_VALUE("resuid", sl.resuid, take_id),
+	E4_VALUE("resgid", sl.resgid, take_id),
+	E4_BOOL("minixdf", sl.minixdf, true),
+	E4_BOOL("bsddf", sl.minixdf, false),
+	E4_BOOL("user_xattr", sl.nouser_xattr, false),
+	E4_BOOL("nouser_xattr", sl.nouser_xattr, true),
+	E4_BOOL("acl", sl.noacl, false),
+	E4_BOOL("noacl", sl.noacl, true),
+	E4_VALUE("max_dir_size_kb", sl.max_dir_size_kb, take_u32),
+	E4_SWITCH("auto_da_alloc", sl.noauto_da_alloc, take_auto_da_alloc),
+	E4_BOOL("noauto_da_alloc", sl.noauto_da_alloc, true),
+	E4_VALUE("inode_readahead_blks", sl.inode_readahead_blks,
+		 take_inode_readahead),
+	E4_BOOL("debug", debug, true),
+	/* Here it is always so. */
+	E4_AS_IS("block_validity"),
+	E4_AS_IS("dioread_nolock"),
+	E4_AS_IS("nodioread_lock"),
+	E4_AS_IS("no_prefetch_block_bitmaps"),
+	E4_AS_IS("noinit_itable"),
+	E4_AS_IS("nombcache"),
+	E4_AS_IS("no_mbcache"),
+	E4_AS_IS("nowarn_on_error"),
+	E4_AS_IS("noquota"),
+	E4_SWITCH("barrier", debug, take_barrier),
+	E4_SWITCH("dax", debug, take_dax),
+	E4_BOOL("journal_checksum", sl.journal_checksum, true),
+	E4_BOOL("nojournal_checksum", sl.nojournal_checksum, true),
+	E4_NOTED("nobarrier", NONE,
+		 "the device is always told to make durable what must be"),
+	E4_NOTED("noblock_validity", NONE,
+		 "the places of metadata are always guarded"),
+	E4_NOTED("dioread_lock", NONE, "new blocks are always unwritten ones first"),
+	E4_NOTED("nodioread_nolock", NONE,
+		 "new blocks are always unwritten ones first"),
+	E4_NOTED("stripe", NUMBER, "blocks are chosen without regard to stripes"),
+	E4_NOTED("min_batch_time", NUMBER, "commits wait for nobody"),
+	E4_NOTED("max_batch_time", NUMBER, "commits wait for nobody"),
+	E4_NOTED("journal_ioprio", NUMBER, "the journal's I/O has no priority of its own"),
+	E4_NOTED("init_itable", OPTIONAL,
+		 "inode tables are initialised when they are used"),
+	E4_NOTED("prefetch_block_bitmaps", NONE, "bitmaps are read when they are used"),
+	E4_NOTED("mb_optimize_scan", NUMBER,
+		 "there is one way to search for free blocks"),
+	E4_NOTED("warn_on_error", NONE, "errors are logged without a stack"),
+	E4_NOTED("inlinecrypt", NONE, "encrypted volumes are not mounted"),
+	E4_NOTED("i_version", NONE, REMOVED),
+	E4_NOTED("oldalloc", NONE, REMOVED),
+	E4_NOTED("orlov", NONE, REMOVED),
+	E4_NOTED("bh", NONE, REMOVED),
+	E4_NOTED("nobh", NONE, REMOVED),
+	E4_NOTED("mblk_io_submit", NONE, REMOVED),
+	E4_NOTED("nomblk_io_submit", NONE, REMOVED),
+	E4_NOTED("reservation", NONE, REMOVED),
+	E4_NOTED("noreservation", NONE, REMOVED),
+	E4_NOTED("check", TEXT, REMOVED),
+	E4_NOTED("nocheck", NONE, REMOVED),
+	E4_QUOTA("quota", NONE),
+	E4_QUOTA("usrquota", NONE),
+	E4_QUOTA("grpquota", NONE),
+	E4_QUOTA("prjquota", NONE),
+	E4_QUOTA("usrjquota", TEXT),
+	E4_QUOTA("grpjquota", TEXT),
+	E4_QUOTA("jqfmt", TEXT),
+	E4_REFUSED("journal_async_commit",
+		   "a commit would not wait for what it is about; the kernel's ext4 has it only without data=ordered"),
+	E4_REFUSED("journal_dev", NO_LOG_DEVICE),
+	E4_REFUSED("journal_path", NO_LOG_DEVICE),
+	E4_REFUSED("abort", "it is for a mounted volume: sluicectl remount"),
+	E4_REFUSED("nouid32", "user and group ids have 32 bits"),
+	E4_REFUSED("test_dummy_encryption", "there is no encryption"),
+	E4_REFUSED("debug_want_extra_isize", "it is for tests of the kernel's ext4"),
+
+	/* The daemon's own. */
 	VALUE("cache", sl.cache_bytes, take_amount),
 	VALUE("datacache", sl.datacache_full, take_datacache),
 	VALUE("dirty_bytes", sl.dirty_bytes, take_amount),
 	VALUE("dirty_background_bytes", sl.dirty_background_bytes, take_amount),
 	VALUE("dirty_expire", sl.dirty_expire_ms, take_seconds),
-	BOOL("delalloc", sl.nodelalloc, false),
-	BOOL("nodelalloc", sl.nodelalloc, true),
 	BOOL("writeback", writeback, true),
 	VALUE("read_ahead_kb", read_ahead_kb, take_read_ahead),
 	VALUE("inode_iter", sl.inode_iter, take_inode_iter),
 	VALUE("zones", sl.zones, take_zones),
 	VALUE("offset", offset, take_bytes),
-	VALUE("sb", sl.sb_block, take_u64),
 	VALUE("fsname", fsname, take_text),
+	BOOL("kernel", kernel, true),
+	BOOL("fakeroot", fakeroot, true),
 	STATE("suid", suid, OPT_YES),
 	STATE("nosuid", suid, OPT_NO),
 	STATE("dev", dev, OPT_YES),
@@ -278,6 +545,9 @@ static const struct option_row rows[] = {
 	IGNORED("defaults"),
 	IGNORED("default_permissions"),
 	IGNORED("subtype"),
+	IGNORED("nomand"),
+	IGNORED("silent"),
+	IGNORED("loud"),
 	/* For mount(8), systemd and the person who reads fstab. */
 	IGNORED("auto"),
 	IGNORED("noauto"),
@@ -310,6 +580,21 @@ static const struct option_row *find_row(const char *name)
 	return NULL;
 }
 
+static int apply_noted(struct parse *p, const struct option_row *row,
+		       const char *value)
+{
+	u64 n;
+
+	if (!value && (row->arg == NOTED_NUMBER || row->arg == NOTED_TEXT))
+		return refuse(p, "'%s' needs a value", row->name);
+	if (value && row->arg == NOTED_NONE)
+		return refuse(p, "'%s' takes no value", row->name);
+	if (value && row->arg != NOTED_TEXT && !parse_number(value, false, &n))
+		return refuse(p, "Bad value for '%s': '%s' is not a number",
+			      row->name, value);
+	return no_effect(p, row->warn, row->name, value, row->text);
+}
+
 static int apply(struct parse *p, const struct option_row *row,
 		 const char *value)
 {
@@ -325,6 +610,10 @@ static int apply(struct parse *p, const struct option_row *row,
 		if (!value)
 			return refuse(p, "'%s' needs a value", row->name);
 		return row->take(p, row->name, value, row->field);
+	case KIND_SWITCH:
+		return row->take(p, row->name, value, row->field);
+	case KIND_NOTED:
+		return apply_noted(p, row, value);
 	default:
 		break;
 	}
@@ -350,6 +639,9 @@ static int parse_option(struct parse *p, char *text)
 	if (is_extension(text))
 		return 0;
 	row = find_row(text);
+	if (p->superblock && (!row || !row->ext4))
+		return note(p, true, "option '%s' of the superblock is not one of ext4, and ignored",
+			    text);
 	if (row)
 		return apply(p, row, value);
 	/* -s may stand behind the list: unknown names are looked at again. */
@@ -556,24 +848,78 @@ static int check_together(struct parse *p)
 		return refuse(p, "no mount point given");
 	if (o->sl.noload && !o->sl.readonly)
 		return refuse(p, "'norecovery' is for read-only mounts: add 'ro'");
+	if (o->data_journal && !o->sl.readonly)
+		return refuse(p, "'data=journal' is not supported: the data of files is not journalled; "
+			      "use 'data=ordered'%s", o->from_superblock ?
+			      " (tune2fs -o ^journal_data makes that the volume's own)" : "");
+	if (o->fakeroot && o->kernel)
+		return refuse(p, "'fakeroot' and 'kernel' contradict each other");
 	if (o->sl.dirty_bytes &&
 	    o->sl.dirty_background_bytes > o->sl.dirty_bytes)
 		return refuse(p, "'dirty_background_bytes' is above 'dirty_bytes'");
 	return 0;
 }
 
+/* "kernel" and "fakeroot" say what others are by default. */
+static void set_defaults(struct options *o)
+{
+	if (o->kernel) {
+		o->suid = o->suid ?: OPT_YES;
+		o->dev = o->dev ?: OPT_YES;
+		o->allow_other = o->allow_other ?: OPT_YES;
+	} else if (o->fakeroot) {
+		o->suid = o->suid ?: OPT_NO;
+		o->dev = o->dev ?: OPT_NO;
+		o->allow_other = o->allow_other ?: OPT_NO;
+	}
+}
+
+static int parse_all(struct parse *p, const char *superblock)
+{
+	struct options *o = p->o;
+	int err = 0;
+
+	if (superblock) {
+		o->from_superblock = true;
+		p->superblock = true;
+		err = parse_list(p, superblock);
+		p->superblock = false;
+	}
+	if (!err)
+		err = parse_args(p, o->argc, o->argv);
+	if (err || o->help || o->version)
+		return err;
+	err = check_together(p);
+	set_defaults(o);
+	return err;
+}
+
 int options_parse(struct options *o, int argc, char *const *argv, char *why,
 		  size_t size)
 {
 	struct parse p = { .o = o, .why = why, .size = size };
-	int err;
 
-	*o = (struct options){ 0 };
+	*o = (struct options){ .argc = argc, .argv = argv };
 	o->sloppy = find_sloppy(argc, argv);
-	err = parse_args(&p, argc, argv);
-	if (err || o->help || o->version)
+	return parse_all(&p, NULL);
+}
+
+int options_add_superblock(struct options *o, const char *text, char *why,
+			   size_t size)
+{
+	struct options all = {
+		.argc = o->argc, .argv = o->argv, .sloppy = o->sloppy,
+	};
+	struct parse p = { .o = &all, .why = why, .size = size };
+	int err = parse_all(&p, text);
+
+	if (err) {
+		options_free(&all);
 		return err;
-	return check_together(&p);
+	}
+	options_free(o);
+	*o = all;
+	return 0;
 }
 
 void options_free(struct options *o)
@@ -581,6 +927,9 @@ void options_free(struct options *o)
 	free(o->device);
 	free(o->mountpoint);
 	free(o->fsname);
+	for (unsigned i = 0; i < o->nr_notes; i++)
+		free(o->notes[i].text);
+	free(o->notes);
 	*o = (struct options){ 0 };
 }
 
@@ -602,7 +951,9 @@ void options_usage(void)
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
 	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
 	      "  norecovery noload  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
-	      "  zones=N\n"
-	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME\n",
+	      "  zones=N  [no]discard  [no]grpid  resuid=ID resgid=ID  minixdf bsddf\n"
+	      "  [no]user_xattr [no]acl  max_dir_size_kb=N  [no]auto_da_alloc\n"
+	      "  data=ordered|writeback  data_err=ignore|abort  inode_readahead_blks=N\n"
+	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME kernel fakeroot\n",
 	      stdout);
 }

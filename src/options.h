@@ -23,6 +23,12 @@ enum exit_code {
 /* A generic option that was given, or was not. */
 enum tristate { OPT_UNSET, OPT_NO, OPT_YES };
 
+/* An option that was accepted, and what there is to say about it. */
+struct option_note {
+	char *text;
+	bool warn; /* whoever mounts should see it, not only the log */
+};
+
 struct options {
 	struct sl_options sl; /* sl.mountpoint is not set here */
 	char *device;	      /* as given; owned */
@@ -30,6 +36,13 @@ struct options {
 	char *fsname;	      /* fsname=, or NULL; owned */
 	u64 offset;	      /* bytes */
 	enum tristate suid, dev, exec, allow_other;
+	bool kernel;	      /* as the kernel's ext4: suid,dev,allow_other */
+	bool fakeroot;	      /* no permissions are checked */
+	bool data_journal;    /* data=journal: for read-only mounts only */
+	bool remount;	      /* of what is mounted; by mount(8)'s helper */
+	bool from_superblock; /* options_add_superblock() was here */
+	struct option_note *notes; /* nr_notes of them; owned */
+	unsigned nr_notes;
 	bool writeback;	      /* the kernel delays writes, too */
 	bool read_ahead_given;
 	u64 read_ahead_kb;    /* KiB, if given */
@@ -40,6 +53,8 @@ struct options {
 	bool fake;	  /* -f of mount(8)'s helpers: do all but the mount */
 	bool help, version;
 	bool sloppy; /* -s: unknown options are ignored */
+	int argc;    /* the command line: not owned */
+	char *const *argv;
 };
 
 /*
@@ -50,6 +65,13 @@ struct options {
  */
 int __must_check options_parse(struct options *o, int argc, char *const *argv,
 			       char *why, size_t size);
+/*
+ * The same with a list of options from the superblock in front, which the command line
+ * overrides: of ext4's only, others are noted. o is as options_parse() left it. On
+ * an error, as above, o stays as it was.
+ */
+int __must_check options_add_superblock(struct options *o, const char *text, char *why,
+					size_t size);
 void options_free(struct options *o);
 /* A size as the options take it ("64M"). False: it is none. */
 bool __must_check options_parse_size(const char *text, u64 *bytes);

@@ -645,7 +645,8 @@ static int mount_options(const struct session *s, const struct options *o,
 {
 	int err = add_text(opts, "fsname=%s", s->source);
 
-	if (!err)
+	/* With fakeroot nobody checks anything. */
+	if (!err && !o->fakeroot)
 		err = add_text(opts, "default_permissions");
 	if (!err)
 		err = add_text(opts, "subtype=sluice");
@@ -661,6 +662,9 @@ static int mount_options(const struct session *s, const struct options *o,
 		err = add_state(opts, o->allow_other, "allow_other", NULL);
 	if (!err && o->sl.atime == SL_ATIME_NOATIME)
 		err = add_text(opts, "noatime");
+	/* What the kernel keeps, it must send; else the daemon sees to it. */
+	if (!err && o->writeback && o->sl.sync)
+		err = add_text(opts, "sync");
 	if (!err && s->blkdev)
 		err = add_text(opts, "blkdev");
 	if (!err && s->blkdev && source_sector(s) != 512)
@@ -704,18 +708,43 @@ static u32 max_write_for(u64 cache)
 	return n;
 }
 
-static int open_volume(struct session *s, const struct options *o)
+/* The options that the superblock has, under those of the command line. */
+static int add_superblock_options(struct session *s, struct options *o)
 {
-	struct sl_options sl = o->sl;
+	char text[SL_SUPERBLOCK_OPTIONS_MAX], why[512];
+	int err = sl_superblock_options(s->bd, o->sl.sb_block, text,
+					sizeof(text));
+
+	if (err || !text[0])
+		return err;
+	if (options_add_superblock(o, text, why, sizeof(why))) {
+		log_err("%s: mount options of the superblock: %s", s->device, why);
+		return -EINVAL;
+	}
+	if (o->debug)
+		log_set_level(LOG_LVL_DEBUG);
+	return 0;
+}
+
+static int open_volume(struct session *s, struct options *o)
+{
+	struct sl_options sl;
 	const char *why;
 	u64 told;
 	int err;
 
-	err = bdev_open_aio(s->device, sl.readonly, o->offset, &s->bd, &why);
+	err = bdev_open_aio(s->device, o->sl.readonly, o->offset, &s->bd, &why);
 	if (err) {
 		log_err("%s: %s", s->device, why);
 		return err;
 	}
+	err = add_superblock_options(s, o);
+	if (err) {
+		bdev_close(s->bd);
+		s->bd = NULL;
+		return err;
+	}
+	sl = o->sl;
 	/* What the volume makes of it (bdev_go_buffered()) is another matter. */
 	s->sector = s->bd->bd_sector;
 	/* Ours is the image's first user, then the loop device may follow. */
@@ -779,7 +808,7 @@ static void session_free(struct session *s)
 	free(s);
 }
 
-int session_create(const struct options *o, const char *device,
+int session_create(struct options *o, const char *device,
 		   const char *mountpoint, struct session **out)
 {
 	struct session *s = aligned_alloc(_Alignof(struct session),

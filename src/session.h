@@ -25,7 +25,7 @@ struct super_block;
  * Opens and mounts the volume. device, mountpoint: absolute, without links.
  * 0 or an enum exit_code, the reason having been logged.
  */
-int __must_check session_create(const struct options *o, const char *device,
+int __must_check session_create(struct options *o, const char *device,
 				const char *mountpoint, struct session **out);
 /*
  * signals: a signalfd of SIGTERM, SIGINT, SIGHUP and SIGUSR1 (all blocked).

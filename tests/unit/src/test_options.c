@@ -208,8 +208,7 @@ static void test_values_that_do_not_fit_each_other(void **state)
 
 static void test_unknown_options_are_refused_by_name(void **state)
 {
-	refuse("sluice dev mnt -o data=journal", "Unknown parameter 'data'");
-	refuse("sluice dev mnt -o ro,usrquota", "Unknown parameter 'usrquota'");
+	refuse("sluice dev mnt -o ro,journal=/dev/sdb", "Unknown parameter 'journal'");
 	refuse("sluice dev mnt -o xattr", "Unknown parameter 'xattr'");
 	refuse("sluice dev mnt -o remount,ro", "mount -i");
 	refuse("sluice dev mnt -q", "-q");
@@ -218,14 +217,149 @@ static void test_unknown_options_are_refused_by_name(void **state)
 
 static void test_sloppy_ignores_unknown_mount_options(void **state)
 {
-	accept("sluice -s dev mnt -o data=journal,ro");
+	accept("sluice -s dev mnt -o nosuch=option,ro");
 	assert_true(o.sl.readonly);
-	accept("sluice dev mnt -o data=journal,ro -nvs");
+	accept("sluice dev mnt -o nosuch=option,ro -nvs");
 	assert_true(o.sl.readonly);
 	assert_true(o.verbose);
 	/* but not bad values, nor letters */
 	refuse("sluice -s dev mnt -o commit=x", "commit");
+	refuse("sluice -s dev mnt -o data=journal", "'data=journal' is not supported");
 	refuse("sluice -s dev mnt -q", "-q");
+}
+
+static void test_options_of_ext4(void **state)
+{
+	accept("sluice dev mnt -o discard,grpid,resuid=0,resgid=100,minixdf,nouser_xattr,"
+	       "noacl,max_dir_size_kb=64,noauto_da_alloc,inode_readahead_blks=0,"
+	       "data=ordered,data_err=abort,journal_checksum,barrier,barrier=1,dax=never,"
+	       "block_validity,noinit_itable,nombcache,dioread_nolock,noquota");
+	assert_true(o.sl.discard);
+	assert_true(o.sl.grpid);
+	assert_true(o.sl.resuid.given);
+	assert_int_equal(o.sl.resuid.id, 0);
+	assert_int_equal(o.sl.resgid.id, 100);
+	assert_true(o.sl.minixdf);
+	assert_true(o.sl.nouser_xattr);
+	assert_true(o.sl.noacl);
+	assert_int_equal(o.sl.max_dir_size_kb, 64);
+	assert_true(o.sl.noauto_da_alloc);
+	assert_int_equal(o.sl.inode_readahead_blks, 1);
+	assert_true(o.sl.data_err_abort);
+	assert_true(o.sl.journal_checksum);
+	assert_int_equal(o.nr_notes, 0);
+	accept("sluice dev mnt -o discard,nodiscard,bsdgroups,sysvgroups,minixdf,bsddf,"
+	       "nouser_xattr,user_xattr,noacl,acl,auto_da_alloc=0,auto_da_alloc,"
+	       "data_err=abort,data_err=ignore,inode_readahead_blks=64");
+	assert_false(o.sl.discard);
+	assert_false(o.sl.grpid);
+	assert_false(o.sl.resuid.given);
+	assert_false(o.sl.minixdf);
+	assert_false(o.sl.nouser_xattr);
+	assert_false(o.sl.noacl);
+	assert_false(o.sl.noauto_da_alloc);
+	assert_false(o.sl.data_err_abort);
+	assert_int_equal(o.sl.inode_readahead_blks, 64);
+	accept("sluice dev mnt -o auto_da_alloc=0");
+	assert_true(o.sl.noauto_da_alloc);
+	/* Nothing is written: then it does no harm. */
+	accept("sluice dev mnt -o ro,data=journal");
+	accept("sluice dev mnt -o data=journal,data=ordered");
+	refuse("sluice dev mnt -o data=journal", "'data=journal' is not supported");
+	refuse("sluice dev mnt -o data=fast", "data");
+	refuse("sluice dev mnt -o data_err=panic", "data_err");
+	refuse("sluice dev mnt -o barrier=yes", "barrier");
+	refuse("sluice dev mnt -o resuid=root", "resuid");
+	refuse("sluice dev mnt -o resgid=4294967295", "resgid");
+	refuse("sluice dev mnt -o inode_readahead_blks=3", "inode_readahead_blks");
+	refuse("sluice dev mnt -o max_dir_size_kb=4294967296", "max_dir_size_kb");
+	refuse("sluice dev mnt -o dax", "'dax' is not supported");
+	refuse("sluice dev mnt -o dax=always", "'dax' is not supported");
+	refuse("sluice dev mnt -o journal_async_commit", "'journal_async_commit'");
+	refuse("sluice dev mnt -o journal_dev=2049", "external journal");
+	refuse("sluice dev mnt -o journal_path=/dev/sdb", "external journal");
+	refuse("sluice dev mnt -o test_dummy_encryption=v2", "encryption");
+}
+
+static void test_options_without_effect_are_noted_once(void **state)
+{
+	accept("sluice dev mnt -o nobarrier,nobarrier,stripe=16,data=writeback,init_itable,"
+	       "init_itable=5,oldalloc,check=none,usrjquota=aquota.user");
+	assert_int_equal(o.nr_notes, 8);
+	assert_string_equal(o.notes[0].text,
+			    "option 'nobarrier' has no effect: the device is always told to make durable what must be");
+	assert_false(o.notes[0].warn);
+	assert_non_null(strstr(o.notes[1].text, "'stripe=16'"));
+	assert_non_null(strstr(o.notes[7].text, "'usrjquota=aquota.user'"));
+	assert_true(o.notes[7].warn);
+	accept("sluice dev mnt -o barrier=0");
+	assert_int_equal(o.nr_notes, 1);
+	refuse("sluice dev mnt -o stripe", "'stripe' needs a value");
+	refuse("sluice dev mnt -o stripe=x", "stripe");
+	refuse("sluice dev mnt -o oldalloc=1", "takes no value");
+}
+
+/* As options_add_superblock(), after the command line. */
+static void add(const char *line, const char *superblock)
+{
+	char *argv[8], *save, *copy = strdup(line);
+	int argc = 0;
+
+	assert_non_null(copy);
+	options_free(&o);
+	for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
+		argv[argc++] = w;
+	argv[argc] = NULL;
+	why[0] = '\0';
+	assert_int_equal(options_parse(&o, argc, argv, why, sizeof(why)), 0);
+	if (options_add_superblock(&o, superblock, why, sizeof(why)))
+		assert_string_not_equal(why, "");
+	free(copy);
+}
+
+static void test_command_line_overrides_superblock(void **state)
+{
+	add("sluice dev mnt -o nodiscard,commit=7,ro", "discard,grpid,commit=9");
+	assert_string_equal(why, "");
+	assert_string_equal(o.device, "dev");
+	assert_false(o.sl.discard);
+	assert_true(o.sl.grpid);
+	assert_int_equal(o.sl.commit_ms, 7000);
+	assert_true(o.sl.readonly);
+	/* Only what the kernel's ext4 would take from there. */
+	add("sluice dev mnt", "ro,cache=1G,nosuid,minixdf");
+	assert_string_equal(why, "");
+	assert_false(o.sl.readonly);
+	assert_int_equal(o.sl.cache_bytes, 0);
+	assert_int_equal(o.suid, OPT_UNSET);
+	assert_true(o.sl.minixdf);
+	assert_int_equal(o.nr_notes, 3);
+	/* What would not be kept is refused, unless the command line knows better. */
+	add("sluice dev mnt", "data=journal");
+	assert_non_null(strstr(why, "data=journal"));
+	assert_string_equal(o.device, "dev");
+	add("sluice dev mnt -o data=ordered", "data=journal");
+	assert_string_equal(why, "");
+	add("sluice dev mnt", "dax");
+	assert_non_null(strstr(why, "'dax' is not supported"));
+}
+
+static void test_kernel_and_fakeroot(void **state)
+{
+	accept("sluice dev mnt -o kernel");
+	assert_int_equal(o.suid, OPT_YES);
+	assert_int_equal(o.dev, OPT_YES);
+	assert_int_equal(o.allow_other, OPT_YES);
+	accept("sluice dev mnt -o nosuid,kernel");
+	assert_int_equal(o.suid, OPT_NO);
+	accept("sluice dev mnt -o fakeroot");
+	assert_true(o.fakeroot);
+	assert_int_equal(o.suid, OPT_NO);
+	assert_int_equal(o.dev, OPT_NO);
+	assert_int_equal(o.allow_other, OPT_NO);
+	accept("sluice dev mnt -o fakeroot,allow_other");
+	assert_int_equal(o.allow_other, OPT_YES);
+	refuse("sluice dev mnt -o fakeroot,kernel", "contradict");
 }
 
 static void test_options_of_fstab_are_ignored(void **state)
@@ -309,6 +443,10 @@ int main(void)
 		cmocka_unit_test(test_values_that_do_not_fit_each_other),
 		cmocka_unit_test(test_unknown_options_are_refused_by_name),
 		cmocka_unit_test(test_sloppy_ignores_unknown_mount_options),
+		cmocka_unit_test(test_options_of_ext4),
+		cmocka_unit_test(test_options_without_effect_are_noted_once),
+		cmocka_unit_test(test_command_line_overrides_superblock),
+		cmocka_unit_test(test_kernel_and_fakeroot),
 		cmocka_unit_test(test_options_of_fstab_are_ignored),
 		cmocka_unit_test(test_generic_options),
 		cmocka_unit_test(test_comma_in_a_value_is_escaped),
