@@ -1008,3 +1008,49 @@ out:
 	rwsem_up_read(&inode->i_rwsem);
 	return err ? err : result;
 }
+
+/* Pieces of an extent tree may go on where the one before ends: asked block by block. */
+static int find_run(struct ext4_inode *ei, lblk_t lblk, lblk_t end, pblk_t *first)
+{
+	*first = 0;
+	for (lblk_t b = lblk; b < end; b++) {
+		struct ext4_map m = { .lblk = b, .len = 1 };
+		int err = ext4_map_blocks(ei, &m);
+
+		if (err)
+			return err;
+		if (!(m.flags & (EXT4_MAP_MAPPED | EXT4_MAP_UNWRITTEN)) ||
+		    (b > lblk && m.pblk != *first + (b - lblk))) {
+			*first = 0;
+			return 0;
+		}
+		if (b == lblk)
+			*first = m.pblk;
+	}
+	return 0;
+}
+
+int sl_bmap(struct inode *inode, u64 pos, u32 len, u64 *where)
+{
+	struct ext4_inode *ei = EXT4_I(inode);
+	u32 bs = inode->i_sb->s_blocksize;
+	u64 end = DIV_ROUND_UP(pos + len, (u64)bs);
+	pblk_t first = 0;
+	int err = 0;
+
+	*where = 0;
+	if (!S_ISREG(inode->i_mode) || !len || pos + len < pos ||
+	    pos + len > ext4_max_size(ei))
+		return 0;
+	rwsem_down_read(&inode->i_rwsem);
+	if (!ei->i_inline) {
+		/* A block that is delayed has no place before. */
+		err = ext4_write_range(ei, (lblk_t)(pos / bs), (lblk_t)end);
+		if (!err)
+			err = find_run(ei, (lblk_t)(pos / bs), (lblk_t)end, &first);
+	}
+	rwsem_up_read(&inode->i_rwsem);
+	if (!err && first)
+		*where = first * bs + pos % bs;
+	return err;
+}

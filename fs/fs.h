@@ -341,5 +341,13 @@ ssize_t __must_check sl_copy_file_range(struct sl_file *in, u64 off_in,
 					const struct sl_cred *cred);
 /* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
 s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
+/*
+ * Where on the device the bytes [pos, pos + len) of a file are, counted from the volume's
+ * start, for FIBMAP and swapon(8). What is dirty of them is written out first; the
+ * answer holds until somebody changes the file. *where is 0 for a hole, for bytes that are not
+ * in one piece, beyond the last block, in the inode, and if it is no regular file. Allocated
+ * blocks that were never written count: swap space needs no more. Sleeps.
+ */
+int __must_check sl_bmap(struct inode *inode, u64 pos, u32 len, u64 *where);
 
 #endif

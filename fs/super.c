@@ -219,7 +219,7 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 	if (err)
 		return err;
 	if (sbi->first_ino < EXT4_GOOD_OLD_FIRST_INO ||
-	    sbi->first_ino > sbi->inodes_per_group)
+	    sbi->first_ino > sbi->inodes_count)
 		return ext4_refuse(sbi, "%s: first inode %u", id, sbi->first_ino);
 	if (!ext4_has_incompat(sbi, FLEX_BG) || sbi->log_groups_per_flex > 31)
 		sbi->log_groups_per_flex = 0;

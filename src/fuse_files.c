@@ -48,7 +48,11 @@ static u32 open_flags(int flags)
 static int set_handle(fuse_req_t req, struct fuse_file_info *fi,
 		      struct sl_file *file)
 {
-	fi->keep_cache = 1;
+	/*
+	 * With strictatime what the kernel has in memory goes at each open, or
+	 * it would answer reads of it without a word to us.
+	 */
+	fi->keep_cache = !session_strict_atime(fuse_req_userdata(req));
 	/*
 	 * close(2) tells no error of writing, as with the kernel's ext4: what
 	 * was not written out by then it could not tell anyway. fsync(2) does,
@@ -255,4 +259,32 @@ void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
 		reply_status(req, (int)pos);
 	else
 		fuse_reply_lseek(req, pos);
+}
+
+/*
+ * The kernel asks on type fuseblk only, for ioctl(FIBMAP), and for swapon(2): it then reads
+ * and writes the blocks itself, and refuses all changes of the file until swapoff(2).
+ * Blocks are those of the mount (see mount_block_size()). An image has none that
+ * are blocks of a device which anybody but the daemon should write to.
+ */
+void op_bmap(fuse_req_t req, fuse_ino_t node, size_t blocksize, uint64_t index)
+{
+	struct inode *inode;
+	u64 where = 0;
+	int err = -EINVAL;
+
+	if (node == STREAM_NODE || !session_on_device(fuse_req_userdata(req)) ||
+	    !blocksize || blocksize > UINT32_MAX || index > INT64_MAX / blocksize) {
+		reply_status(req, err);
+		return;
+	}
+	err = req_inode(req, node, &inode);
+	if (!err) {
+		err = sl_bmap(inode, index * blocksize, (u32)blocksize, &where);
+		sl_iput(inode);
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_bmap(req, where % blocksize ? 0 : where / blocksize);
 }

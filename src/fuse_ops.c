@@ -275,6 +275,7 @@ const struct fuse_lowlevel_ops sluice_fuse_ops = {
 	.fallocate = op_fallocate,
 	.copy_file_range = op_copy_file_range,
 	.lseek = op_lseek,
+	.bmap = op_bmap,
 	.ioctl = op_ioctl,
 	.getxattr = op_getxattr,
 	.listxattr = op_listxattr,

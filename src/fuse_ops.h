@@ -145,5 +145,6 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
 			int flags);
 void op_lseek(fuse_req_t req, fuse_ino_t node, off_t off, int whence,
 	      struct fuse_file_info *fi);
+void op_bmap(fuse_req_t req, fuse_ino_t node, size_t blocksize, uint64_t index);
 
 #endif

@@ -138,6 +138,8 @@ struct session {
 	u32 max_write;		/* [const after session_create] bytes of a request's data */
 	u32 sector;		/* [const after session_create] the device's own */
 	bool blkdev;		/* [const after session_create] type fuseblk */
+	bool on_device;		/* [const after session_create] blocks are the device's */
+	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
 	bool read_ahead_given;	/* [const after session_create] */
@@ -188,6 +190,16 @@ bool session_writeback(const struct session *s)
 bool session_kills_suidgid(void)
 {
 	return kills_suidgid;
+}
+
+bool session_on_device(const struct session *s)
+{
+	return s->on_device;
+}
+
+bool session_strict_atime(const struct session *s)
+{
+	return s->strict_atime;
 }
 
 static int exit_code_of(int err)
@@ -582,6 +594,8 @@ static void choose_type(struct session *s, const struct options *o)
 	int err;
 
 	s->blkdev = false;
+	s->on_device = s->bd->bd_is_block && !o->offset;
+	s->strict_atime = o->sl.atime == SL_ATIME_STRICT;
 	if (!is_root())
 		return;
 	if (s->bd->bd_is_block) {
@@ -598,16 +612,29 @@ static void choose_type(struct session *s, const struct options *o)
 	s->blkdev = true;
 }
 
-/* Sectors of what the kernel is given to mount: its block size to be. */
+/* The smallest block size that the kernel's mount may have on its source. */
 static u32 source_sector(const struct session *s)
 {
-	int sector = 512;
+	int fd = s->anchor.fd;
+	int sector = 0;
 
-	if (s->anchor.fd < 0)
-		return s->sector;
-	if (ioctl(s->anchor.fd, BLKSSZGET, &sector) < 0)
-		return 512;
+	if (fd < 0)
+		fd = open(s->device, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, BLKSSZGET, &sector) < 0 || sector <= 0)
+		sector = (int)s->sector;
+	if (fd >= 0 && fd != s->anchor.fd)
+		close(fd);
 	return (u32)sector;
+}
+
+/*
+ * The block size of the kernel's mount: in it FIGETBSZ answers, and FIBMAP and
+ * swapon(2) count. The volume's, if the kernel takes it: a sector at least, a page at
+ * most.
+ */
+static u32 mount_block_size(const struct session *s)
+{
+	return max_of(source_sector(s), min_of(s->sb->s_blocksize, 4096u));
 }
 
 /* 0, or -ENOMEM. yes, no: NULL if there is nothing to say. */
@@ -667,8 +694,8 @@ static int mount_options(const struct session *s, const struct options *o,
 		err = add_text(opts, "sync");
 	if (!err && s->blkdev)
 		err = add_text(opts, "blkdev");
-	if (!err && s->blkdev && source_sector(s) != 512)
-		err = add_text(opts, "blksize=%u", source_sector(s));
+	if (!err && s->blkdev)
+		err = add_text(opts, "blksize=%u", mount_block_size(s));
 	if (!err && o->trace)
 		err = add_text(opts, "debug");
 	return err;

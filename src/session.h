@@ -50,6 +50,10 @@ struct handle_table *session_handles(struct session *s);
 bool session_kills_suidgid(void);
 /* Has the kernel agreed to -o writeback? */
 bool session_writeback(const struct session *s);
+/* The volume is a whole block device: its blocks are those of the device. */
+bool session_on_device(const struct session *s);
+/* -o strictatime: each read(2) of the kernel's clients must reach us. */
+bool session_strict_atime(const struct session *s);
 /* INIT: says what we can do. */
 void session_init(struct session *s, struct fuse_conn_info *conn);
 /* What the daemon tells of itself, as SIGUSR1 does: at most len bytes with the final
