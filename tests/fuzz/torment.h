@@ -85,7 +85,7 @@ struct torment {
 	enum sl_errors errors;
 	u64 device_bytes; /* 0: all of the image */
 	unsigned seed;
-	unsigned seconds; /* limit of one child; 0: 30 */
+	unsigned seconds; /* limit of one child; 0: 120: hangs, not just starved by others */
 	bool only_mount;
 	bool crash;       /* ends without unmounting */
 	bool two;         /* two threads do it at once */
@@ -662,7 +662,7 @@ static inline int torment(const struct torment *t, struct image *im, const char 
 		signal(SIGSEGV, SIG_DFL);
 		dup2(fd, 1);
 		dup2(fd, 2);
-		alarm(t->seconds ? t->seconds : 30);
+		alarm(t->seconds ? t->seconds : 120);
 		torment_child(t, im, r);
 		if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check())
 			_exit(23);
