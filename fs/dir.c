@@ -1064,8 +1064,11 @@ int ext4_dir_get_dotdot(struct ext4_inode *dir, ino_nr *parent)
 int ext4_dir_set_dotdot(struct handle *h, struct ext4_inode *dir, ino_nr parent)
 {
 	struct dir_slot slot;
-	int err = dir_lookup_write(h, dir, "..", 2, &slot);
+	int err;
 
+	if (dir->i_inline)
+		return ext4_inline_set_parent(h, dir, parent);
+	err = dir_lookup_write(h, dir, "..", 2, &slot);
 	if (err)
 		return err;
 	dir_entry_retarget(h, dir, &slot, parent, EXT4_FT_DIR);
@@ -1087,15 +1090,26 @@ static bool dir_block_has_entry(struct ext4_sb *sbi, struct buffer *b, u32 off)
 	return false;
 }
 
+/* For ext4_inline_walk(). */
+static int dir_not_empty(void *priv, const char *name, u32 len, ino_nr ino, u8 ftype)
+{
+	*(bool *)priv = false;
+	return 0;
+}
+
 int ext4_dir_is_empty(struct ext4_inode *dir, bool *empty)
 {
 	struct ext4_sb *sbi = ext4_sb_of(dir);
 	struct dir_scan sc;
 	struct buffer *b;
 	lblk_t lblk;
-	int err = dir_scan_start(&sc, dir, ext4_dir_is_indexed(dir));
+	int err;
 
 	*empty = true;
+	if (dir->i_inline)
+		return ext4_inline_walk(dir, dir->i_inline, dir->vfs.i_size, dir_not_empty,
+					empty);
+	err = dir_scan_start(&sc, dir, ext4_dir_is_indexed(dir));
 	while (!err && *empty) {
 		u32 off = 0;
 

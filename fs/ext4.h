@@ -61,7 +61,8 @@ struct ext4_inode {
 	_Atomic bool i_index_broken; /* reads go without the index, changes are refused [atomic] */
 	_Atomic u32 i_dir_seq; /* odd: names change, or the inode is torn down [write i_rwsem, exclusive] */
 	struct dir_map *i_dir_map; /* where its blocks are [rcu, write i_lock] */
-	u8 *i_inline; /* whole content if it lies in the inode (inline_data), else NULL [const] */
+	u8 *_Atomic i_inline; /* whole content if it lies in the inode (inline_data), else NULL
+				 [i_rwsem; whether NULL: atomic, once NULL for good] */
 	/* The stream of writes of the handle that was closed last, for the next
 	 * one to go on with; see access_behind() [vfs.i_lock] */
 	u64 i_stream_from, i_stream_reach;
@@ -513,8 +514,8 @@ int __must_check ext4_dirhash(const char *name, u32 len, u32 version,
 			      const u32 *seed, struct ext4_dirhash *out);
 
 /* -------------------------------------------------------------- inline.c */
-/* Content that lies in the inode (EXT4_INLINE_DATA_FL): read-only, from a copy
- * made when the inode is read. raw: the whole inode. -EFSCORRUPTED, -ENOMEM. */
+/* Content that lies in the inode (EXT4_INLINE_DATA_FL), from a copy made when the
+ * inode is read; i_rwsem held. raw: the whole inode. -EFSCORRUPTED, -ENOMEM. */
 int __must_check ext4_inline_load(struct ext4_inode *ei, const void *raw);
 /* [pos, pos+len) must be inside i_size. */
 void ext4_inline_read(const struct ext4_inode *ei, u64 pos, void *buf, size_t len);
@@ -522,8 +523,20 @@ int __must_check ext4_inline_parent(const struct ext4_inode *dir, ino_nr *parent
 int __must_check ext4_inline_find(const struct ext4_inode *dir, const char *name, u32 len,
 				  ino_nr *ino, u8 *ftype);
 /* As ext4_readdir() behind "." and "..". */
-int __must_check ext4_inline_readdir(const struct ext4_inode *dir, u64 *pos,
-				     ext4_dir_emit emit, void *priv);
+/* Calls emit for each entry of that content of a directory, until it returns other than
+ * 0, which is returned. -EFSCORRUPTED (reported). */
+typedef int (*ext4_inline_emit)(void *priv, const char *name, u32 len, ino_nr ino,
+				u8 ftype);
+int __must_check ext4_inline_walk(const struct ext4_inode *dir, const u8 *content, u64 size,
+				  ext4_inline_emit emit, void *priv);
+/*
+ * Before a change of a file or directory, also the last: the content gets a block. i_rwsem
+ * held exclusively, no handle. 0 also if nothing is inline. -ENOSPC, -EROFS, -EFSCORRUPTED, ...
+ */
+int __must_check ext4_inline_convert(struct ext4_inode *ei);
+/* As ext4_dir_set_dotdot(); the directory stays inline. */
+int __must_check ext4_inline_set_parent(struct handle *h, struct ext4_inode *dir,
+					ino_nr parent);
 
 /* ------------------------------------- super.c, feature.c, error.c (lead) */
 extern const struct buffer_type ext4_super_type;

@@ -336,7 +336,7 @@ int ext4_remove_blocks(struct handle *h, struct ext4_inode *ei, lblk_t start, u6
 	};
 	int err, werr;
 
-	if (r.start >= r.end)
+	if (r.start >= r.end || ei->i_inline)
 		return 0;
 	rwsem_down_write(&r.ei->i_data_sem);
 	if (ext_inode_has_extents(ei))

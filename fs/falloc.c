@@ -252,8 +252,6 @@ static int check_mode(const struct ext4_inode *ei, int mode)
 {
 	u32 flags = ei->vfs.i_flags;
 
-	if (ei->i_inline)
-		return -EOPNOTSUPP;
 	switch (mode) {
 	case 0:
 	case FALLOC_FL_KEEP_SIZE:
@@ -284,6 +282,11 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	if (!len)
 		return -EINVAL;
 	err = ext4_write_allowed(ei, off, len);
+	if (!err && unlikely(ei->i_inline)) {
+		rwsem_down_write(&inode->i_rwsem);
+		err = ext4_inline_convert(ei);
+		rwsem_up_write(&inode->i_rwsem);
+	}
 	if (!err)
 		err = check_mode(ei, mode);
 	if (err)

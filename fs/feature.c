@@ -51,7 +51,7 @@ static const struct feature incompat[] = {
 	{ EXT4_INCOMPAT_DIRDATA, "dirdata", REFUSE },
 	{ EXT4_INCOMPAT_CSUM_SEED, "metadata_csum_seed", RW },
 	{ EXT4_INCOMPAT_LARGEDIR, "large_dir", RW },
-	{ EXT4_INCOMPAT_INLINE_DATA, "inline_data", RO },
+	{ EXT4_INCOMPAT_INLINE_DATA, "inline_data", RW },
 	{ EXT4_INCOMPAT_ENCRYPT, "encrypt", REFUSE },
 	{ EXT4_INCOMPAT_CASEFOLD, "casefold", REFUSE },
 };

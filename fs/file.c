@@ -873,6 +873,13 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 		err = pos < ext4_max_size(ei) ? 0 : -EFBIG;
 	if (err || !len)
 		return err;
+	if (unlikely(ei->i_inline)) {
+		rwsem_down_write(&inode->i_rwsem);
+		err = ext4_inline_convert(ei);
+		rwsem_up_write(&inode->i_rwsem);
+		if (err)
+			return err;
+	}
 	w.left = (size_t)min_of((u64)len, ext4_max_size(ei) - pos);
 	if (region && 2 * w.left < region_resident(region))
 		w.region = NULL;

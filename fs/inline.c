@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * fs/inline.c - files, directories and links that lie in their inode: reading
+ *               (before a change they leave it: fs/inline_convert.c)
  *
  * The first 60 bytes are i_block, the rest is the value of the in-body
  * attribute "system.data". The whole content is gathered once, when the inode
  * is read, into ei->i_inline (i_size bytes), and everything below works on that
  * copy. A directory begins with its parent's number (4 bytes); its entries
  * fill two regions, up to byte 60 and from there on, and none crosses over.
- * Volumes with the feature are mounted read-only: nothing here changes anything.
  *
- * Locks:   none; i_inline is constant while the inode lives
+ * Locks:   i_rwsem, shared, held by the caller
  * Source:  Documentation/filesystems/ext4/inlinedata.rst
  */
-#include "fs/ext4.h"
+#include "fs/dir_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define PARENT_BYTES 4u
-#define COOKIE_FIRST 16u /* above those of "." and ".." */
 #define XATTR_INDEX_SYSTEM 7
 
 /* The value of "system.data"; false: there is none, or it is out of bounds. The
@@ -100,29 +99,29 @@ int ext4_inline_parent(const struct ext4_inode *dir, ino_nr *parent)
 
 /*
  * The entry at or after *at (a byte of the content), which moves behind it. 0: found;
- * 1: no more; -EFSCORRUPTED. An entry's name lies in i_inline.
+ * 1: no more; -EFSCORRUPTED. An entry's name lies in the content.
  */
-static int next_entry(const struct ext4_inode *dir, u32 *at, struct ext4_dir_entry *de,
-		      const char **name)
+static int next_entry(const struct ext4_inode *dir, const u8 *content, u32 size, u32 *at,
+		      struct ext4_dir_entry *de, const char **name)
 {
-	u32 size = (u32)dir->vfs.i_size;
-
 	while (*at < size) {
 		u32 end = *at < EXT4_I_BLOCK_BYTES ? EXT4_I_BLOCK_BYTES : size;
 		u32 rec;
 
 		if (end - *at < sizeof(*de))
 			return -EFSCORRUPTED;
-		memcpy(de, dir->i_inline + *at, sizeof(*de));
+		memcpy(de, content + *at, sizeof(*de));
 		rec = le16_to_cpu(de->rec_len);
 		if (rec < EXT4_DIR_REC_LEN(1) || rec % EXT4_DIR_PAD ||
 		    rec > end - *at || EXT4_DIR_REC_LEN(de->name_len) > rec)
 			return -EFSCORRUPTED;
-		*name = (const char *)dir->i_inline + *at + sizeof(*de);
+		*name = (const char *)content + *at + sizeof(*de);
 		*at += rec;
 		if (!le32_to_cpu(de->inode))
 			continue;
-		if (!de->name_len || memchr(*name, '/', de->name_len) ||
+		if (!de->name_len || dir_is_dots(*name, de->name_len) ||
+		    le32_to_cpu(de->inode) > ext4_sb_of(dir)->inodes_count ||
+		    memchr(*name, '/', de->name_len) ||
 		    memchr(*name, '\0', de->name_len))
 			return -EFSCORRUPTED;
 		return 0;
@@ -144,7 +143,8 @@ int ext4_inline_find(const struct ext4_inode *dir, const char *name, u32 len,
 	const char *n;
 	int r;
 
-	while (!(r = next_entry(dir, &at, &de, &n))) {
+	while (!(r = next_entry(dir, dir->i_inline, (u32)dir->vfs.i_size, &at, &de,
+				 &n))) {
 		if (de.name_len != len || memcmp(n, name, len))
 			continue;
 		*ino = le32_to_cpu(de.inode);
@@ -154,29 +154,34 @@ int ext4_inline_find(const struct ext4_inode *dir, const char *name, u32 len,
 	return r < 0 ? report(dir, at) : -ENOENT;
 }
 
-int ext4_inline_readdir(const struct ext4_inode *dir, u64 *pos, ext4_dir_emit emit,
-			void *priv)
+int ext4_inline_walk(const struct ext4_inode *dir, const u8 *content, u64 size,
+		     ext4_inline_emit emit, void *priv)
 {
-	u64 start = max_of(*pos, (u64)COOKIE_FIRST + PARENT_BYTES) - COOKIE_FIRST;
 	u32 at = PARENT_BYTES;
 
 	for (;;) {
 		struct ext4_dir_entry de;
-		u32 begin = at;
 		const char *n;
-		int r = next_entry(dir, &at, &de, &n);
+		int r = next_entry(dir, content, (u32)size, &at, &de, &n);
 
 		if (r < 0)
 			return report(dir, at);
 		if (r)
 			return 0;
-		/* From the beginning each time: a cookie from outside need not
-		 * point at an entry. */
-		if (begin < start)
-			continue;
-		if (emit(priv, n, de.name_len, le32_to_cpu(de.inode), de.file_type,
-			 COOKIE_FIRST + at))
-			return 0;
-		*pos = COOKIE_FIRST + at;
+		r = emit(priv, n, de.name_len, le32_to_cpu(de.inode), de.file_type);
+		if (r)
+			return r;
 	}
+}
+
+int ext4_inline_set_parent(struct handle *h, struct ext4_inode *dir, ino_nr parent)
+{
+	le32 ino = cpu_to_le32(parent);
+
+	rwsem_down_write(&dir->i_data_sem);
+	memcpy(dir->i_block, &ino, sizeof(ino));
+	rwsem_up_write(&dir->i_data_sem);
+	memcpy(dir->i_inline, &ino, sizeof(ino));
+	dir_changed(dir);
+	return ext4_mark_inode_dirty(h, dir);
 }

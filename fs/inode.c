@@ -149,7 +149,7 @@ static u64 map_max_size(const struct ext4_inode *ei)
 	const struct ext4_sb *sbi = ext4_sb_of(ei);
 	u8 bits = sbi->s.s_blocksize_bits;
 
-	if (ei->vfs.i_flags & EXT4_EXTENTS_FL)
+	if (ei->vfs.i_flags & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL))
 		return (u64)0xFFFFFFFFu << bits;
 	/* Indirect: 12 + n + n^2 + n^3 blocks. */
 	u64 n = sbi->s.s_blocksize / 4;

@@ -379,6 +379,8 @@ static int create(struct inode *dir, const char *name, size_t len,
 		inode = NULL;
 		rwsem_down_write(&dir->i_rwsem);
 		err = ext4_may_change(dir, false);
+		if (!err)
+			err = ext4_inline_convert(di);
 		if (!err && S_ISDIR(c->mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
 		if (!err) {
@@ -471,6 +473,8 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 			err = -EMLINK;
 		if (!err)
 			err = ext4_may_enter(di, ei);
+		if (!err)
+			err = ext4_inline_convert(di);
 		if (!err) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
@@ -559,6 +563,8 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 		goto out_dir;
 	rwsem_down_write(&inode->i_rwsem);
 	err = check_victim(di, EXT4_I(inode), is_rmdir);
+	if (!err)
+		err = ext4_inline_convert(di);
 	if (!err)
 		err = journal_start(sbi->journal,
 				    EXT4_DIR_DEL_CREDITS + EXT4_ORPHAN_CREDITS +

@@ -21,7 +21,8 @@
  * The cursor holds a sorted range [lo, hi) of the directory. A bound is a
  * (key, name). A range is filled from
  *   - the index: the leaf that has `lo` and those that continue its last hash;
- *   - a linear directory, or one with a broken index: all blocks.
+ *   - a linear directory, or one with a broken index: all blocks;
+ *   - one in its inode: all of it.
  * When a range gets larger than CURSOR_ENTRIES or CURSOR_BYTES, its upper
  * half is dropped and hi comes down; so memory is bounded whatever the
  * directory. A linear directory of n names is read once per CURSOR_ENTRIES/2
@@ -321,6 +322,31 @@ static int rd_fill_linear(struct ext4_inode *dir, struct ext4_dir_cursor *cur,
 	return err;
 }
 
+struct rd_inline {
+	struct ext4_sb *sbi;
+	struct ext4_dir_cursor *cur;
+};
+
+static int rd_add_inline(void *priv, const char *name, u32 len, ino_nr ino, u8 ftype)
+{
+	struct rd_inline *in = priv;
+	u64 key;
+	int err = key_of_name(in->sbi, in->sbi->def_hash_version, name, len, &key);
+
+	return err ? err :
+		     rd_insert(in->cur, key, name, len, ino,
+			       ext4_has_incompat(in->sbi, FILETYPE) && ftype < EXT4_FT_MAX ?
+				       ftype :
+				       EXT4_FT_UNKNOWN);
+}
+
+static int rd_fill_inline(struct ext4_inode *dir, struct ext4_dir_cursor *cur)
+{
+	struct rd_inline in = { ext4_sb_of(dir), cur };
+
+	return ext4_inline_walk(dir, dir->i_inline, dir->vfs.i_size, rd_add_inline, &in);
+}
+
 /*
  * From the leaf that has lo through those that continue it; hi is the first
  * key of the leaf after them, which is above lo: the search went to the last
@@ -390,13 +416,15 @@ static int rd_fill(struct ext4_inode *dir, struct ext4_dir_cursor *cur,
 		   const struct rd_bound *from)
 {
 	bool indexed = ext4_dir_is_indexed(dir);
-	bool linear = !indexed || dx_broken(dir);
+	bool linear = (!indexed || dx_broken(dir)) && !dir->i_inline;
 	int err = 0;
 
 	cur->valid = false;
 	bound_set(&cur->lo, from->key, from->name, from->len);
 	rd_reset(cur);
-	if (!linear) {
+	if (dir->i_inline) {
+		err = rd_fill_inline(dir, cur);
+	} else if (!linear) {
 		err = rd_fill_index(dir, cur);
 		linear = dir_err_is_corruption(err) && dx_broken(dir);
 		if (linear)
@@ -530,8 +558,6 @@ int ext4_readdir(struct ext4_inode *dir, struct ext4_dir_cursor *cur, u64 *pos,
 		err = rd_dots(dir, pos, emit, priv, &stop);
 	if (err || stop || *pos >= KEY_LIMIT)
 		return err;
-	if (dir->i_inline)
-		return ext4_inline_readdir(dir, pos, emit, priv);
 	if (!cur) {
 		own = ext4_dir_cursor_new();
 		if (!own)

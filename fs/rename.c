@@ -311,6 +311,10 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 		return 1;
 	if (!err)
 		err = check_sides(from, to, flags);
+	if (!err)
+		err = ext4_inline_convert(EXT4_I(from->dir));
+	if (!err)
+		err = ext4_inline_convert(EXT4_I(to->dir));
 	if (err)
 		return err;
 	if (from->inode == to->inode) /* two names of one file: nothing to do */

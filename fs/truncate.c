@@ -252,7 +252,12 @@ static int shrink(struct ext4_inode *ei, u64 size)
 
 int ext4_truncate(struct ext4_inode *ei, u64 size)
 {
+	int err;
+
 	assert_rwsem_held_write(&ei->vfs.i_rwsem);
+	err = ext4_inline_convert(ei);
+	if (err)
+		return err;
 	if (size > ei->vfs.i_size)
 		return grow(ei, size);
 	/* At equal size too: blocks preallocated beyond the end go. */
