@@ -1523,9 +1523,10 @@ static int claim_at_unmount(struct inode *inode, void *priv)
 		pass->busy_ino = inode->i_ino;
 	} else if (!atomic_load(&inode->i_count) && !(state & I_BUSY)) {
 		if (inode->i_nlink && state & I_DIRTY)
-			log_err("%s: inode %u is dirty at unmount (state %#x): "
-				"its changes are lost", pass->ic->sb->s_id,
-				inode->i_ino, state);
+			log_ratelimited(LOG_LVL_ERR,
+					"%s: inode %u is dirty at unmount (state %#x): "
+					"its changes are lost", pass->ic->sb->s_id,
+					inode->i_ino, state);
 		atomic_fetch_or(&inode->i_nlookup, NLOOKUP_CLOSED);
 		inode_claim_locked(pass->ic, inode);
 		state_clear_locked(inode, I_DIRTY);

@@ -38,6 +38,8 @@ struct ext4_group_info {
 	u8 *pending_inodes;     /* [group lock] */
 	u32 nr_held_blocks;     /* [group lock] bits set */
 	u32 nr_pending_inodes;  /* [group lock] */
+	u32 trimmed;            /* [group lock] free runs of so many blocks and more are
+				   discarded; 0: not known; UINT32_MAX: being done */
 	_Atomic u32 flags;      /* [group lock to write, atomic to read]
 				   enum ext4_group_flags */
 };
@@ -93,6 +95,7 @@ struct ext4_alloc {
 	_Atomic u32 rotor;          /* [atomic] group where a long search ended */
 	_Atomic u32 dir_rotor;      /* [atomic] spreads top-level directories */
 	struct mutex init_lock[EXT4_INIT_LOCKS];
+	struct mutex trim_lock;     /* unranked: one sl_trim() at a time */
 
 	/* freespace.c */
 	struct ext4_claim *magazine; /* nr_magazines of them */
@@ -202,6 +205,19 @@ void ext4_claims_drain(struct ext4_sb *sbi);
  * passed over.
  */
 const char *ext4_balloc_check(struct ext4_sb *sbi);
+
+/*
+ * For trim.c: holds the next free run of g in [*pos, end) of at least min blocks, at
+ * most max (or max and a rest below min), as if it waited for a commit; *pos goes behind
+ * it. 1; 0: there is none; or a negative errno. Sleeps for the bitmap.
+ */
+int __must_check ext4_hold_free_run(struct ext4_sb *sbi, group_t g, u32 *pos, u32 end,
+				    u32 min, u32 max, struct ext4_run *r);
+void ext4_unhold_run(struct ext4_sb *sbi, group_t g, struct ext4_run r);
+/* False: nothing was freed in g since all runs of min blocks were discarded. Else _end
+ * notes that they were, if all of the group was gone through. */
+bool ext4_trim_begin(struct ext4_sb *sbi, group_t g, u32 min);
+void ext4_trim_end(struct ext4_sb *sbi, group_t g, u32 min);
 
 /* Builds the block bitmap of a BLOCK_UNINIT group inside h (2 credits). The
  * group's init lock is held. Nothing to do: 0. Reports nothing: a wrong free

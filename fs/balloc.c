@@ -1010,6 +1010,27 @@ struct free_batch {
 	struct ext4_run run;
 };
 
+/* What was held and pending is for everybody. freed: it was in use before. */
+static void release_held(struct ext4_sb *sbi, group_t g, struct ext4_run r, bool freed)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	struct ext4_alloc *al = sbi->alloc;
+	u8 *unused;
+
+	ext4_group_lock(sbi, g);
+	ext4_space_unhold(sbi, g, r);
+	unused = ext4_space_trim(gi);
+	if (!(gi->flags & EXT4_GRP_BBITMAP_CORRUPT))
+		atomic_fetch_add(&al->group_blocks[g], r.len);
+	if (freed)
+		gi->trimmed = 0;
+	ext4_group_unlock(sbi, g);
+	free(unused);
+	/* This order: see alloc_search(). */
+	atomic_fetch_add(&al->release_gen, 1);
+	atomic_fetch_sub(&al->pending_blocks, r.len);
+}
+
 /*
  * After the commit. After an abort the blocks stay held until the unmount: on disk
  * they are still their old owner's, and who had access to the bitmap already may
@@ -1018,25 +1039,12 @@ struct free_batch {
 static void free_batch_done(struct commit_cb *cb, int error)
 {
 	struct free_batch *fb = container_of_type(cb, struct free_batch, cb);
-	struct ext4_sb *sbi = fb->sbi;
-	struct ext4_group_info *gi = &sbi->group_info[fb->group];
-	struct ext4_alloc *al = sbi->alloc;
-	u8 *unused;
 
 	if (error) {
 		free(fb);
 		return;
 	}
-	ext4_group_lock(sbi, fb->group);
-	ext4_space_unhold(sbi, fb->group, fb->run);
-	unused = ext4_space_trim(gi);
-	if (!(gi->flags & EXT4_GRP_BBITMAP_CORRUPT))
-		atomic_fetch_add(&al->group_blocks[fb->group], fb->run.len);
-	ext4_group_unlock(sbi, fb->group);
-	free(unused);
-	/* This order: see alloc_search(). */
-	atomic_fetch_add(&al->release_gen, 1);
-	atomic_fetch_sub(&al->pending_blocks, fb->run.len);
+	release_held(fb->sbi, fb->group, fb->run, true);
 	free(fb);
 }
 
@@ -1305,4 +1313,129 @@ size_t ext4_alloc_stats(struct ext4_sb *sbi, char *buf, size_t len)
 		n += (size_t)snprintf(buf + n, len - n, "alloc_claimed %llu\n",
 				      (unsigned long long)atomic_load(&al->claimed));
 	return min_of(n, len);
+}
+
+/* ---- discarding: see trim.c ---- */
+
+/* The first free run of at least min blocks in [*pos, end), cut to max; *pos goes
+ * behind it. Group lock held. */
+static struct ext4_run next_free_run(const struct ext4_group_info *gi, const void *map,
+				     u32 *pos, u32 end, u32 min, u32 max)
+{
+	while (*pos < end) {
+		u32 off = bm_find_clear_or(map, gi->held_blocks, *pos, end);
+		u32 stop = off < end ? bm_find_set_or(map, gi->held_blocks, off, end)
+				     : end;
+
+		*pos = stop;
+		if (stop - off < min)
+			continue;
+		/* The rest is not to be too short for the next call. */
+		if (stop - off > max && stop - off - max >= min)
+			*pos = stop = off + max;
+		return (struct ext4_run){ off, stop - off };
+	}
+	return (struct ext4_run){ 0, 0 };
+}
+
+static int hold_run(struct ext4_sb *sbi, group_t g, const void *map, u32 *pos, u32 end,
+		    u32 min, u32 max, struct ext4_run *r)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	u8 *spare = NULL;
+	int error = lock_group_held(sbi, g, &spare);
+
+	if (error)
+		return error;
+	*r = (struct ext4_run){ 0, 0 };
+	if (!(gi->flags & EXT4_GRP_BBITMAP_CORRUPT))
+		*r = next_free_run(gi, map, pos, end, min, max);
+	if (r->len) {
+		/* Before it is missed. */
+		atomic_fetch_add(&sbi->alloc->pending_blocks, r->len);
+		ext4_space_hold(sbi, g, *r, &spare);
+		atomic_fetch_sub(&sbi->alloc->group_blocks[g], r->len);
+	}
+	ext4_group_unlock(sbi, g);
+	free(spare);
+	return r->len > 0;
+}
+
+/* With the init lock nobody makes a bitmap of what is seen to be free here. */
+static int hold_uninit(struct ext4_sb *sbi, group_t g, u32 *pos, u32 end, u32 min,
+		       u32 max, struct ext4_run *r)
+{
+	struct mutex *lock = ext4_init_lock(sbi, g);
+	void *map = malloc(sbi->s.s_blocksize);
+	int error = -EAGAIN;
+
+	if (!map)
+		return -ENOMEM;
+	mutex_lock(lock);
+	if (bbitmap_state(sbi, g) == BB_UNINIT)
+		error = uninit_build(sbi, g, map) ?
+				hold_run(sbi, g, map, pos, end, min, max, r) :
+				-EFSCORRUPTED; /* told when it is allocated from */
+	mutex_unlock(lock);
+	free(map);
+	return error;
+}
+
+int ext4_hold_free_run(struct ext4_sb *sbi, group_t g, u32 *pos, u32 end, u32 min,
+		       u32 max, struct ext4_run *r)
+{
+	struct buffer *b;
+	int error;
+
+	for (;;) {
+		switch (bbitmap_state(sbi, g)) {
+		case BB_CORRUPT:
+			return -EFSCORRUPTED;
+		case BB_UNINIT:
+			error = hold_uninit(sbi, g, pos, end, min, max, r);
+			if (error == -EAGAIN)
+				continue; /* initialised, or corrupt, by now */
+			return error;
+		case BB_NORMAL:
+			break;
+		}
+		break;
+	}
+	error = bbitmap_load(sbi, g, &b);
+	if (error)
+		return error;
+	error = hold_run(sbi, g, b->b_data, pos, end, min, max, r);
+	buffer_put(b);
+	return error;
+}
+
+void ext4_unhold_run(struct ext4_sb *sbi, group_t g, struct ext4_run r)
+{
+	release_held(sbi, g, r, false);
+}
+
+#define TRIM_RUNNING UINT32_MAX
+
+bool ext4_trim_begin(struct ext4_sb *sbi, group_t g, u32 min)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	bool due;
+
+	ext4_group_lock(sbi, g);
+	due = !gi->trimmed || min < gi->trimmed;
+	if (due)
+		gi->trimmed = gi->nr_held_blocks ? 0 : TRIM_RUNNING;
+	ext4_group_unlock(sbi, g);
+	return due;
+}
+
+void ext4_trim_end(struct ext4_sb *sbi, group_t g, u32 min)
+{
+	struct ext4_group_info *gi = &sbi->group_info[g];
+
+	ext4_group_lock(sbi, g);
+	/* Else something was freed meanwhile. */
+	if (gi->trimmed == TRIM_RUNNING)
+		gi->trimmed = gi->nr_held_blocks ? 0 : min;
+	ext4_group_unlock(sbi, g);
 }

@@ -162,6 +162,11 @@ static void go_readonly(struct ext4_sb *sbi)
 
 void ext4_on_journal_abort(struct ext4_sb *sbi, int error)
 {
+	if (error == -ESHUTDOWN) { /* by will */
+		atomic_store(&sbi->aborted, true);
+		atomic_store(&sbi->s.s_rdonly, true);
+		return;
+	}
 	if (!atomic_load(&sbi->error_seen))
 		record(sbi, "journal", 0, sbi->journal_ino, 0, error);
 	go_readonly(sbi);

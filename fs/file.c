@@ -923,7 +923,7 @@ int sl_fsync(struct sl_file *f, bool datasync)
 	if (!sbi->journal)
 		return 0;
 	if (atomic_load(&sbi->aborted))
-		return -EROFS;
+		return atomic_load(&sbi->shut_down) ? -EIO : -EROFS;
 	/* A directory's names are its data. */
 	if (S_ISDIR(inode->i_mode))
 		datasync = false;

@@ -139,6 +139,35 @@ void sl_drop_caches_of(struct super_block *sb, enum sl_drop what);
  * be missed. */
 u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max);
 
+/* ---- the volume itself ---- */
+#define SL_LABEL_MAX 16u
+/* label: SL_LABEL_MAX bytes and a NUL. uuid: 16 bytes. */
+void sl_get_label(struct super_block *sb, char *label);
+void sl_get_uuid(struct super_block *sb, u8 *uuid);
+/* Durable on return, in the backups too. -EINVAL: longer than SL_LABEL_MAX bytes; -EROFS. */
+int __must_check sl_set_label(struct super_block *sb, const char *label);
+/*
+ * Discards what is free of [start, start + len) bytes, in runs of minlen bytes and more.
+ * *trimmed: bytes that were, also after an error. stop(priv), if not NULL, is asked now
+ * and then: true ends it with -EINTR. -EOPNOTSUPP: the device can't; -EINVAL: len is less
+ * than a block, start beyond the end, or minlen more than a group; -EROFS, -EIO.
+ */
+int __must_check sl_trim(struct super_block *sb, u64 start, u64 len, u64 minlen,
+			 u64 *trimmed, bool (*stop)(void *priv), void *priv);
+/* Numbers as of EXT4_IOC_SHUTDOWN. */
+enum sl_shutdown {
+	SL_SHUTDOWN_DEFAULT,    /* all is written before */
+	SL_SHUTDOWN_LOGFLUSH,   /* what is in the journal is committed */
+	SL_SHUTDOWN_NOLOGFLUSH, /* nothing is */
+};
+/*
+ * From its return until sl_unmount(), which gives 0 then, nothing reaches the device,
+ * and changes give -EIO (those that are under way may give -EROFS). The next mount
+ * recovers. 0 also if it is shut down already; -EINVAL; or why not all could be written.
+ */
+int __must_check sl_shutdown(struct super_block *sb, enum sl_shutdown how);
+bool sl_is_shut_down(struct super_block *sb);
+
 /* ---- inodes ---- */
 int __must_check sl_iget(struct super_block *sb, u64 ino, struct inode **out); /* -ESTALE */
 /* For listings: the inode is kept in memory only if it is wanted again. */

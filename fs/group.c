@@ -514,6 +514,7 @@ static int alloc_tables(struct ext4_sb *sbi)
 	sbi->alloc = al;
 	for (u32 i = 0; i < EXT4_INIT_LOCKS; i++)
 		mutex_init(&al->init_lock[i], RANK_BUFFER);
+	mutex_init(&al->trim_lock, RANK_NONE);
 	al->group_blocks = calloc(sbi->groups, sizeof(*al->group_blocks));
 	al->group_longest = calloc(sbi->groups, sizeof(*al->group_longest));
 	al->group_inodes = calloc(sbi->groups, sizeof(*al->group_inodes));
@@ -592,6 +593,7 @@ void ext4_groups_free(struct ext4_sb *sbi)
 	if (al) {
 		for (u32 i = 0; i < EXT4_INIT_LOCKS; i++)
 			mutex_destroy(&al->init_lock[i]);
+		mutex_destroy(&al->trim_lock);
 		ext4_space_free(sbi);
 		counter_free(al->avail);
 		free(al->group_blocks);

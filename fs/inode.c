@@ -871,7 +871,9 @@ const struct super_ops ext4_super_ops = {
 
 int ext4_may_write(struct ext4_sb *sbi)
 {
-	return atomic_load(&sbi->s.s_rdonly) ? -EROFS : 0;
+	if (likely(!atomic_load(&sbi->s.s_rdonly)))
+		return 0;
+	return atomic_load(&sbi->shut_down) ? -EIO : -EROFS;
 }
 
 bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)

@@ -829,6 +829,9 @@ fail:
 		journal_free(sbi->journal);
 		sbi->journal = NULL;
 	}
+	/* What is lost is meant to be. */
+	if (atomic_load(&sbi->shut_down))
+		err = 0;
 	free_sb(sbi);
 	return err;
 }
@@ -852,6 +855,9 @@ int sl_unmount(struct super_block *sb)
 		journal_free(sbi->journal);
 		sbi->journal = NULL;
 	}
+	/* What is lost was meant to be. */
+	if (atomic_load(&sbi->shut_down))
+		err = 0;
 	free_sb(sbi);
 	return err;
 }

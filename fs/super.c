@@ -373,7 +373,7 @@ int sl_sync(struct super_block *sb)
 	if (!sbi->journal)
 		return 0;
 	if (atomic_load(&sbi->aborted))
-		return -EROFS;
+		return atomic_load(&sbi->shut_down) ? -EIO : -EROFS;
 	err = flusher_sync_all(sbi->flusher);
 	/* Data that was lost since the last sync, also in the background. */
 	err2 = atomic_exchange(&sbi->wb_err, 0);

@@ -316,7 +316,9 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 		pblk_t pblk = 0;
 		int err;
 
-		if (run->delayed) {
+		if (unlikely(atomic_load(&ext4_sb_of(ei)->shut_down))) {
+			err = -EIO;
+		} else if (run->delayed) {
 			err = allocate(ei, lblk, &nr, &pblk);
 			unwritten = err == 1;
 			if (err > 0)

@@ -254,7 +254,8 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 	if (node == STREAM_NODE && cmd == SLUICE_IOC_STREAM)
 		stream_ioctl(req, h, in, in_size);
 	else if (node != STREAM_NODE &&
-		 ioctl_fileattr(req, node, cmd, in, in_size))
+		 (ioctl_fileattr(req, node, cmd, in, in_size) ||
+		  ioctl_volume(req, cmd, arg, in, in_size)))
 		return;
 	else if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
 	    (cmd != SLUICE_IOC_BULKSTAT && cmd != SLUICE_IOC_DROP_CACHES &&

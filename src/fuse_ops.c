@@ -49,6 +49,10 @@ int req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out)
 
 void reply_status(fuse_req_t req, int err)
 {
+	/* A request that was under way when the journal stopped. */
+	if (unlikely(err == -EROFS) &&
+	    session_is_shut_down(fuse_req_userdata(req)))
+		err = -EIO;
 	fuse_reply_err(req, -err);
 }
 

@@ -117,6 +117,10 @@ void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r);
 bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *in,
 		    size_t in_size);
 
+/* fuse_volume.c: the same for those of the whole volume. */
+bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
+		  size_t in_size);
+
 /* fuse_stream.c: operations that the others hand on, if node is STREAM_NODE */
 bool stream_is_named(fuse_ino_t parent, const char *name);
 void stream_lookup(fuse_req_t req);

@@ -142,6 +142,7 @@ struct session {
 	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
+	_Atomic bool down;	/* [atomic] the volume is shut down */
 	bool read_ahead_given;	/* [const after session_create] */
 	u64 read_ahead_kb;	/* [const after session_create] */
 	struct loopdev anchor;	/* [main thread; DESTROY] */
@@ -368,6 +369,20 @@ int session_drop_caches(struct session *s, u32 what)
 	return dropper_run(s->dropper, s->sb, what);
 }
 
+int session_shutdown(struct session *s, u32 how)
+{
+	int err = sl_shutdown(s->sb, how);
+
+	if (!err)
+		atomic_store(&s->down, true);
+	return err;
+}
+
+bool session_is_shut_down(struct session *s)
+{
+	return atomic_load_explicit(&s->down, memory_order_relaxed);
+}
+
 void session_attrs_changed(struct session *s, u64 node)
 {
 	/* The client may be killed, and this the last to let go of the inode, which the
@@ -425,6 +440,35 @@ static void note_init(struct session *s, const struct fuse_in_header *in,
 		s->init_flags = arg->flags;
 }
 
+/* Of a volume that is shut down, what ext4 in the kernel still carries out: to look at
+ * what is there, and to end. Ioctls see to it by themselves. */
+static bool goes_when_down(u32 opcode)
+{
+	switch (opcode) {
+	case FUSE_LOOKUP:
+	case FUSE_GETATTR:
+	case FUSE_STATFS:
+	case FUSE_READLINK:
+	case FUSE_LISTXATTR:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_LSEEK:
+	case FUSE_IOCTL:
+	case FUSE_FLUSH:
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+	case FUSE_INTERRUPT:
+	case FUSE_INIT:
+	case FUSE_DESTROY:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static const char *request_name(u32 opcode)
 {
 	return opcode < OPCODES ? opcode_names[opcode] : NULL;
@@ -442,6 +486,10 @@ static void process(void *priv, void *request, size_t len)
 		return;
 	}
 	counter_set_add(s->requests, request_name(in->opcode) ? in->opcode : 0, 1);
+	if (unlikely(session_is_shut_down(s)) && !goes_when_down(in->opcode)) {
+		send_status(s, in->unique, -EIO);
+		return;
+	}
 	if (in->opcode == FUSE_SYNCFS) {
 		send_status(s, in->unique, sl_sync(s->sb));
 		return;

@@ -66,6 +66,9 @@ int session_drop_caches(struct session *s, u32 what);
  * asks again. Before the reply, with no lock held: who waits for that keeps the node.
  */
 void session_attrs_changed(struct session *s, u64 node);
+/* sl_shutdown(), and then requests that would need the device are not carried out. */
+int session_shutdown(struct session *s, u32 how);
+bool session_is_shut_down(struct session *s);
 /* DESTROY: the kernel waits with umount(2) until this returns. */
 void session_destroy_request(struct session *s);
 

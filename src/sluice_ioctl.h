@@ -159,12 +159,30 @@ struct sluice_info {
 	__u32 reserved;
 };
 
+#define SLUICE_SHUTDOWN_DEFAULT 0    /* all that is dirty is written before */
+#define SLUICE_SHUTDOWN_LOGFLUSH 1   /* what is in the journal is committed before */
+#define SLUICE_SHUTDOWN_NOLOGFLUSH 2 /* nothing is */
+
+/*
+ * As EXT4_IOC_SHUTDOWN, on any file or directory of the mount, with CAP_SYS_ADMIN: on
+ * return nothing reaches the device any more, and what would change or read something
+ * gives EIO. umount(8) works, and the next mount recovers. Data of files that the kernel
+ * has in its cache can still be read by who has them open.
+ */
+struct sluice_shutdown {
+	__u32 version;
+	__u32 size;
+	__u32 how;
+	__u32 reserved;
+};
+
 #define SLUICE_IOC_BULKSTAT _IOWR(0xF5, 1, struct sluice_bulkstat)
 #define SLUICE_IOC_DROP_CACHES _IOW(0xF5, 2, struct sluice_drop_caches)
 #define SLUICE_IOC_STATS _IOWR(0xF5, 3, struct sluice_stats)
 #define SLUICE_IOC_SYNC _IOW(0xF5, 4, struct sluice_sync)
 #define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
 #define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
+#define SLUICE_IOC_SHUTDOWN _IOW(0xF5, 9, struct sluice_shutdown)
 #define SLUICE_IOC_STREAM _IOWR(0xF5, 8, struct sluice_stream) /* on an open stream */
 
 #endif

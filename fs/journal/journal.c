@@ -648,13 +648,16 @@ void journal_abort(struct journal *j, int error)
 	assert(error < 0);
 	if (!atomic_compare_exchange_strong(&j->aborted, &none, error))
 		return;
-	log_err("%s: journal: aborted, error %d; no more changes reach the disk",
-		j->sb->s_id, -error);
+	if (error != -ESHUTDOWN)
+		log_err("%s: journal: aborted, error %d; no more changes reach the disk",
+			j->sb->s_id, -error);
 	journal_kick(j);
 	jevent_wake(&j->ev_start);
 	jevent_wake(&j->ev_commit);
 	if (j->ops && j->ops->on_abort)
 		j->ops->on_abort(j->priv, error);
+	if (error == -ESHUTDOWN)
+		return;
 
 	mutex_lock(&j->sb_lock);
 	jsb->s_errno = cpu_to_be32((u32)error);

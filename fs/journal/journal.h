@@ -208,7 +208,7 @@ void journal_commit_start(struct journal *j, jtid_t tid);
 int __must_check journal_force_commit(struct journal *j);
 
 /* No more changes reach the disk; error (negative) is recorded in the journal
- * superblock. Idempotent. Any thread; may sleep for I/O. */
+ * superblock, unless it is -ESHUTDOWN, which is none. Idempotent. Any thread; may sleep for I/O. */
 void journal_abort(struct journal *j, int error);
 int journal_aborted(const struct journal *j); /* 0 or the error */
 

@@ -18,10 +18,10 @@ struct call {
 	bool json;
 	bool ioctl_only;  /* bulkstat: not by the stream */
 	unsigned threads; /* of bulkstat; 0: not given */
-	uint64_t first, last;
+	uint64_t first, last; /* of bulkstat; shutdown: first says how */
 	const char *mnt;
 	const char *arg; /* behind the mount point; NULL: not given */
-	uint64_t bytes;	 /* of cache-limit; 0: not given */
+	uint64_t bytes;	 /* of cache-limit and trim; 0: not given */
 };
 
 /* Says what errno, of a system call on the mount, means; returns the exit status. */
@@ -33,5 +33,11 @@ int ctl_failed(const char *mnt);
 int ctl_umount(const char *mnt);
 /* Prints all inodes of the mount whose root is fd. Returns the exit status. */
 int ctl_bulkstat(const struct call *c, int fd);
+/* volume.c. _ok: is the argument one? Else as above. */
+bool ctl_label_ok(struct call *c);
+int ctl_label(const struct call *c, int fd);
+bool ctl_shutdown_ok(struct call *c);
+int ctl_shutdown(const struct call *c, int fd);
+int ctl_trim(const struct call *c, int fd);
 
 #endif

@@ -28,8 +28,11 @@ static const char usage_text[] =
 	"                [--ioctl] MOUNTPOINT\n"
 	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
+	"       sluicectl label MOUNTPOINT [LABEL]\n"
+	"       sluicectl shutdown MOUNTPOINT [default|logflush|nologflush]\n"
 	"       sluicectl stats [--json] MOUNTPOINT\n"
 	"       sluicectl sync MOUNTPOINT\n"
+	"       sluicectl trim MOUNTPOINT [SIZE]\n"
 	"       sluicectl umount MOUNTPOINT\n";
 
 static int wrong_call(const char *what, const char *arg)
@@ -196,8 +199,14 @@ static const struct command {
 	  .arg_is = "not a size: " },
 	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
 	  .arg_is = "not 1, 2 or 3: " },
+	{ .name = "label", .run = ctl_label, .arg_ok = ctl_label_ok,
+	  .arg_is = "longer than 16 bytes: " },
+	{ .name = "shutdown", .run = ctl_shutdown, .arg_ok = ctl_shutdown_ok,
+	  .arg_is = "not default, logflush or nologflush: " },
 	{ .name = "stats", .run = stats, .json = true },
 	{ .name = "sync", .run = sync_volume },
+	{ .name = "trim", .run = ctl_trim, .arg_ok = size_ok,
+	  .arg_is = "not a size: " },
 	{ .name = "umount" },
 };
 
