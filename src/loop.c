@@ -22,10 +22,18 @@
  * waits for its answer sends nothing meanwhile. Else whoever takes the next
  * request sees that he was the last reader and that receivers are missing, and
  * calls one up before he carries it out. So while a request waits to be read,
- * a thread is in read(2), or on its way there, or N are at work, or none can be
- * started. The two decide by two counters: the first lowers `nr_receivers`, then
+ * a thread is in read(2), or on its way there, or as many as are wanted are at
+ * work, or none can be started. The two decide by two counters: the first lowers `nr_receivers`, then
  * looks at `readers`; the other lowers `readers`, then looks at
  * `nr_receivers` (all seq_cst), so at least one of them sees the other.
+ *
+ * Fewer receivers than N are wanted while many requests are such that nobody waits
+ * for their end (a file is closed, an inode forgotten): their sender goes on
+ * and sends the next at once, so that with two threads in read(2) both are woken,
+ * and one could have done both. Every SAMPLE requests `wanted` is set by what
+ * they were and by the CPU time they took (wanted_after()). One that
+ * is too many becomes a SPARE after its request. What may take long is told
+ * before (LOOP_LENGTHY), and is then done as if it were to wait.
  *
  * Called up is the spare that parked last (its stack and buffers are warm); a
  * thread is started only if there is none. A spare that is called up starts
@@ -57,6 +65,7 @@
 #include "cache/region.h"
 #include "lib/log.h"
 #include "lib/thread.h"
+#include "lib/wait.h"
 
 /* Gets a thread out of read(2); its handler does nothing. */
 #define WAKE_SIGNAL SIGUSR2
@@ -65,8 +74,21 @@
 #define BUFFERS_SMALL (64u << 10)
 /* A spare that has been idle for so long gives its buffers back. */
 #define SPARE_COLD_MS 500
+/* Requests after which `wanted` is thought over; a thread tells of its own by
+ * so many. */
+#define SAMPLE 256
+#define SAMPLE_PART 64
 
 enum role { ROLE_RECEIVER, ROLE_WORKER, ROLE_SPARE };
+
+/* What requests were like. */
+struct sample {
+	u32 requests;
+	u32 unawaited;	/* of them: nobody waited for their end */
+	u32 lengthy;	/* of them: told to be, or they waited */
+	u64 ns;		/* from the first to the last, sum over threads */
+	u64 cpu_ns;	/* CPU time in that */
+};
 
 struct worker {
 	struct loop *loop;	    /* [const] */
@@ -85,6 +107,9 @@ struct worker {
 	size_t reply_size;	    /* [own thread] */
 	size_t reply_used;	    /* bytes that may be in memory [own thread] */
 	size_t kept;		    /* its part of loop->kept [own thread] */
+	struct sample own;	    /* since it told of them last [own thread] */
+	u64 own_since_ns;	    /* [own thread] */
+	u64 own_cpu_ns;		    /* CPU time of the thread then [own thread] */
 };
 
 struct loop {
@@ -96,6 +121,8 @@ struct loop {
 	struct cds_list_head dead;	/* [lock] to be joined */
 	unsigned nr_threads;		/* [lock] on workers */
 	_Atomic unsigned nr_receivers;	/* [atomic, write lock] */
+	_Atomic unsigned wanted;	/* [atomic, write lock] receivers: 1 to cfg.receivers */
+	struct sample sample;		/* [lock] */
 	_Atomic unsigned readers;	/* [atomic] in read(2), or about to be */
 	unsigned nr_spares;		/* [lock] on spares */
 	_Atomic bool stopping;		/* [atomic, write lock] */
@@ -328,7 +355,7 @@ static void leave(struct worker *w)
 
 static bool receivers_missing(struct loop *loop)
 {
-	return atomic_load(&loop->nr_receivers) < loop->cfg.receivers;
+	return atomic_load(&loop->nr_receivers) < atomic_load(&loop->wanted);
 }
 
 /* [lock held] Somebody has ceased to be a receiver: finds another one. */
@@ -363,6 +390,7 @@ static void hand_over(void *priv)
 
 	if (w->role != ROLE_RECEIVER)
 		return;
+	w->own.lengthy++;
 	pthread_mutex_lock(&loop->lock);
 	w->role = ROLE_WORKER;
 	atomic_fetch_sub(&loop->nr_receivers, 1);
@@ -373,14 +401,109 @@ static void hand_over(void *priv)
 	errno = saved_errno;
 }
 
+void loop_request_kind(enum loop_kind kind)
+{
+	struct worker *w = current;
+
+	if (kind == LOOP_UNAWAITED) {
+		w->own.unawaited++;
+	} else if (atomic_load(&w->loop->wanted) < w->loop->cfg.receivers) {
+		hand_over(w);
+	} else {
+		w->own.lengthy++;
+	}
+}
+
+/*
+ * [lock held] How many receivers are wanted after this sample. As many as
+ * there may be, unless one request in 8 was not awaited and next to none took long;
+ * then so many that each has some time left. It is CPU time that counts: where
+ * the threads have to wait for a CPU, more of them only take it from the clients.
+ */
+static unsigned wanted_after(const struct loop *loop, const struct sample *s)
+{
+	unsigned most = loop->cfg.receivers, now = atomic_load(&loop->wanted);
+
+	if (s->unawaited < s->requests / 8 || s->lengthy > s->requests / 32)
+		return most;
+	if (s->cpu_ns > s->ns / 8 * 7)
+		return min_of(now + 1, most);
+	/* One fewer would be at work for less than 4/5 of the time. */
+	if (now > 1 && s->cpu_ns / 4 * now < s->ns / 5 * (now - 1))
+		return now - 1;
+	return now;
+}
+
+static u64 thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
+}
+
+/* What passed since the last call, and begins anew. */
+static void sample_end(struct worker *w)
+{
+	u64 now = clock_mono_ns(), cpu = thread_cpu_ns();
+
+	w->own.ns = now - w->own_since_ns;
+	w->own.cpu_ns = cpu - w->own_cpu_ns;
+	w->own_since_ns = now;
+	w->own_cpu_ns = cpu;
+}
+
+/*
+ * After a request. More receivers that are wanted are called up by the last
+ * reader when he leaves (last_reader_left); one too many goes by itself.
+ */
+static void adapt(struct worker *w)
+{
+	struct loop *loop = w->loop;
+
+	if (++w->own.requests < SAMPLE_PART || loop->cfg.receivers == 1)
+		return;
+	sample_end(w);
+	pthread_mutex_lock(&loop->lock);
+	loop->sample.requests += w->own.requests;
+	loop->sample.unawaited += w->own.unawaited;
+	loop->sample.lengthy += w->own.lengthy;
+	loop->sample.ns += w->own.ns;
+	loop->sample.cpu_ns += w->own.cpu_ns;
+	if (loop->sample.requests >= SAMPLE) {
+		atomic_store(&loop->wanted, wanted_after(loop, &loop->sample));
+		loop->sample = (struct sample){ 0 };
+	}
+	pthread_mutex_unlock(&loop->lock);
+	w->own = (struct sample){ 0 };
+}
+
+static bool receivers_too_many(struct loop *loop)
+{
+	return atomic_load(&loop->nr_receivers) > atomic_load(&loop->wanted);
+}
+
+/* [lock held] At least `wanted` others are receivers when this one ceases to be. */
+static void step_down_locked(struct worker *w)
+{
+	struct loop *loop = w->loop;
+
+	if (receivers_too_many(loop)) {
+		w->role = ROLE_SPARE;
+		atomic_fetch_sub(&loop->nr_receivers, 1);
+	}
+}
+
 static void finish_request(struct worker *w)
 {
 	struct loop *loop = w->loop;
 
-	if (w->role == ROLE_RECEIVER)
+	if (w->role == ROLE_RECEIVER && !receivers_too_many(loop))
 		return;
 	pthread_mutex_lock(&loop->lock);
-	if (receivers_missing(loop)) {
+	if (w->role == ROLE_RECEIVER) {
+		step_down_locked(w);
+	} else if (receivers_missing(loop)) {
 		w->role = ROLE_RECEIVER;
 		atomic_fetch_add(&loop->nr_receivers, 1);
 	} else {
@@ -554,6 +677,7 @@ static void worker_main(void *arg)
 	sigset_t wake;
 	size_t len;
 
+	sample_end(w);
 	pthread_mutex_lock(&loop->lock);
 	w->tid = pthread_self();
 	pthread_mutex_unlock(&loop->lock);
@@ -577,6 +701,7 @@ static void worker_main(void *arg)
 		carry_out(w, len);
 		exchange_region(w);
 		buffers_settle(w);
+		adapt(w);
 		finish_request(w);
 	}
 	thread_set_block_hook(NULL);
@@ -604,6 +729,7 @@ int loop_start(const struct loop_config *config, struct loop **out)
 	assert(config->receivers > 0);
 	assert(config->max_threads >= config->receivers);
 	loop->cfg = *config;
+	atomic_store(&loop->wanted, config->receivers);
 	CDS_INIT_LIST_HEAD(&loop->workers);
 	CDS_INIT_LIST_HEAD(&loop->spares);
 	CDS_INIT_LIST_HEAD(&loop->dead);

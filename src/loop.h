@@ -2,7 +2,7 @@
 /*
  * src/loop.h - threads that read requests from a descriptor and carry them out
  *
- * As many threads as there are CPUs wait in read(2): the receivers. The code
+ * As many threads as there are CPUs wait in read(2), or fewer: the receivers. The code
  * of a request is plain and blocking; a receiver that is about to wait hands
  * its role over to a spare thread, by the hook of lib/thread.h (see loop.c).
  *
@@ -66,6 +66,16 @@ void loop_get_stats(struct loop *loop, struct loop_stats *st);
  * `size` bytes, valid until the return. NULL: out of memory. */
 void *loop_reply_buffer(size_t size);
 
+/*
+ * In process(), before anything else: what is known of the request. Of others it is
+ * taken that somebody waits for the answer, and that they are short unless they
+ * wait (lib/thread.h).
+ */
+enum loop_kind {
+	LOOP_UNAWAITED, /* nobody waits for its end: the next comes beside it */
+	LOOP_LENGTHY,	/* may need the CPU for long: others read meanwhile */
+};
+void loop_request_kind(enum loop_kind kind);
 
 /*
  * In process(): the region that the request came in, held by the loop, if parts of it may

@@ -474,6 +474,38 @@ static const char *request_name(u32 opcode)
 	return opcode < OPCODES ? opcode_names[opcode] : NULL;
 }
 
+/* More than so many bytes of a request are data, or many inodes to forget. */
+#define SHORT_REQUEST 8192
+
+/* What the loop is to know, see loop_request_kind(). */
+static void note_kind(u32 opcode, size_t len)
+{
+	switch (opcode) {
+	case FUSE_READ:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_FSYNC:
+	case FUSE_FSYNCDIR:
+	case FUSE_SYNCFS:
+	case FUSE_IOCTL:
+	case FUSE_FALLOCATE:
+	case FUSE_COPY_FILE_RANGE:
+	case FUSE_LSEEK:
+		loop_request_kind(LOOP_LENGTHY);
+		break;
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+		loop_request_kind(len > SHORT_REQUEST ? LOOP_LENGTHY :
+							LOOP_UNAWAITED);
+		break;
+	default:
+		if (len > SHORT_REQUEST)
+			loop_request_kind(LOOP_LENGTHY);
+	}
+}
+
 static void process(void *priv, void *request, size_t len)
 {
 	struct session *s = priv;
@@ -490,6 +522,7 @@ static void process(void *priv, void *request, size_t len)
 		send_status(s, in->unique, -EIO);
 		return;
 	}
+	note_kind(in->opcode, len);
 	if (in->opcode == FUSE_SYNCFS) {
 		send_status(s, in->unique, sl_sync(s->sb));
 		return;

@@ -9,6 +9,7 @@
 #include "tests/unit/unit.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -23,7 +24,16 @@
 #define REQUEST_MAX 8192
 #define SHIFT 80
 
-enum { DO_ANSWER, DO_WAIT, DO_QUIESCE, DO_BUFFER, DO_BUFFER_WAIT, DO_TAKE };
+enum {
+	DO_ANSWER,
+	DO_WAIT,
+	DO_QUIESCE,
+	DO_BUFFER,
+	DO_BUFFER_WAIT,
+	DO_TAKE,
+	DO_UNAWAITED, /* and open the gate */
+	DO_LENGTHY,   /* at work until the gate is open */
+};
 
 static struct {
 	int fds[2]; /* ours, the loop's */
@@ -59,6 +69,13 @@ static void process(void *priv, void *request, size_t len)
 	} else if (packet[0] == DO_QUIESCE) {
 		loop_quiesce(t.loop);
 		atomic_store(&t.quiesced, 1);
+	} else if (packet[0] == DO_UNAWAITED) {
+		loop_request_kind(LOOP_UNAWAITED);
+		atomic_store(&t.gate[packet[1]], true);
+	} else if (packet[0] == DO_LENGTHY) {
+		loop_request_kind(LOOP_LENGTHY);
+		while (!atomic_load(&t.gate[packet[1]]))
+			sched_yield();
 	} else if (packet[0] == DO_TAKE) {
 		struct region *r = loop_request_region();
 		char *page = (char *)region_memory(r) + REGION_PAGE;
@@ -392,6 +409,55 @@ static void test_idle_spares_keep_no_buffers(void **state)
 	end();
 }
 
+/* The client sleeps in between: receivers are fewer only if they are not busy. */
+static void ask_until_receivers(unsigned char what, unsigned nr)
+{
+	for (unsigned tries = 0; stats().receivers != nr; tries++) {
+		assert_true(tries < 100 * PATIENCE_MS);
+		ask(what, 0);
+		assert_int_equal(expect_answer(), 0);
+		if (!(tries % 8))
+			usleep(100);
+	}
+}
+
+static void test_one_receiver_does_what_nobody_waits_for(void **state)
+{
+	begin(64);
+	for (unsigned i = 1; i <= 8; i++) {
+		ask_until_receivers(DO_UNAWAITED, 1);
+		/* One is at work that only the next request ends. */
+		ask(DO_LENGTHY, (unsigned char)i);
+		ask(DO_UNAWAITED, (unsigned char)i);
+		assert_int_equal(expect_answer(), i);
+		assert_int_equal(expect_answer(), i);
+		ask_until_receivers(DO_UNAWAITED, 1);
+		/* One waits, the next is answered. */
+		ask(DO_WAIT, (unsigned char)(i + 16));
+		ask(DO_ANSWER, (unsigned char)(i + 32));
+		assert_int_equal(expect_answer(), i + 32);
+		open_gate(i + 16);
+		assert_int_equal(expect_answer(), i + 16);
+	}
+	hang_up();
+	end();
+}
+
+static void test_receivers_come_back(void **state)
+{
+	begin(64);
+	for (unsigned i = 0; i < 4; i++) {
+		ask_until_receivers(DO_UNAWAITED, 1);
+		ask_until_receivers(i % 2 ? DO_ANSWER : DO_LENGTHY, RECEIVERS);
+	}
+	/* An idle one that is not wanted ends with the others. */
+	ask_until_receivers(DO_UNAWAITED, 1);
+	loop_stop(t.loop);
+	assert_int_equal(stats().threads, 0);
+	wait_for_end();
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +471,8 @@ int main(void)
 		cmocka_unit_test(test_requests_may_be_taken_over),
 		cmocka_unit_test(test_buffers_are_kept_within_bounds),
 		cmocka_unit_test(test_idle_spares_keep_no_buffers),
+		cmocka_unit_test(test_one_receiver_does_what_nobody_waits_for),
+		cmocka_unit_test(test_receivers_come_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
