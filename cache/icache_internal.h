@@ -85,6 +85,13 @@ void ic_tree_tag(struct ic_tree *t, ino_nr ino, enum inode_tag tag, bool on);
  */
 bool ic_tree_next(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
 		  u32 *steps);
+/*
+ * The same for as many as `max` slots of one leaf (at least one): how many values are
+ * in v, none of them 0, and *ino is behind the last slot that was looked at. That may
+ * be 0 although there is more: the end is an *ino above max_ino.
+ */
+u32 ic_tree_next_many(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
+		      u32 max, u32 *steps);
 
 #define SHADOW_TAG 1u
 

@@ -329,7 +329,7 @@ int ic_tree_insert(struct ic_tree *t, ino_nr ino, u64 v, bool replace_shadow,
 /* First bit at or after `from`, NODE_SLOTS if there is none. */
 static u32 first_bit(u64 map, u32 from)
 {
-	map &= ~0ull << from;
+	map &= from < NODE_SLOTS ? ~0ull << from : 0;
 	return map ? (u32)__builtin_ctzll(map) : NODE_SLOTS;
 }
 
@@ -372,8 +372,9 @@ static bool go_to(u64 *ino, u32 i, u32 bits)
 	return i < NODE_SLOTS;
 }
 
-bool ic_tree_next(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
-		  u32 *steps)
+/* The leaf of the slot that ic_tree_next() is to find; NULL: none, or no steps. */
+static const struct ic_node *next_leaf(const struct ic_tree *t, u64 *ino,
+				       enum inode_tag tag, u32 *steps)
 {
 	for (; *ino <= t->max_ino && *steps; --*steps) {
 		struct ic_run *run;
@@ -392,11 +393,43 @@ bool ic_tree_next(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
 			continue;
 		if (*ino > t->max_ino)
 			break;
-		*v = node_get(leaf, leaf_index((ino_nr)*ino));
 		--*steps;
-		return true;
+		return leaf;
 	}
-	return false;
+	return NULL;
+}
+
+bool ic_tree_next(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
+		  u32 *steps)
+{
+	const struct ic_node *leaf = next_leaf(t, ino, tag, steps);
+
+	if (!leaf)
+		return false;
+	*v = node_get(leaf, leaf_index((ino_nr)*ino));
+	return true;
+}
+
+u32 ic_tree_next_many(const struct ic_tree *t, u64 *ino, enum inode_tag tag, u64 *v,
+		      u32 max, u32 *steps)
+{
+	const struct ic_node *leaf = next_leaf(t, ino, tag, steps);
+	u64 first;
+	u32 i, nr = 0;
+
+	if (!leaf)
+		return 0;
+	i = leaf_index((ino_nr)*ino);
+	first = *ino - i;
+	while (i < NODE_SLOTS && nr < max) {
+		v[nr] = node_get(leaf, i);
+		nr += v[nr] != 0;
+		i = node_next(leaf, tag, i + 1);
+	}
+	*ino = first + i;
+	/* One step was counted. */
+	*steps -= min_of(*steps, nr ? nr - 1 : 0);
+	return nr;
 }
 
 /* ---- mount, unmount ---- */
