@@ -199,6 +199,17 @@ void ext4_claim_drop(struct ext4_sb *sbi, struct ext4_claim *c, ino_nr owner);
 void ext4_claims_drain(struct ext4_sb *sbi);
 
 /* ---- balloc.c ---- */
+/* What one call frees in one group; lives until the commit, and then until its
+ * discard, if there is to be one. */
+struct ext4_free_batch {
+	struct commit_cb cb;
+	struct cds_list_head link; /* [discarder's lock] */
+	struct ext4_sb *sbi;
+	group_t group;
+	struct ext4_run run;
+};
+/* The blocks may be allocated again; frees fb. */
+void ext4_free_batch_release(struct ext4_free_batch *fb);
 /*
  * Does what memory knows of free space agree with the bitmaps? While nobody
  * allocates or frees. NULL, or what does not; a bitmap that can't be read is
@@ -224,5 +235,9 @@ void ext4_trim_end(struct ext4_sb *sbi, group_t g, u32 min);
  * count (-EFSCORRUPTED) is met again when a block is allocated there. */
 int __must_check ext4_bbitmap_init_locked(struct handle *h, struct ext4_sb *sbi,
 					  group_t g);
+
+/* ---- discard.c ---- */
+/* A committed batch: to be discarded, then released. The commit thread, or any. */
+void ext4_discard_queue(struct ext4_discarder *d, struct ext4_free_batch *fb);
 
 #endif

@@ -1002,14 +1002,6 @@ int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 
 /* ---- freeing ---- */
 
-/* What one call frees in one group; lives until the commit. */
-struct free_batch {
-	struct commit_cb cb;
-	struct ext4_sb *sbi;
-	group_t group;
-	struct ext4_run run;
-};
-
 /* What was held and pending is for everybody. freed: it was in use before. */
 static void release_held(struct ext4_sb *sbi, group_t g, struct ext4_run r, bool freed)
 {
@@ -1031,6 +1023,12 @@ static void release_held(struct ext4_sb *sbi, group_t g, struct ext4_run r, bool
 	atomic_fetch_sub(&al->pending_blocks, r.len);
 }
 
+void ext4_free_batch_release(struct ext4_free_batch *fb)
+{
+	release_held(fb->sbi, fb->group, fb->run, true);
+	free(fb);
+}
+
 /*
  * After the commit. After an abort the blocks stay held until the unmount: on disk
  * they are still their old owner's, and who had access to the bitmap already may
@@ -1038,14 +1036,14 @@ static void release_held(struct ext4_sb *sbi, group_t g, struct ext4_run r, bool
  */
 static void free_batch_done(struct commit_cb *cb, int error)
 {
-	struct free_batch *fb = container_of_type(cb, struct free_batch, cb);
+	struct ext4_free_batch *fb = container_of_type(cb, struct ext4_free_batch, cb);
 
-	if (error) {
+	if (error)
 		free(fb);
-		return;
-	}
-	release_held(fb->sbi, fb->group, fb->run, true);
-	free(fb);
+	else if (fb->sbi->discarder)
+		ext4_discard_queue(fb->sbi->discarder, fb);
+	else
+		ext4_free_batch_release(fb);
 }
 
 /* Group lock held: bits from "used" to "held". *spare is used if the group
@@ -1084,7 +1082,7 @@ static int lock_group_held(struct ext4_sb *sbi, group_t g, u8 **spare)
 
 /* Everything that can fail, then the change, which uses *fb up (NULL). */
 static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
-			 struct buffer *b, struct free_batch **fb)
+			 struct buffer *b, struct ext4_free_batch **fb)
 {
 	group_t g = (*fb)->group;
 	struct ext4_run r = (*fb)->run;
@@ -1130,7 +1128,7 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 			 group_t g, struct ext4_run r)
 {
-	struct free_batch *fb;
+	struct ext4_free_batch *fb;
 	struct buffer *b;
 	int error;
 

@@ -80,6 +80,7 @@ static inline struct ext4_inode *EXT4_I(struct inode *inode)
 /* End of a range of blocks that covers the whole file. */
 #define EXT4_LBLK_END ((lblk_t)0xFFFFFFFFu)
 
+struct ext4_discarder;  /* discard.c */
 struct ext4_group_info; /* balloc.c, group.c */
 
 struct ext4_error_record {
@@ -146,6 +147,7 @@ struct ext4_sb {
 	struct ext4_group_info *group_info; /* [per entry: group lock] */
 	struct ext4_group_locks *group_locks;
 	struct ext4_alloc *alloc;     /* balloc.c, ialloc.c: what all groups share */
+	struct ext4_discarder *discarder; /* with -o discard [const after mount] */
 	struct ext4_syszone *syszone; /* [const after mount] */
 	struct counter *free_blocks;  /* on disk, uncommitted frees included */
 	struct counter *free_inodes;
@@ -325,6 +327,18 @@ int __must_check ext4_reserve_blocks(struct ext4_sb *sbi, u32 n, bool root);
 void ext4_release_reserved(struct ext4_sb *sbi, u32 n);
 /* Free blocks for statfs: free - reserved; and what is left for non-root. */
 u64 ext4_count_free_blocks(struct ext4_sb *sbi);
+
+/* ------------------------------------------------------------- discard.c */
+/*
+ * Online discard. start: before anything is freed. -ENOMEM, -EAGAIN. stop: when the
+ * journal has ended; what is queued is discarded first. wait: until what was
+ * committed before is discarded, and free; no lock from RANK_I_MMAP inwards. All
+ * but start do nothing without it.
+ */
+int __must_check ext4_discard_start(struct ext4_sb *sbi);
+void ext4_discard_stop(struct ext4_sb *sbi);
+void ext4_discard_wait(struct ext4_sb *sbi);
+size_t ext4_discard_stats(const struct ext4_sb *sbi, char *buf, size_t len);
 
 /* ------------------------------------------------------ ialloc.c (alloc) */
 #define EXT4_NEW_INODE_CREDITS 6u /* inode bitmap, descriptor, block bitmap of an uninit group + desc, inode table, spare */

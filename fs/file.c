@@ -839,8 +839,10 @@ static size_t write_cached(struct write_ctx *w, int *err)
 		/* Space may be waiting for write-out, a deletion or a commit. */
 		if (*err == -ENOSPC && tries++ < 3 &&
 		    (ext4_wait_deletions(sbi) || tries == 1) &&
-		    !journal_force_commit(sbi->journal))
+		    !journal_force_commit(sbi->journal)) {
+			ext4_discard_wait(sbi);
 			*err = -ENOLCK;
+		}
 		if (*err != -ENOLCK)
 			return done;
 	}

@@ -884,7 +884,9 @@ bool ext4_should_retry(struct ext4_sb *sbi, int err, int *tries)
 	if (err == -ENOSPC && !ext4_wait_deletions(sbi) &&
 	    (*tries > 1 || !just_now(&sbi->dead_at)))
 		return false;
-	return journal_force_commit(sbi->journal) == 0;
+	err = journal_force_commit(sbi->journal);
+	ext4_discard_wait(sbi); /* what was freed is free only then */
+	return err == 0;
 }
 
 bool ext4_retry_nomem(int err, int *tries)

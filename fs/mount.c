@@ -583,7 +583,10 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 	err = ext4_write_super_mounted(sbi);
 	if (err)
 		return err;
-	err = flusher_start(&sbi->s, &fp, &sbi->flusher);
+	if (sbi->opts.discard)
+		err = ext4_discard_start(sbi);
+	if (!err)
+		err = flusher_start(&sbi->s, &fp, &sbi->flusher);
 	if (!err)
 		err = ext4_orphan_load(sbi);
 	if (!err)
@@ -822,6 +825,8 @@ fail:
 		if (!journal_aborted(sbi->journal))
 			icache_evict_all(&sbi->s);
 		int err2 = journal_shutdown(sbi->journal);
+
+		ext4_discard_stop(sbi);
 		if (err2)
 			log_err("%s: journal: %s", sbi->s.s_id, strerror(-err2));
 		else
@@ -847,6 +852,7 @@ int sl_unmount(struct super_block *sb)
 		stop_writing(sbi);
 		icache_evict_all(sb);
 		err2 = journal_shutdown(sbi->journal);
+		ext4_discard_stop(sbi);
 		err = err ? err : err2;
 		if (!err2 && !atomic_load(&sbi->aborted)) {
 			err2 = ext4_write_super_clean(sbi);

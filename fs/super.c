@@ -660,6 +660,8 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 			      (unsigned long long)js->handle_waits);
 		used = n < 0 ? used : min_of(used + (size_t)n, len);
 		used += ext4_alloc_stats(sbi, buf + used, len - used);
+		if (used < len)
+			used += ext4_discard_stats(sbi, buf + used, len - used);
 	}
 	/* Of many zones, those that leave room for what the caller has to say. */
 	if (used < len)
