@@ -368,6 +368,18 @@ int __must_check sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 ssize_t __must_check sl_copy_file_range(struct sl_file *in, u64 off_in,
 					struct sl_file *out, u64 off_out, size_t len,
 					const struct sl_cred *cred);
+struct sl_extent {
+	u64 logical, physical, length; /* bytes; physical: of the volume */
+	u32 flags;                     /* FIEMAP_EXTENT_* of linux/fiemap.h */
+};
+/*
+ * Where the content of a file or directory lies: at most max extents of [start, start +
+ * len), in order, whole blocks. Returns their number. The last one of the file says so, if
+ * the range goes beyond all that can be. sync: what is dirty is written before. Each extent is
+ * true for some moment during the call, whoever writes. -EINVAL: neither of these; -EIO.
+ */
+s32 __must_check sl_fiemap(struct inode *inode, u64 start, u64 len, bool sync,
+			   struct sl_extent *out, u32 max);
 /* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
 s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
 /*

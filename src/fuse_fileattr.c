@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/fuse_fileattr.c - ioctls of files as ext4 has them: flags, project, version
+ * src/fuse_fileattr.c - ioctls of files as ext4 has them: flags, project, version, and where they lie
  *
  * lsattr(1), chattr(1) and xfs_io(8) use these. The kernel looks at the flags before it
  * sets some, and has checked owner and capabilities; who comes another way is checked here.
@@ -15,11 +15,16 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #include "src/caps.h"
+#include "src/loop.h"
 #include "src/session.h"
+#include "src/sluice_ioctl.h"
+
+_Static_assert(sizeof(struct sluice_fiemap) < 1u << _IOC_SIZEBITS, "fits");
 
 /* Flags that have a counterpart in struct fsxattr. */
 static const struct {
@@ -164,6 +169,52 @@ static void get_version(fuse_req_t req, fuse_ino_t node)
 	fuse_reply_ioctl(req, 0, &version, sizeof(version));
 }
 
+static void fiemap(fuse_req_t req, fuse_ino_t node, const void *in, size_t in_size)
+{
+	struct sluice_fiemap *f = loop_reply_buffer(sizeof(*f));
+	u64 end;
+	struct sl_extent *e = malloc(SLUICE_FIEMAP_MAX * sizeof(*e));
+	struct inode *inode;
+	s32 n = -ENOMEM;
+
+	if (!f || !e)
+		goto out;
+	n = -EINVAL;
+	if (!ioctl_layout_ok(in, in_size, sizeof(*f)))
+		goto out;
+	memcpy(f, in, offsetof(struct sluice_fiemap, extent));
+	memset(f->extent, 0, sizeof(f->extent));
+	f->count = 0;
+	n = req_inode(req, node, &inode);
+	if (n)
+		goto out;
+	if (f->length) {
+		n = sl_fiemap(inode, f->start, f->length,
+			      f->flags & SLUICE_FIEMAP_SYNC, e, SLUICE_FIEMAP_MAX);
+	}
+	sl_iput(inode);
+	if (n < 0)
+		goto out;
+	end = f->length > UINT64_MAX - f->start ? UINT64_MAX : f->start + f->length;
+	for (s32 i = 0; i < n; i++) {
+		f->extent[i] = (struct sluice_extent){
+			.logical = e[i].logical,
+			.physical = e[i].physical,
+			.length = e[i].length,
+			.flags = e[i].flags,
+		};
+		f->start = e[i].logical + e[i].length;
+	}
+	f->length = n && f->start < end ? end - f->start : 0;
+	f->count = (__u32)n;
+out:
+	free(e);
+	if (n < 0)
+		reply_status(req, n);
+	else
+		fuse_reply_ioctl(req, 0, f, sizeof(*f));
+}
+
 bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *in,
 		    size_t in_size)
 {
@@ -184,6 +235,9 @@ bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *i
 	case FS_IOC32_GETVERSION:
 	case EXT4_IOC_GETVERSION:
 		get_version(req, node);
+		return true;
+	case SLUICE_IOC_FIEMAP:
+		fiemap(req, node, in, in_size);
 		return true;
 	default:
 		return false;

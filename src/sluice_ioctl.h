@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/sluice_ioctl.h - ioctls on the root directory of a Sluice mount
+ * src/sluice_ioctl.h - ioctls on the root directory of a Sluice mount, and on its files
  *
  * For programs that look at a mount from outside; sluicectl(8) is one. Open the
  * directory that the volume is mounted on, O_RDONLY. Permitted are the superuser
@@ -176,6 +176,35 @@ struct sluice_shutdown {
 	__u32 reserved;
 };
 
+/* ---- where a file lies ---- */
+
+struct sluice_extent {
+	__u64 logical;  /* bytes of the file */
+	__u64 physical; /* bytes of the volume; 0 if it has no place yet */
+	__u64 length;
+	__u32 flags; /* FIEMAP_EXTENT_* of linux/fiemap.h */
+	__u32 reserved;
+};
+
+#define SLUICE_FIEMAP_MAX 510
+#define SLUICE_FIEMAP_SYNC 1 /* what is dirty in the daemon is written before */
+
+/*
+ * As FS_IOC_FIEMAP, which the kernel's FUSE does not hand on: on any open file or
+ * directory, by anybody. in: the range [start, start + length). out: count extents, and
+ * the range that is left; until count is 0, or the last one has FIEMAP_EXTENT_LAST.
+ * Each extent is true for some moment during the call.
+ */
+struct sluice_fiemap {
+	__u32 version;
+	__u32 size;
+	__u64 start;
+	__u64 length;
+	__u32 flags;
+	__u32 count;
+	struct sluice_extent extent[SLUICE_FIEMAP_MAX];
+};
+
 #define SLUICE_IOC_BULKSTAT _IOWR(0xF5, 1, struct sluice_bulkstat)
 #define SLUICE_IOC_DROP_CACHES _IOW(0xF5, 2, struct sluice_drop_caches)
 #define SLUICE_IOC_STATS _IOWR(0xF5, 3, struct sluice_stats)
@@ -183,6 +212,7 @@ struct sluice_shutdown {
 #define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
 #define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
 #define SLUICE_IOC_SHUTDOWN _IOW(0xF5, 9, struct sluice_shutdown)
+#define SLUICE_IOC_FIEMAP _IOWR(0xF5, 10, struct sluice_fiemap)
 #define SLUICE_IOC_STREAM _IOWR(0xF5, 8, struct sluice_stream) /* on an open stream */
 
 #endif

@@ -19,7 +19,8 @@ struct call {
 	bool ioctl_only;  /* bulkstat: not by the stream */
 	unsigned threads; /* of bulkstat; 0: not given */
 	uint64_t first, last; /* of bulkstat; shutdown: first says how */
-	const char *mnt;
+	bool sync;  /* of fiemap */
+	const char *mnt; /* of fiemap: a file */
 	const char *arg; /* behind the mount point; NULL: not given */
 	uint64_t bytes;	 /* of cache-limit and trim; 0: not given */
 };
@@ -33,6 +34,8 @@ int ctl_failed(const char *mnt);
 int ctl_umount(const char *mnt);
 /* Prints all inodes of the mount whose root is fd. Returns the exit status. */
 int ctl_bulkstat(const struct call *c, int fd);
+/* Prints the extents of an open file. Returns the exit status. */
+int ctl_fiemap(const struct call *c, int fd);
 /* volume.c. _ok: is the argument one? Else as above. */
 bool ctl_label_ok(struct call *c);
 int ctl_label(const struct call *c, int fd);

@@ -28,6 +28,7 @@ static const char usage_text[] =
 	"                [--ioctl] MOUNTPOINT\n"
 	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
+	"       sluicectl fiemap [--json] [--sync] FILE\n"
 	"       sluicectl label MOUNTPOINT [LABEL]\n"
 	"       sluicectl shutdown MOUNTPOINT [default|logflush|nologflush]\n"
 	"       sluicectl stats [--json] MOUNTPOINT\n"
@@ -193,12 +194,14 @@ static const struct command {
 	const char *arg_is;
 	bool json;
 	bool scans; /* takes --range and the like */
+	bool file; /* of any file, not the mount's root; takes --sync */
 } commands[] = {
 	{ .name = "bulkstat", .run = ctl_bulkstat, .json = true, .scans = true },
 	{ .name = "cache-limit", .run = cache_limit, .arg_ok = size_ok,
 	  .arg_is = "not a size: " },
 	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
 	  .arg_is = "not 1, 2 or 3: " },
+	{ .name = "fiemap", .run = ctl_fiemap, .json = true, .file = true },
 	{ .name = "label", .run = ctl_label, .arg_ok = ctl_label_ok,
 	  .arg_is = "longer than 16 bytes: " },
 	{ .name = "shutdown", .run = ctl_shutdown, .arg_ok = ctl_shutdown_ok,
@@ -224,11 +227,14 @@ static int run(const struct command *cmd, const struct call *c)
 
 	if (!cmd->run)
 		return ctl_umount(c->mnt);
-	fd = open(c->mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(c->mnt, O_RDONLY | O_NONBLOCK | O_CLOEXEC |
+				  (cmd->file ? 0 : O_DIRECTORY));
 	if (fd < 0)
 		return failed(c);
 	status = cmd->run(c, fd);
 	close(fd);
+	if (cmd->file)
+		status = flush_output(status);
 	return status;
 }
 
@@ -239,6 +245,7 @@ int main(int argc, char **argv)
 		{ "range", required_argument, NULL, 'r' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "ioctl", no_argument, NULL, 'i' },
+		{ "sync", no_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
@@ -266,6 +273,9 @@ int main(int argc, char **argv)
 		case 'i':
 			c.ioctl_only = true;
 			break;
+		case 's':
+			c.sync = true;
+			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			return flush_output(0);
@@ -292,7 +302,9 @@ int main(int argc, char **argv)
 	if ((c.threads || c.ioctl_only) && !cmd->scans)
 		return wrong_call("--threads and --ioctl are for bulkstat", NULL);
 	if (c.json && !cmd->json)
-		return wrong_call("--json is for bulkstat and stats", NULL);
+		return wrong_call("--json is for bulkstat, fiemap and stats", NULL);
+	if (c.sync && !cmd->file)
+		return wrong_call("--sync is for fiemap", NULL);
 	c.mnt = argv[1];
 	c.arg = argc > 2 ? argv[2] : NULL;
 	if (c.arg && !cmd->arg_ok(&c))
