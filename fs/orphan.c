@@ -517,6 +517,29 @@ static int orphan_get(struct ext4_sb *sbi, ino_nr ino, struct inode **out)
 }
 
 /*
+ * The head cannot be an orphan, and what comes after it is not known. As with the
+ * kernel's ext4, unless errors= says otherwise (the journal is aborted then), the
+ * volume is served all the same: inodes that were on the list stay in use until e2fsck,
+ * which the record of the error calls for. No inode is on the list in memory here.
+ */
+static int list_give_up(struct ext4_sb *sbi)
+{
+	struct handle *h;
+	int error, error2;
+
+	error = journal_start(sbi->journal, EXT4_ORPHAN_CREDITS, 0, &h);
+	if (error)
+		return error;
+	error = handle_get_write_access(h, sbi->sb_buf);
+	if (!error) {
+		set_head(h, sbi, 0);
+		log_err("%s: the list of orphans is given up: run e2fsck", sbi->s.s_id);
+	}
+	error2 = handle_stop(h);
+	return error ? error : error2;
+}
+
+/*
  * Works on the head until there is none. fn takes it off, or the put after it
  * does (deletion). A head that is still there then, or a chain longer than
  * the volume has inodes, ends it.
@@ -535,6 +558,8 @@ static int recover_list(struct ext4_sb *sbi,
 			return ext4_error(sbi, ino, 0, -EFSCORRUPTED,
 					  "orphan list is a loop");
 		error = orphan_get(sbi, ino, &inode);
+		if (error == -EFSCORRUPTED)
+			return list_give_up(sbi);
 		if (error)
 			return error;
 		ei = EXT4_I(inode);

@@ -371,15 +371,15 @@ static const struct damage log_rows[] = {
 };
 
 static const struct damage orphan_rows[] = {
-	{ "or_root", or_root, REFUSED, PLAIN },
-	{ "or_journal", or_journal, REFUSED, PLAIN },
-	{ "or_beyond", or_beyond, REFUSED, PLAIN },
-	{ "or_free_inode", or_free_inode, REFUSED, PLAIN },
+	{ "or_root", or_root, SURVIVES, PLAIN },
+	{ "or_journal", or_journal, SURVIVES, PLAIN },
+	{ "or_beyond", or_beyond, SURVIVES, PLAIN },
+	{ "or_free_inode", or_free_inode, SURVIVES, PLAIN },
 	{ "or_linked", or_linked, HARMLESS, PLAIN },
 	{ "or_dir", or_dir, HARMLESS, PLAIN },
-	{ "or_orphan_file", or_orphan_file, REFUSED, PLAIN },
+	{ "or_orphan_file", or_orphan_file, SURVIVES, PLAIN },
 	{ "or_loop", or_loop, HARMLESS, PLAIN },
-	{ "or_loop_deleted", or_loop_deleted, REFUSED, PLAIN },
+	{ "or_loop_deleted", or_loop_deleted, SURVIVES, PLAIN },
 	{ "or_self", or_self, REFUSED, PLAIN },
 	{ "of_magic", of_magic, REFUSED, PLAIN },
 	{ "of_garbage", of_garbage, REFUSED, PLAIN },
