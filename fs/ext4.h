@@ -42,6 +42,7 @@ struct ext4_inode {
 	_Atomic u64 i_disksize; /* [i_data_sem to change] size as on disk: covers only what is written */
 	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
 	_Atomic bool i_has_xattrs; /* in its body or in a block [atomic; write xattr_sem] */
+	_Atomic u8 i_acls; /* which access control lists it has: XATTR_ACL_* [atomic; write xattr_sem] */
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
 	u16 i_extra_isize;  /* [const] */
@@ -390,8 +391,14 @@ int __must_check ext4_orphan_recover(struct ext4_sb *sbi,
 				     int (*fn)(struct ext4_sb *sbi, struct inode *inode));
 
 /* ------------------------------------------------------- xattr.c (alloc) */
-/* Has it attributes, in its body (raw: whole inode, checked) or in a block? */
-bool ext4_xattr_any(struct ext4_inode *ei, const void *raw);
+/* Sets i_has_xattrs and i_acls: by the body (raw: whole inode, checked), and by whether
+ * there is a block. xattr_sem held, or nobody else knows the inode. */
+void ext4_xattr_note(struct ext4_inode *ei, const void *raw);
+/* Of one change: the inode twice, a new block with its bitmap and descriptor, the release of
+ * the old block. And 1 revoke. */
+#define EXT4_XATTR_SET_CREDITS                                                 \
+	(2 * EXT4_INODE_CREDITS + 1 + EXT4_ALLOC_CREDITS +                     \
+	 EXT4_XATTR_RELEASE_CREDITS)
 /* Deletion of ei: takes it off its xattr block (refcount - 1 or freed).
  * Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. Clears i_file_acl and i_blocks' share. */
 #define EXT4_XATTR_RELEASE_CREDITS 4u

@@ -451,6 +451,23 @@ struct ext4_xattr_entry {
 };
 _Static_assert(sizeof(struct ext4_xattr_entry) == 16, "xattr entry");
 
+/* Access control lists: values of attributes. Entries with an id are longer. */
+#define EXT4_ACL_VERSION 1
+struct ext4_acl_header {
+	le32 a_version;
+};
+struct ext4_acl_entry_short {
+	le16 e_tag;
+	le16 e_perm;
+};
+_Static_assert(sizeof(struct ext4_acl_entry_short) == 4, "short ACL entry");
+struct ext4_acl_entry {
+	le16 e_tag;
+	le16 e_perm;
+	le32 e_id;
+};
+_Static_assert(sizeof(struct ext4_acl_entry) == 8, "ACL entry");
+
 /* Orphan file */
 #define EXT4_ORPHAN_BLOCK_MAGIC 0x0B10CA04
 /* Of multiple mount protection: the first bytes of block s_mmp_block. */

@@ -66,7 +66,7 @@ struct sl_options {
 	struct sl_id resuid, resgid; /* else the superblock's: may use reserved blocks */
 	bool minixdf;         /* statfs: f_blocks with the structures of the volume */
 	bool nouser_xattr;    /* no attributes of the namespace user */
-	bool noacl;           /* no access control lists */
+	bool noacl;           /* access control lists are neither given nor minded */
 	u32 max_dir_size_kb;  /* 0: no bound of its own */
 	bool noauto_da_alloc; /* what replaces a file is not written out at once */
 	u32 inode_readahead_blks; /* 0: default */
@@ -81,7 +81,7 @@ struct sl_options {
 
 struct sl_cred {
 	u32 uid, gid;
-	u32 umask; /* applied by the caller already; kept for ACLs */
+	u32 umask; /* of new inodes, where the directory has no default ACL */
 };
 
 /*
@@ -243,9 +243,16 @@ int __must_check sl_fileattr_set(struct inode *inode, const struct sl_fileattr *
 				 u32 what, u32 mask, u32 may,
 				 const struct sl_cred *cred);
 
-/* ---- extended attributes: user, trusted, security ---- */
+/*
+ * ---- extended attributes: user, trusted, security; access control lists ----
+ *
+ * The lists, system.posix_acl_access and system.posix_acl_default, are given and
+ * taken in the form of system calls (linux/posix_acl_xattr.h).
+ */
 /* The inode is in memory and has none: told without I/O, lock of a volume, or reference. */
 bool sl_has_no_xattrs(struct super_block *sb, u64 ino);
+/* The same of one name: also of an ACL, if it has other attributes. */
+bool sl_lacks_xattr(struct super_block *sb, u64 ino, const char *name);
 /*
  * The value of an attribute, by its whole name, into buf; returns its bytes. size 0:
  * only how many. -ENODATA: it has none; -ERANGE: more than size, or an impossible
@@ -259,16 +266,21 @@ ssize_t __must_check sl_getxattr(struct inode *inode, const char *name, void *bu
 ssize_t __must_check sl_listxattr(struct inode *inode, bool trusted, char *buf,
 				  size_t size);
 
-enum sl_xattr_flags { SL_XATTR_CREATE = 1, SL_XATTR_REPLACE = 2 }; /* as XATTR_* */
+enum sl_xattr_flags {
+	SL_XATTR_CREATE = 1, /* as XATTR_* */
+	SL_XATTR_REPLACE = 2,
+	SL_XATTR_KILL_SGID = 4, /* with an access ACL: who sets it is not of the group */
+};
 /*
  * Sets an attribute; value is not NULL, and may have 0 bytes. -EEXIST, -ENODATA: by the
  * flags; -ENOSPC: no room in the inode and its block, or on the volume; -E2BIG;
  * -EPERM: immutable or append-only; -EOPNOTSUPP: no such namespace, or the volume has
- * no attributes; -EROFS.
+ * no attributes; -EROFS. An access ACL sets the mode, and is not stored if it says no
+ * more; -EINVAL: it is none; -EACCES: a default ACL of what is no directory.
  */
 int __must_check sl_setxattr(struct inode *inode, const char *name, const void *value,
 			     size_t len, u32 flags, const struct sl_cred *cred);
-/* -ENODATA, and as above. */
+/* -ENODATA (not of ACLs), and as above. */
 int __must_check sl_removexattr(struct inode *inode, const char *name);
 
 /* ---- names: len bytes, no NUL or '/' ---- */

@@ -187,7 +187,7 @@ static int convert_in(struct handle *h, struct ext4_inode *ei)
 		mutex_lock(&ei->xattr_sem);
 		mutex_lock(&table->b_lock);
 		drop_attribute(ei, table->b_data + offset);
-		atomic_store(&ei->i_has_xattrs, ext4_xattr_any(ei, table->b_data + offset));
+		ext4_xattr_note(ei, table->b_data + offset);
 		mutex_unlock(&table->b_lock);
 		mutex_unlock(&ei->xattr_sem);
 		free(was.content);

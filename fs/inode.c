@@ -15,6 +15,7 @@
  * Locks:   i_rwsem (callers) -> handle -> i_data_sem, b_lock -> i_lock
  * Source:  ext4-format brief 5, 9; Documentation/filesystems/ext4/inodes.rst
  */
+#include "fs/acl.h"
 #include "fs/ext4.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
@@ -337,7 +338,7 @@ static int load_inode_raw(struct ext4_inode *ei, const void *raw, bool csum_ok)
 				   "attributes in the inode are damaged");
 	}
 	if (!err)
-		ei->i_has_xattrs = ext4_xattr_any(ei, raw);
+		ext4_xattr_note(ei, raw);
 	if (!err && inode->i_flags & EXT4_INLINE_DATA_FL) {
 		err = ext4_inline_load(ei, raw);
 		if (err == -EFSCORRUPTED)
@@ -1086,12 +1087,54 @@ static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
 	inode_attrs_unlock(inode);
 }
 
+/* acl NULL: the access control list stays as it is. */
+static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 valid,
+			  const struct sl_cred *cred, const void *acl, u32 len)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 credits = EXT4_INODE_CREDITS + (acl ? EXT4_XATTR_SET_CREDITS : 0);
+	struct handle *h;
+	int err = journal_start(sbi->journal, credits, acl ? 1 : 0, &h);
+
+	if (err)
+		return err;
+	if (acl) {
+		if (ext4_is_privileged(sbi, cred))
+			handle_set_privileged(h);
+		err = ext4_acl_store(h, ei, acl, len);
+	}
+	if (!err) {
+		apply_attrs(ei, st, valid);
+		err = ext4_mark_inode_dirty(h, ei);
+	}
+	return ext4_stop_sync(h, err, ei, NULL);
+}
+
+/* A chmod changes the access control list, too, which takes a new block if other
+ * inodes share the one that it is in. */
+static int set_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid,
+		     const struct sl_cred *cred)
+{
+	int err = 0, tries = 0;
+	void *acl = NULL;
+	u32 len = 0;
+
+	if (valid & SL_SET_MODE)
+		err = ext4_acl_after_chmod(ei, st->st_mode, &acl, &len);
+	if (err)
+		return err;
+	do {
+		err = set_attrs_once(ei, st, valid, cred, acl, len);
+	} while (acl && ext4_should_retry(ext4_sb_of(ei), err, &tries));
+	free(acl);
+	return err == -EAGAIN ? -ENOSPC : err;
+}
+
 int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 	       const struct sl_cred *cred, struct stat *after)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
 	struct ext4_inode *ei = EXT4_I(inode);
-	struct handle *h;
 	int err = ext4_may_write(sbi);
 
 	if (valid & SL_SET_ATIME_NOW)
@@ -1117,14 +1160,8 @@ int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 		if (!err && !(valid & SL_SET_MTIME))
 			ext4_touch(ei, EXT4_T_MTIME);
 	}
-	if (!err) {
-		err = journal_start(sbi->journal, EXT4_INODE_CREDITS, 0, &h);
-		if (!err) {
-			apply_attrs(ei, st, valid);
-			err = ext4_mark_inode_dirty(h, ei);
-			err = ext4_stop_sync(h, err, ei, NULL);
-		}
-	}
+	if (!err)
+		err = set_attrs(ei, st, valid, cred);
 	if (!err && after)
 		sl_getattr(inode, after);
 	rwsem_up_write(&inode->i_rwsem);

@@ -18,6 +18,8 @@
  */
 #include "fs/namei.h"
 
+#include "fs/acl.h"
+
 #include <string.h>
 
 u8 ext4_ftype(const struct ext4_sb *sbi, u32 mode)
@@ -272,6 +274,7 @@ struct creation {
 	u64 rdev;
 	const char *target; /* symlink */
 	const struct sl_cred *cred;
+	struct acl_new acl; /* from the directory */
 };
 
 /* The block of a long symlink. */
@@ -304,8 +307,10 @@ static int write_target(struct handle *h, struct ext4_inode *ei, const char *tar
 static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *dir,
 		    const struct creation *c)
 {
-	int err = 0;
+	int err = ext4_acl_new_store(h, ei, &c->acl);
 
+	if (err)
+		return err;
 	if (S_ISDIR(c->mode)) {
 		err = ext4_dir_init(h, ei, dir->vfs.i_ino);
 	} else if (S_ISLNK(c->mode)) {
@@ -360,11 +365,13 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 }
 
 static int create(struct inode *dir, const char *name, size_t len,
-		  const struct creation *c, struct inode **out)
+		  const struct creation *wanted, struct inode **out)
 {
 	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
 	struct ext4_inode *di = EXT4_I(dir);
+	u32 acl_credits, acl_revokes;
 	struct inode *inode;
+	struct creation c;
 	struct handle *h;
 	int tries = 0, err;
 	ino_nr ino;
@@ -377,31 +384,38 @@ static int create(struct inode *dir, const char *name, size_t len,
 		return -EEXIST;
 	do {
 		inode = NULL;
+		c = *wanted;
 		rwsem_down_write(&dir->i_rwsem);
 		err = ext4_may_change(dir, false);
 		if (!err)
 			err = ext4_inline_convert(di);
-		if (!err && S_ISDIR(c->mode) && !ext4_dir_can_grow(di))
+		if (!err && S_ISDIR(c.mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
 		if (!err) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
 		}
 		if (!err)
+			err = ext4_acl_inherit(di, c.cred->umask, &c.mode, &c.acl);
+		acl_credits = ext4_acl_new_any(&c.acl) ? EXT4_ACL_NEW_CREDITS : 0;
+		acl_revokes = ext4_acl_new_any(&c.acl) ? EXT4_ACL_NEW_REVOKES : 0;
+		if (!err)
 			err = journal_start(sbi->journal,
 					    EXT4_NEW_INODE_CREDITS +
 						    EXT4_DIR_ADD_CREDITS +
 						    EXT4_ORPHAN_CREDITS +
 						    16 /* first block */ +
-						    3 * EXT4_INODE_CREDITS,
-					    EXT4_DIR_ADD_REVOKES, &h);
+						    3 * EXT4_INODE_CREDITS +
+						    acl_credits,
+					    EXT4_DIR_ADD_REVOKES + acl_revokes, &h);
 		if (!err) {
-			if (ext4_is_privileged(sbi, c->cred))
+			if (ext4_is_privileged(sbi, c.cred))
 				handle_set_privileged(h);
-			err = create_in(h, di, name, (u32)len, c, &inode);
+			err = create_in(h, di, name, (u32)len, &c, &inode);
 			err = ext4_stop_sync(h, err, di, NULL);
 		}
 		rwsem_up_write(&dir->i_rwsem);
+		ext4_acl_new_free(&c.acl);
 		if (err)
 			inode_put(inode);
 	} while (ext4_should_retry(sbi, err, &tries));

@@ -67,6 +67,10 @@ static bool entries_ok(const struct ext4_sb *sbi, const u8 *data, u32 size,
 				     voff > size - vsize)) {
 			return false;
 		}
+		/* Without namespace and name it is but its offset away from being
+		 * the end: it would hide what follows when the list is built anew. */
+		if (!e.e_name_index && !e.e_name_len)
+			return false;
 		pos += ALIGN_UP((u32)sizeof(e) + e.e_name_len, XATTR_PAD);
 	}
 	return true;
@@ -122,14 +126,32 @@ int ext4_xattr_check_ibody(struct ext4_sb *sbi, const void *raw, u32 inode_size,
 	return entries_ok(sbi, raw, inode_size, first, first) ? 0 : -EFSCORRUPTED;
 }
 
-bool ext4_xattr_any(struct ext4_inode *ei, const void *raw)
+u32 xattr_acls_in(const struct xattr_list *l)
 {
+	u32 acls = 0;
+
+	for (u32 at = l->first; !xattr_is_end(l, at); at = xattr_next(l, at)) {
+		const struct ext4_xattr_entry *e = xattr_entry(l, at);
+
+		if (xattr_index_is_acl(e->e_name_index) && !e->e_name_len)
+			acls |= XATTR_ACL_BIT(e->e_name_index);
+	}
+	return acls;
+}
+
+void ext4_xattr_note(struct ext4_inode *ei, const void *raw)
+{
+	u32 acls = ei->i_file_acl ? XATTR_ACL_UNKNOWN : 0;
+	bool any = ei->i_file_acl != 0;
 	struct xattr_list l;
 
-	return ei->i_file_acl ||
-	       (xattr_body_list(ext4_sb_of(ei), (u8 *)(uintptr_t)raw,
-				ei->i_extra_isize, &l) &&
-		!xattr_is_end(&l, l.first));
+	if (xattr_body_list(ext4_sb_of(ei), (u8 *)(uintptr_t)raw,
+			    ei->i_extra_isize, &l)) {
+		acls |= xattr_acls_in(&l);
+		any |= !xattr_is_end(&l, l.first);
+	}
+	atomic_store(&ei->i_acls, (u8)acls);
+	atomic_store(&ei->i_has_xattrs, any);
 }
 
 /*
@@ -176,11 +198,13 @@ int xattr_release_block(struct handle *h, struct ext4_inode *ei, struct buffer *
 	error = ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino, blk, 1);
 	if (error)
 		goto out_put;
+	/* The block is free from here on, so that the inode must not name it any
+	 * more, also if it could not be revoked. */
 	error = handle_forget(h, b, blk);
 	if (error == -ENOMEM)
 		ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, blk, error,
 			   "attribute block was freed, but not revoked");
-	return error;
+	return 0;
 out_put:
 	buffer_put(b);
 	return error;

@@ -4,8 +4,8 @@
  *
  * The body is searched first, then the block, as the kernel does. A value that
  * is too large for both is the content of an inode of its own (feature ea_inode:
- * such volumes are mounted read-only). Namespaces: user, trusted, security. ACLs
- * (system.posix_acl_*) are neither given nor listed: nobody here minds them.
+ * such volumes are mounted read-only). Namespaces: user, trusted, security, and the
+ * two names of ACLs (acl.c), whose entries have no text behind the namespace.
  *
  * Most inodes have none, and the kernel asks for "security.capability" before the
  * first write to each file. i_has_xattrs answers that without a lock.
@@ -21,13 +21,16 @@
 
 #include "lib/crc.h"
 
-static const struct {
+static const struct space {
 	const char *prefix;
 	u8 index;
+	bool whole; /* nothing follows the prefix */
 } spaces[] = {
-	{ "user.", XATTR_INDEX_USER },
-	{ "trusted.", XATTR_INDEX_TRUSTED },
-	{ "security.", XATTR_INDEX_SECURITY },
+	{ "user.", XATTR_INDEX_USER, false },
+	{ "trusted.", XATTR_INDEX_TRUSTED, false },
+	{ "security.", XATTR_INDEX_SECURITY, false },
+	{ "system.posix_acl_access", XATTR_INDEX_ACL_ACCESS, true },
+	{ "system.posix_acl_default", XATTR_INDEX_ACL_DEFAULT, true },
 };
 
 int xattr_parse_name(const struct ext4_sb *sbi, const char *full,
@@ -41,7 +44,9 @@ int xattr_parse_name(const struct ext4_sb *sbi, const char *full,
 		if (spaces[i].index == XATTR_INDEX_USER && sbi->opts.nouser_xattr)
 			return -EOPNOTSUPP;
 		len = strlen(full + skip);
-		if (!len)
+		if (spaces[i].whole && (len || sbi->opts.noacl))
+			return -EOPNOTSUPP;
+		if (!len && !spaces[i].whole)
 			return -EINVAL;
 		if (len > UINT8_MAX)
 			return -ERANGE;
@@ -110,66 +115,81 @@ int xattr_bread(struct ext4_inode *ei, struct buffer **out)
 			  &ext4_xattr_block_type, 0, out);
 }
 
+/*
+ * Calls fn for the list in the body, and then for that in the block, until it returns
+ * something else than 0; returns that. xattr_sem held.
+ */
+static int each_list(struct ext4_inode *ei,
+		     int (*fn)(const struct xattr_list *l, void *priv), void *priv)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct xattr_list l;
+	struct buffer *b;
+	u8 *raw;
+	int ret = xattr_read_raw(ei, &raw);
+
+	if (ret)
+		return ret;
+	if (xattr_body_list(sbi, raw, ei->i_extra_isize, &l))
+		ret = fn(&l, priv);
+	free(raw);
+	if (ret || !ei->i_file_acl)
+		return ret;
+	ret = xattr_bread(ei, &b);
+	if (ret)
+		return ret;
+	l = xattr_block_list(sbi, b);
+	mutex_lock(&b->b_lock);
+	ret = fn(&l, priv);
+	mutex_unlock(&b->b_lock);
+	buffer_put(b);
+	return ret;
+}
+
 /* ---- one value ---- */
 
 struct wanted {
-	struct xattr_name name;
+	const struct xattr_name *name;
 	void *buf;
-	size_t size;
-	ino_nr value_ino; /* the value is this inode's content */
+	size_t size; /* 0: only its bytes */
+	bool alloc;  /* buf is made here, for all of it */
+	u32 len;
+	ino_nr value_ino; /* the value is this inode's content, and not in buf yet */
 	u32 hash;	  /* of the entry */
 };
 
-/* Bytes of the value, copied if there is room. */
-static ssize_t value_from(const struct xattr_list *l, struct wanted *w)
+/* Room in w->buf for w->len bytes, if they are wanted. */
+static int make_room(struct wanted *w)
 {
-	u32 at = xattr_find(l, &w->name), len;
+	if (w->len > XATTR_VALUE_MAX)
+		return -E2BIG;
+	if (w->alloc) {
+		w->size = max_of(w->len, 1u);
+		w->buf = malloc(w->size);
+		return w->buf ? 0 : -ENOMEM;
+	}
+	return w->size && w->len > w->size ? -ERANGE : 0;
+}
+
+/* 1: found; the value is copied if it is wanted and is here. */
+static int take_value(const struct xattr_list *l, void *priv)
+{
+	struct wanted *w = priv;
+	u32 at = xattr_find(l, w->name);
 	const struct ext4_xattr_entry *e;
+	int err;
 
 	if (!at)
-		return -ENODATA;
+		return 0;
 	e = xattr_entry(l, at);
-	len = le32_to_cpu(e->e_value_size);
+	w->len = le32_to_cpu(e->e_value_size);
 	w->value_ino = le32_to_cpu(e->e_value_inum);
 	w->hash = le32_to_cpu(e->e_hash);
-	if (!w->size || w->value_ino)
-		return len;
-	if (len > w->size)
-		return -ERANGE;
-	memcpy(w->buf, l->data + l->base + le16_to_cpu(e->e_value_offs), len);
-	return len;
-}
-
-static ssize_t value_from_body(struct ext4_inode *ei, struct wanted *w)
-{
-	ssize_t n = -ENODATA;
-	struct xattr_list l;
-	u8 *raw;
-	int err = xattr_read_raw(ei, &raw);
-
-	if (err)
-		return err;
-	if (xattr_body_list(ext4_sb_of(ei), raw, ei->i_extra_isize, &l))
-		n = value_from(&l, w);
-	free(raw);
-	return n;
-}
-
-static ssize_t value_from_block(struct ext4_inode *ei, struct wanted *w)
-{
-	struct xattr_list l;
-	struct buffer *b;
-	ssize_t n;
-	int err = xattr_bread(ei, &b);
-
-	if (err)
-		return err;
-	l = xattr_block_list(ext4_sb_of(ei), b);
-	mutex_lock(&b->b_lock);
-	n = value_from(&l, w);
-	mutex_unlock(&b->b_lock);
-	buffer_put(b);
-	return n;
+	err = make_room(w);
+	if (!err && w->size && !w->value_ino)
+		memcpy(w->buf, l->data + l->base + le16_to_cpu(e->e_value_offs),
+		       w->len);
+	return err ? err : 1;
 }
 
 static int bad_value(struct ext4_inode *ei, const struct wanted *w,
@@ -218,52 +238,116 @@ static int read_value_inode(struct ext4_inode *ei, const struct wanted *w, u32 l
 	return err;
 }
 
-static void note_none(const struct inode *inode, void *priv)
+/* -ENODATA; else w has it. */
+static int get_value(struct ext4_inode *ei, struct wanted *w)
+{
+	int ret;
+
+	if (!atomic_load(&ei->i_has_xattrs))
+		return -ENODATA;
+	mutex_lock(&ei->xattr_sem);
+	ret = each_list(ei, take_value, w);
+	mutex_unlock(&ei->xattr_sem);
+	if (ret <= 0)
+		return ret ? ret : -ENODATA;
+	return w->value_ino && w->size ? read_value_inode(ei, w, w->len) : 0;
+}
+
+int xattr_read_value(struct ext4_inode *ei, const struct xattr_name *name, void **value,
+		     u32 *len)
+{
+	struct wanted w = { .name = name, .alloc = true };
+	int err = get_value(ei, &w);
+
+	if (err) {
+		free(w.buf);
+		return err;
+	}
+	*value = w.buf;
+	*len = w.len;
+	return 0;
+}
+
+static int collect_acls(const struct xattr_list *l, void *priv)
+{
+	*(u32 *)priv |= xattr_acls_in(l);
+	return 0;
+}
+
+int xattr_look_for_acls(struct ext4_inode *ei, u32 *has)
+{
+	u32 acls = 0;
+	int err;
+
+	*has = atomic_load(&ei->i_acls);
+	if (!(*has & XATTR_ACL_UNKNOWN))
+		return 0;
+	mutex_lock(&ei->xattr_sem);
+	err = each_list(ei, collect_acls, &acls);
+	if (!err)
+		atomic_store(&ei->i_acls, (u8)acls);
+	mutex_unlock(&ei->xattr_sem);
+	*has = acls;
+	return err;
+}
+
+/* What is asked about an inode in memory; index 0: whether it has any at all. */
+struct lack {
+	u8 index;
+	bool none;
+};
+
+static void note_lack(const struct inode *inode, void *priv)
 {
 	const struct ext4_inode *ei = EXT4_I((struct inode *)(uintptr_t)inode);
+	struct lack *lack = priv;
+	u32 acls = atomic_load(&ei->i_acls);
 
-	*(bool *)priv = !atomic_load(&ei->i_has_xattrs);
+	lack->none = !atomic_load(&ei->i_has_xattrs) ||
+		     (xattr_index_is_acl(lack->index) &&
+		      !(acls & (XATTR_ACL_UNKNOWN | XATTR_ACL_BIT(lack->index))));
+}
+
+static bool lacks(struct super_block *sb, u64 ino, u8 index)
+{
+	struct lack lack = { .index = index };
+
+	return ino <= UINT32_MAX &&
+	       ext4_ino_is_exposed(EXT4_SB(sb), (ino_nr)ino) &&
+	       icache_peek(sb, (ino_nr)ino, note_lack, &lack) && lack.none;
 }
 
 bool sl_has_no_xattrs(struct super_block *sb, u64 ino)
 {
-	bool none = false;
+	return lacks(sb, ino, 0);
+}
 
-	return ino <= UINT32_MAX &&
-	       ext4_ino_is_exposed(EXT4_SB(sb), (ino_nr)ino) &&
-	       icache_peek(sb, (ino_nr)ino, note_none, &none) && none;
+bool sl_lacks_xattr(struct super_block *sb, u64 ino, const char *name)
+{
+	struct xattr_name n;
+
+	return !xattr_parse_name(EXT4_SB(sb), name, &n) && lacks(sb, ino, n.index);
 }
 
 ssize_t sl_getxattr(struct inode *inode, const char *name, void *buf, size_t size)
 {
 	struct ext4_inode *ei = EXT4_I(inode);
-	struct wanted w = { .buf = buf, .size = size };
-	ssize_t n;
-	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &w.name);
+	struct xattr_name n;
+	struct wanted w = { .name = &n, .buf = buf, .size = size };
+	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &n);
 
 	if (err)
 		return err;
-	if (!atomic_load(&ei->i_has_xattrs))
-		return -ENODATA;
-	mutex_lock(&ei->xattr_sem);
-	n = value_from_body(ei, &w);
-	if (n == -ENODATA && ei->i_file_acl)
-		n = value_from_block(ei, &w);
-	mutex_unlock(&ei->xattr_sem);
-	if (n > (ssize_t)XATTR_VALUE_MAX)
-		return -E2BIG;
-	if (n <= 0 || !w.value_ino || !size)
-		return n;
-	if ((size_t)n > size)
-		return -ERANGE;
-	err = read_value_inode(ei, &w, (u32)n);
-	return err ? err : n;
+	if (xattr_index_is_acl(n.index))
+		return xattr_get_acl(ei, &n, buf, size);
+	err = get_value(ei, &w);
+	return err ? err : (ssize_t)w.len;
 }
 
 /* ---- all names ---- */
 
 struct listing {
-	bool trusted, user;
+	bool trusted, user, acls;
 	char *buf;
 	size_t size; /* 0: bytes are only counted */
 	size_t used;
@@ -285,14 +369,23 @@ static int add_name(struct listing *out, const char *prefix,
 	return 0;
 }
 
-/* A name with a zero in it, or without any byte, is none: nobody could ask for it. */
-static bool name_is_sound(const struct ext4_xattr_entry *e)
+/* A name with a zero in it is none: nobody could ask for it. */
+static bool is_listed(const struct space *space, const struct ext4_xattr_entry *e,
+		      const struct listing *out)
 {
+	if (e->e_name_index != space->index)
+		return false;
+	if (space->whole)
+		return out->acls && !e->e_name_len;
+	if ((space->index == XATTR_INDEX_TRUSTED && !out->trusted) ||
+	    (space->index == XATTR_INDEX_USER && !out->user))
+		return false;
 	return e->e_name_len && !memchr(e->e_name, '\0', e->e_name_len);
 }
 
-static int list_names(const struct xattr_list *l, struct listing *out)
+static int list_names(const struct xattr_list *l, void *priv)
 {
+	struct listing *out = priv;
 	int err = 0;
 
 	for (u32 at = l->first; !err && !xattr_is_end(l, at);
@@ -300,43 +393,9 @@ static int list_names(const struct xattr_list *l, struct listing *out)
 		const struct ext4_xattr_entry *e = xattr_entry(l, at);
 
 		for (size_t i = 0; i < ARRAY_SIZE(spaces) && !err; i++)
-			if (e->e_name_index == spaces[i].index &&
-			    (e->e_name_index != XATTR_INDEX_TRUSTED ||
-			     out->trusted) &&
-			    (e->e_name_index != XATTR_INDEX_USER ||
-			     out->user) && name_is_sound(e))
+			if (is_listed(&spaces[i], e, out))
 				err = add_name(out, spaces[i].prefix, e);
 	}
-	return err;
-}
-
-static int list_body(struct ext4_inode *ei, struct listing *out)
-{
-	struct xattr_list l;
-	u8 *raw;
-	int err = xattr_read_raw(ei, &raw);
-
-	if (err)
-		return err;
-	if (xattr_body_list(ext4_sb_of(ei), raw, ei->i_extra_isize, &l))
-		err = list_names(&l, out);
-	free(raw);
-	return err;
-}
-
-static int list_block(struct ext4_inode *ei, struct listing *out)
-{
-	struct xattr_list l;
-	struct buffer *b;
-	int err = xattr_bread(ei, &b);
-
-	if (err)
-		return err;
-	l = xattr_block_list(ext4_sb_of(ei), b);
-	mutex_lock(&b->b_lock);
-	err = list_names(&l, out);
-	mutex_unlock(&b->b_lock);
-	buffer_put(b);
 	return err;
 }
 
@@ -346,6 +405,7 @@ ssize_t sl_listxattr(struct inode *inode, bool trusted, char *buf, size_t size)
 	struct listing out = {
 		.trusted = trusted,
 		.user = !ext4_sb_of(ei)->opts.nouser_xattr,
+		.acls = !EXT4_SB(inode->i_sb)->opts.noacl,
 		.buf = buf,
 		.size = size,
 	};
@@ -354,9 +414,7 @@ ssize_t sl_listxattr(struct inode *inode, bool trusted, char *buf, size_t size)
 	if (!atomic_load(&ei->i_has_xattrs))
 		return 0;
 	mutex_lock(&ei->xattr_sem);
-	err = list_body(ei, &out);
-	if (!err && ei->i_file_acl)
-		err = list_block(ei, &out);
+	err = each_list(ei, list_names, &out);
 	mutex_unlock(&ei->xattr_sem);
 	return err ? err : (ssize_t)out.used;
 }

@@ -20,6 +20,8 @@
 
 enum {
 	XATTR_INDEX_USER = 1,
+	XATTR_INDEX_ACL_ACCESS = 2,
+	XATTR_INDEX_ACL_DEFAULT = 3,
 	XATTR_INDEX_TRUSTED = 4,
 	XATTR_INDEX_SECURITY = 6,
 };
@@ -29,6 +31,15 @@ struct xattr_name {
 	u8 len;
 	const char *text; /* without the prefix; not terminated */
 };
+
+/* i_acls: by namespace; or what is in the block has not been looked at. */
+#define XATTR_ACL_BIT(index) (1u << (index))
+#define XATTR_ACL_UNKNOWN 1u
+
+static inline bool xattr_index_is_acl(u8 index)
+{
+	return index == XATTR_INDEX_ACL_ACCESS || index == XATTR_INDEX_ACL_DEFAULT;
+}
 
 /* A list of entries and where its values are. */
 struct xattr_list {
@@ -93,8 +104,8 @@ static inline bool xattr_body_list(struct ext4_sb *sbi, u8 *raw, u32 extra_isize
 
 /* Where the entry of that name begins; 0: there is none. */
 u32 xattr_find(const struct xattr_list *l, const struct xattr_name *name);
-/* The namespace and the rest of a whole name. -EOPNOTSUPP: no namespace of ours;
- * -EINVAL: nothing behind the prefix; -ERANGE: too long. */
+/* The namespace and the rest of a whole name. -EOPNOTSUPP: no namespace of ours, or
+ * ACLs with -o noacl; -EINVAL: nothing behind the prefix; -ERANGE: too long. */
 int __must_check xattr_parse_name(const struct ext4_sb *sbi, const char *full,
 				  struct xattr_name *out);
 /* A copy of the whole inode from its table block, checked; the caller frees it. */
@@ -105,6 +116,34 @@ int __must_check xattr_bread(struct ext4_inode *ei, struct buffer **out);
  * held. Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. */
 int __must_check xattr_release_block(struct handle *h, struct ext4_inode *ei,
 				     struct buffer *b);
+/* The lists that a list of entries has: XATTR_ACL_BIT()s. */
+u32 xattr_acls_in(const struct xattr_list *l);
+/* The same of the inode; takes xattr_sem if it must look into the block. */
+int __must_check xattr_look_for_acls(struct ext4_inode *ei, u32 *has);
+/* A whole value as it is stored; the caller frees it. -ENODATA. Takes xattr_sem. */
+int __must_check xattr_read_value(struct ext4_inode *ei, const struct xattr_name *name,
+				  void **value, u32 *len);
+/*
+ * Sets an attribute in the caller's handle (EXT4_XATTR_SET_CREDITS, 1 revoke), without a
+ * change of times; value NULL: removes it, if it is there. i_rwsem held exclusively, or
+ * nobody else knows the inode. Nothing has changed if it fails.
+ */
+int __must_check xattr_set_in(struct handle *h, struct ext4_inode *ei,
+			      const struct xattr_name *name, const void *value, u32 len);
+
+/* acl.c: what the system calls' form of a list makes of an inode. */
+struct acl_plan {
+	void *value; /* to be stored; owned; NULL: none */
+	u32 len;
+	bool sets_mode;
+	u32 mode; /* permission bits, then */
+};
+/* user NULL: no list. -EINVAL; -EACCES: a default list of what is no directory. */
+int __must_check xattr_plan_acl(struct ext4_inode *ei, const struct xattr_name *name,
+				const void *user, size_t len, struct acl_plan *out);
+/* As sl_getxattr(). */
+ssize_t __must_check xattr_get_acl(struct ext4_inode *ei, const struct xattr_name *name,
+				   void *buf, size_t size);
 /* Has the block other sharers? If not, none will come. */
 bool xattr_is_shared(struct buffer *b);
 

@@ -39,11 +39,6 @@
 #define VALUE_SHIFT 16
 #define BLOCK_SHIFT 16
 
-/* The inode twice, a new block, its bitmap and descriptor; the old block's release. */
-#define SET_CREDITS                                                            \
-	(2 * EXT4_INODE_CREDITS + 1 + EXT4_ALLOC_CREDITS +                     \
-	 EXT4_XATTR_RELEASE_CREDITS)
-
 struct change {
 	struct ext4_inode *ei;
 	struct xattr_name name;
@@ -51,6 +46,10 @@ struct change {
 	u32 len;
 	u32 flags; /* enum sl_xattr_flags */
 	bool privileged;
+	bool may_lack;	 /* to remove what is not there is no error */
+	bool keep_times; /* the caller sees to them */
+	bool sets_mode;	 /* permission bits become those of mode */
+	u32 mode;
 	u8 *raw;   /* the whole inode, its list as it is to be */
 	bool in_body;
 	u8 *block; /* the block as it is to be; NULL: there is, or shall be, none */
@@ -342,8 +341,8 @@ static int plan(struct change *c)
 	}
 	if (in_body || in_block)
 		err = c->flags & SL_XATTR_CREATE ? -EEXIST : 0;
-	else
-		err = !c->value || c->flags & SL_XATTR_REPLACE ? -ENODATA : 0;
+	else if (c->flags & SL_XATTR_REPLACE || !(c->value || c->may_lack))
+		err = -ENODATA;
 	if (!err)
 		err = plan_with(c, old, in_body, in_block);
 out_free:
@@ -447,6 +446,28 @@ static void store_body(const struct change *c, struct buffer *table, u32 offset)
 	mutex_unlock(&table->b_lock);
 }
 
+/* With an access ACL: the mode that goes with it. */
+static u32 mode_of(const struct change *c)
+{
+	const u32 bits = S_IRWXU | S_IRWXG | S_IRWXO;
+	u32 mode = (c->ei->vfs.i_mode & ~bits) | (c->mode & bits);
+
+	return c->flags & SL_XATTR_KILL_SGID ? mode & ~(u32)S_ISGID : mode;
+}
+
+static void set_mode(struct ext4_inode *ei, u32 mode)
+{
+	inode_attrs_lock(&ei->vfs);
+	ei->vfs.i_mode = mode;
+	inode_attrs_unlock(&ei->vfs);
+}
+
+static bool changes_nothing(const struct change *c)
+{
+	return !c->in_body && !c->block_changes &&
+	       (!c->sets_mode || mode_of(c) == c->ei->vfs.i_mode);
+}
+
 static int apply_in(struct handle *h, const struct change *c)
 {
 	struct ext4_inode *ei = c->ei;
@@ -464,14 +485,17 @@ static int apply_in(struct handle *h, const struct change *c)
 			store_block(h, c, b);
 		if (c->in_body)
 			store_body(c, table, offset);
-		atomic_store(&ei->i_has_xattrs, ext4_xattr_any(ei, c->raw));
+		ext4_xattr_note(ei, c->raw);
 	}
 	mutex_unlock(&ei->xattr_sem);
 	if (err) {
 		buffer_put(table);
 		return err;
 	}
-	ext4_touch(ei, EXT4_T_CTIME);
+	if (c->sets_mode)
+		set_mode(ei, mode_of(c));
+	if (!c->keep_times)
+		ext4_touch(ei, EXT4_T_CTIME);
 	ext4_inode_finish(h, ei, table, offset);
 	return 0;
 }
@@ -480,8 +504,11 @@ static int apply(const struct change *c)
 {
 	struct ext4_sb *sbi = ext4_sb_of(c->ei);
 	struct handle *h;
-	int err = journal_start(sbi->journal, SET_CREDITS, 1, &h);
+	int err;
 
+	if (changes_nothing(c))
+		return 0;
+	err = journal_start(sbi->journal, EXT4_XATTR_SET_CREDITS, 1, &h);
 	if (err)
 		return err;
 	if (c->privileged)
@@ -528,6 +555,43 @@ static int set(struct change *c)
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
+int xattr_set_in(struct handle *h, struct ext4_inode *ei,
+		 const struct xattr_name *name, const void *value, u32 len)
+{
+	struct change c = {
+		.ei = ei,
+		.name = *name,
+		.value = value,
+		.len = len,
+		.may_lack = true,
+		.keep_times = true,
+	};
+	int err = plan(&c);
+
+	if (!err)
+		err = apply_in(h, &c);
+	forget_plan(&c);
+	return err;
+}
+
+/* user NULL: removed. */
+static int set_acl(struct change *c, const void *user, size_t len)
+{
+	struct acl_plan plan;
+	int err = xattr_plan_acl(c->ei, &c->name, user, len, &plan);
+
+	if (err)
+		return err;
+	c->value = plan.value;
+	c->len = plan.len;
+	c->may_lack = true;
+	c->sets_mode = plan.sets_mode;
+	c->mode = plan.mode;
+	err = set(c);
+	free(plan.value);
+	return err;
+}
+
 int sl_setxattr(struct inode *inode, const char *name, const void *value, size_t len,
 		u32 flags, const struct sl_cred *cred)
 {
@@ -544,8 +608,10 @@ int sl_setxattr(struct inode *inode, const char *name, const void *value, size_t
 		return err;
 	if (len > XATTR_VALUE_MAX)
 		return -E2BIG;
-	if (flags & ~(u32)(SL_XATTR_CREATE | SL_XATTR_REPLACE))
+	if (flags & ~(u32)(SL_XATTR_CREATE | SL_XATTR_REPLACE | SL_XATTR_KILL_SGID))
 		return -EINVAL;
+	if (xattr_index_is_acl(c.name.index))
+		return set_acl(&c, value, len);
 	return set(&c);
 }
 
@@ -554,5 +620,7 @@ int sl_removexattr(struct inode *inode, const char *name)
 	struct change c = { .ei = EXT4_I(inode) };
 	int err = xattr_parse_name(EXT4_SB(inode->i_sb), name, &c.name);
 
-	return err ? err : set(&c);
+	if (err)
+		return err;
+	return xattr_index_is_acl(c.name.index) ? set_acl(&c, NULL, 0) : set(&c);
 }

@@ -24,7 +24,9 @@
  * The kernel asks for "security.capability" before the first write to a file since
  * its attributes were read (with KILLPRIV_V2 it remembers the answer "none" as long),
  * and at each execve(2). Most inodes have no attributes at all, and
- * sl_has_no_xattrs() knows that without a lock that other requests want.
+ * sl_lacks_xattr() knows that without a lock that other requests want. The same goes for
+ * the access ACL, which it asks for when somebody else than the owner comes to a file
+ * whose group has rights, and keeps until the file's attributes may have changed.
  *
  * ls(1) -l asks for "security.selinux", file by file, until it hears that there
  * can be none. So an inode without any attribute says that of it: EOPNOTSUPP.
@@ -297,8 +299,8 @@ void op_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
 		get_control(req, node, name, size);
 		return;
 	}
-	if (!strncmp(name, "security.", 9) &&
-	    sl_has_no_xattrs(req_sb(req), node_to_ino(node))) {
+	if ((!strncmp(name, "security.", 9) || !strncmp(name, "system.", 7)) &&
+	    sl_lacks_xattr(req_sb(req), node_to_ino(node), name)) {
 		reply_status(req, strcmp(name, "security.selinux") ? -ENODATA
 								   : -EOPNOTSUPP);
 		return;
@@ -331,7 +333,9 @@ static int set_value(fuse_req_t req, fuse_ino_t node, const char *name,
 
 	if (err)
 		return err;
-	err = sl_setxattr(inode, name, value, size, (u32)flags, &cred);
+	err = sl_setxattr(inode, name, value, size,
+			  (u32)flags | (session_kills_sgid() ? SL_XATTR_KILL_SGID : 0),
+			  &cred);
 	sl_iput(inode);
 	return err;
 }

@@ -8,9 +8,10 @@
  * the type is fuse, and the daemon is a moment longer at work than umount(8).
  *
  * libfuse 3.14 leaves some things out, which are done on the messages
- * themselves, as linux/fuse.h has them: two bits of the INIT reply (parallel
- * directory operations, KILLPRIV_V2), the "clear suid" bits of OPEN, CREATE and
- * WRITE, and SYNCFS. A newer libfuse sets the same bits again.
+ * themselves, as linux/fuse.h has them: three bits of the INIT reply (parallel
+ * directory operations, KILLPRIV_V2, SETXATTR_EXT), the "clear suid" bits of OPEN,
+ * CREATE and WRITE, the long form of SETXATTR, and SYNCFS. A newer libfuse sets the
+ * same bits of INIT again, but for SETXATTR_EXT, which it is not told of.
  *
  * Locks:   volume_lock (outside of all of the file system's): sb against its
  *          unmounting, for the statistics of the main thread. Requests need
@@ -141,6 +142,8 @@ struct session {
 	bool on_device;		/* [const after session_create] blocks are the device's */
 	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
+	bool noacl;		/* [const after session_create] */
+	bool setxattr_ext;	/* [const after INIT] SETXATTR has its long form */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
 	_Atomic bool down;	/* [atomic] the volume is shut down */
 	bool read_ahead_given;	/* [const after session_create] */
@@ -172,6 +175,7 @@ struct session {
 
 /* Of the request this thread is at. */
 static _Thread_local bool kills_suidgid;
+static _Thread_local bool kills_sgid;
 
 struct super_block *session_sb(struct session *s)
 {
@@ -201,6 +205,11 @@ bool session_on_device(const struct session *s)
 bool session_strict_atime(const struct session *s)
 {
 	return s->strict_atime;
+}
+
+bool session_kills_sgid(void)
+{
+	return kills_sgid;
 }
 
 static int exit_code_of(int err)
@@ -469,6 +478,30 @@ static bool goes_when_down(u32 opcode)
 	}
 }
 
+/*
+ * A SETXATTR in the long form gets the short one, which is all that the library reads.
+ * Its flag, that who sets an access ACL is not of the file's group, is kept.
+ */
+static size_t shorten_setxattr(struct session *s, struct fuse_in_header *in,
+			       size_t len)
+{
+	const size_t cut = sizeof(struct fuse_setxattr_in) -
+			   FUSE_COMPAT_SETXATTR_IN_SIZE;
+	struct fuse_setxattr_in arg;
+	u8 *p = (u8 *)(in + 1);
+
+	/* An older kernel does not say: only the superuser's keep sgid then. */
+	kills_sgid = !s->setxattr_ext && in->uid != 0;
+	if (!s->setxattr_ext || len < sizeof(*in) + sizeof(arg))
+		return len;
+	memcpy(&arg, p, sizeof(arg));
+	kills_sgid = arg.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID;
+	memmove(p + FUSE_COMPAT_SETXATTR_IN_SIZE, p + sizeof(arg),
+		len - sizeof(*in) - sizeof(arg));
+	in->len = (u32)(len - cut);
+	return len - cut;
+}
+
 static const char *request_name(u32 opcode)
 {
 	return opcode < OPCODES ? opcode_names[opcode] : NULL;
@@ -529,6 +562,8 @@ static void process(void *priv, void *request, size_t len)
 	}
 	if (in->opcode == FUSE_INIT)
 		note_init(s, in, len);
+	if (in->opcode == FUSE_SETXATTR)
+		buf.size = shorten_setxattr(s, in, len);
 	kills_suidgid = wants_kill(in, len);
 	fuse_session_process_buf(s->se, &buf);
 }
@@ -564,7 +599,8 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 		FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_IOCTL_DIR |
 		FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO |
 		FUSE_CAP_PARALLEL_DIROPS |
-		FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
+		FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
+		FUSE_CAP_DONT_MASK | (s->noacl ? 0 : FUSE_CAP_POSIX_ACL);
 
 	/*
 	 * All else the library would turn on is off: see fuse_common.h. Also
@@ -573,6 +609,9 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 	 * read a directory to its end first, and then ask for each name.
 	 */
 	conn->want = conn->capable & wanted;
+	if (!s->noacl && !(conn->capable & FUSE_CAP_POSIX_ACL))
+		log_warn("%s: the kernel does not mind ACLs of FUSE mounts",
+			 s->device);
 	if (s->writeback && !(conn->capable & FUSE_CAP_WRITEBACK_CACHE)) {
 		log_warn("%s: the kernel has no writeback cache for FUSE",
 			 s->device);
@@ -607,7 +646,9 @@ static ssize_t write_init(struct session *s, int fd, const struct iovec *iov,
 		memcpy(&out, iov[1].iov_base, iov[1].iov_len);
 		out.flags &= ~(u32)FUSE_HANDLE_KILLPRIV;
 		out.flags |= s->init_flags &
-			     (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2);
+			     (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 |
+			      FUSE_SETXATTR_EXT);
+		s->setxattr_ext = s->init_flags & FUSE_SETXATTR_EXT;
 		changed[0] = iov[0];
 		changed[1] = (struct iovec){ &out, iov[1].iov_len };
 		iov = changed;
@@ -857,6 +898,7 @@ static int open_volume(struct session *s, struct options *o)
 	s->sector = s->bd->bd_sector;
 	/* Ours is the image's first user, then the loop device may follow. */
 	s->readonly = sl.readonly;
+	s->noacl = sl.noacl;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;
 	sl.regions = s->regions;

@@ -48,6 +48,8 @@ struct handle_table *session_handles(struct session *s);
 /* Does the present request ask to clear suid and sgid? libfuse 3.14 does not
  * hand on these bits of OPEN, CREATE and WRITE. */
 bool session_kills_suidgid(void);
+/* The request of this thread is a SETXATTR with FUSE_SETXATTR_ACL_KILL_SGID. */
+bool session_kills_sgid(void);
 /* Has the kernel agreed to -o writeback? */
 bool session_writeback(const struct session *s);
 /* The volume is a whole block device: its blocks are those of the device. */

@@ -628,6 +628,7 @@ static int transaction_revoke(struct handle *h, pblk_t blk)
 	struct transaction *t = h->t;
 	struct revoke_entry *mem = NULL;
 	u32 slots = 0;
+	int tries = 0;
 
 	for (;;) {
 		spin_lock(&j->j_lock);
@@ -641,7 +642,8 @@ static int transaction_revoke(struct handle *h, pblk_t blk)
 		spin_unlock(&j->j_lock);
 		free(mem);
 		mem = revoke_map_alloc(slots);
-		if (!mem)
+		/* Patient: the block is free already, mostly. */
+		if (!mem && !mem_pause(&tries))
 			return -ENOMEM;
 	}
 	if (revoke_map_set(&t->revokes, blk, t->tid)) {

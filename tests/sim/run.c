@@ -50,7 +50,7 @@
 #define CACHE_BYTES (16ull << 20)
 #define MAX_SYNCS 4096
 
-static const struct sl_cred root_cred = { 0, 0, 022 };
+static const struct sl_cred root_cred = { 0, 0, 0 };
 
 struct run;
 
