@@ -128,6 +128,11 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len);
 int sl_migrate(struct inode *inode, u32 zone);
 /* Who is at work in a file, as lines of text; returns bytes, < len. */
 size_t sl_windows_text(struct inode *inode, char *buf, size_t len);
+/*
+ * As EXT4_IOC_CHECKPOINT: everything is durable, and what of it is metadata is in its place,
+ * but for what is changed again meanwhile. -EROFS, and the errors of sl_sync().
+ */
+int __must_check sl_checkpoint(struct super_block *sb);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
 /* For users, in parts: clean folios of files alone, or what metadata is not in use,

@@ -480,6 +480,20 @@ bool sl_nsec_times(struct super_block *sb)
 	return EXT4_SB(sb)->nsec_times;
 }
 
+int sl_checkpoint(struct super_block *sb)
+{
+	struct journal *j = EXT4_SB(sb)->journal;
+	int err;
+
+	if (!j)
+		return -EROFS;
+	err = sl_sync(sb);
+	if (err)
+		return err;
+	journal_write_back(j);
+	return journal_aborted(j);
+}
+
 void sl_drop_caches_of(struct super_block *sb, enum sl_drop what)
 {
 	if (what == SL_DROP_DATA) {

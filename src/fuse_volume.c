@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * src/fuse_volume.c - ioctls that concern the whole volume, as ext4 has them: discard
- * (fstrim), label, shutdown
+ * (fstrim), label, checkpoint, shutdown
  *
  * They come on any file or directory. The number of EXT4_IOC_SHUTDOWN says that it
  * only reads, so the kernel's FUSE does not bring along what the caller wants. That is
@@ -24,6 +24,12 @@
 
 #ifndef EXT4_IOC_SHUTDOWN
 #define EXT4_IOC_SHUTDOWN _IOR('X', 125, __u32)
+#endif
+#ifndef EXT4_IOC_CHECKPOINT
+#define EXT4_IOC_CHECKPOINT _IOW('f', 43, __u32)
+#define EXT4_IOC_CHECKPOINT_FLAG_DISCARD 0x1u
+#define EXT4_IOC_CHECKPOINT_FLAG_ZEROOUT 0x2u
+#define EXT4_IOC_CHECKPOINT_FLAG_DRY_RUN 0x4u
 #endif
 
 _Static_assert(SLUICE_SHUTDOWN_DEFAULT == SL_SHUTDOWN_DEFAULT &&
@@ -94,6 +100,34 @@ static void shut_down(fuse_req_t req, u32 how)
 		fuse_reply_ioctl(req, 0, NULL, 0);
 }
 
+/* The log itself is not erased: it has work to do. */
+static void checkpoint(fuse_req_t req, const void *in, size_t in_size)
+{
+	const u32 erase = EXT4_IOC_CHECKPOINT_FLAG_DISCARD |
+			  EXT4_IOC_CHECKPOINT_FLAG_ZEROOUT;
+	u32 flags;
+	int err = -EINVAL;
+
+	if (!req_capable(req, CAP_SYS_ADMIN)) {
+		err = -EPERM;
+	} else if (in_size >= sizeof(flags)) {
+		memcpy(&flags, in, sizeof(flags));
+		if (flags & ~(erase | EXT4_IOC_CHECKPOINT_FLAG_DRY_RUN) ||
+		    (flags & erase) == erase)
+			err = -EINVAL;
+		else if (flags & EXT4_IOC_CHECKPOINT_FLAG_DRY_RUN)
+			err = 0;
+		else if (flags & erase)
+			err = -EOPNOTSUPP;
+		else
+			err = sl_checkpoint(req_sb(req));
+	}
+	if (err)
+		reply_status(req, err);
+	else
+		fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
 static u32 wanted_of_caller(fuse_req_t req, void *arg)
 {
 	u32 how;
@@ -120,6 +154,9 @@ bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
 		return true;
 	case FS_IOC_SETFSLABEL:
 		set_label(req, in, in_size);
+		return true;
+	case EXT4_IOC_CHECKPOINT:
+		checkpoint(req, in, in_size);
 		return true;
 	case EXT4_IOC_SHUTDOWN:
 		shut_down(req, wanted_of_caller(req, arg));
