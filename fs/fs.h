@@ -112,6 +112,9 @@ int sl_unmount(struct super_block *sb);
 int __must_check sl_sync(struct super_block *sb);
 int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
 bool sl_is_readonly(struct super_block *sb);
+/* Nobody may change the volume just now, but for the deletions that are due: times of
+ * access are not updated. Any time; for a mount that the kernel has made read-only. */
+void sl_set_quiet(struct super_block *sb, bool quiet);
 bool sl_nsec_times(struct super_block *sb);
 u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by default */
 /*

@@ -417,6 +417,11 @@ bool sl_is_readonly(struct super_block *sb)
 	return atomic_load(&sb->s_rdonly);
 }
 
+void sl_set_quiet(struct super_block *sb, bool quiet)
+{
+	atomic_store(&EXT4_SB(sb)->quiet, quiet);
+}
+
 u64 sl_cache_bytes(struct super_block *sb)
 {
 	return budget_limit(sb->s_budget);

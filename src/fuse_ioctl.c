@@ -35,6 +35,7 @@ _Static_assert(sizeof(struct sluice_drop_caches) == 16, "layout");
 _Static_assert(sizeof(struct sluice_sync) == 8, "layout");
 _Static_assert(sizeof(struct sluice_cache_limit) == 16, "layout");
 _Static_assert(sizeof(struct sluice_info) == 24, "layout");
+_Static_assert(sizeof(struct sluice_remount) == 16, "layout");
 _Static_assert(SLUICE_DROP_DATA == DROP_DATA, "same bits");
 _Static_assert(SLUICE_DROP_METADATA == DROP_METADATA, "same bits");
 
@@ -240,9 +241,24 @@ static void ioctl_info(fuse_req_t req, const void *in, size_t in_size)
 		reply_status(req, -EINVAL);
 		return;
 	}
+	if (sl_is_readonly(req_sb(req)))
+		info.flags |= SLUICE_INFO_READONLY;
 	if (!stat("/proc/self/ns/pid", &st))
 		info.pid_namespace = st.st_ino;
 	fuse_reply_ioctl(req, 0, &info, sizeof(info));
+}
+
+static void ioctl_remount(fuse_req_t req, const void *in, size_t in_size)
+{
+	struct sluice_remount r;
+
+	if (!ioctl_layout_ok(in, in_size, sizeof(r))) {
+		reply_status(req, -EINVAL);
+		return;
+	}
+	memcpy(&r, in, sizeof(r));
+	sl_set_quiet(req_sb(req), r.readonly != 0);
+	fuse_reply_ioctl(req, 0, NULL, 0);
 }
 
 void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
@@ -260,7 +276,8 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 	else if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||
 	    (cmd != SLUICE_IOC_BULKSTAT && cmd != SLUICE_IOC_DROP_CACHES &&
 	     cmd != SLUICE_IOC_STATS && cmd != SLUICE_IOC_SYNC &&
-	     cmd != SLUICE_IOC_CACHE_LIMIT && cmd != SLUICE_IOC_INFO))
+	     cmd != SLUICE_IOC_CACHE_LIMIT && cmd != SLUICE_IOC_INFO &&
+	     cmd != SLUICE_IOC_REMOUNT))
 		reply_status(req, -ENOTTY);
 	else if (!req_is_owner(req))
 		reply_status(req, -EPERM);
@@ -274,6 +291,8 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 		ioctl_cache_limit(req, in, in_size);
 	else if (cmd == SLUICE_IOC_INFO)
 		ioctl_info(req, in, in_size);
+	else if (cmd == SLUICE_IOC_REMOUNT)
+		ioctl_remount(req, in, in_size);
 	else
 		ioctl_drop_caches(req, in, in_size);
 }

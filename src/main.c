@@ -27,6 +27,7 @@
 #include "src/daemonize.h"
 #include "src/fuse_ops.h"
 #include "src/options.h"
+#include "src/remount.h"
 #include "src/session.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -156,6 +157,8 @@ static int run(struct options *o)
 	char device[PATH_MAX], mountpoint[PATH_MAX];
 	int report = -1, code, err;
 
+	if (o->remount)
+		return remount(o);
 	code = resolve(o, device, mountpoint);
 	if (code || o->fake)
 		return code;

@@ -563,7 +563,13 @@ static const struct option_row rows[] = {
 	IGNORED("_netdev"),
 	IGNORED("_rnetdev"),
 	IGNORED("comment"),
-	REFUSED("remount", "remount by 'mount -i -o remount,... MOUNTPOINT'"),
+	BOOL("remount", remount, true),
+	/* As mount(8) shows those of FUSE, and gives them to a remount. */
+	IGNORED("user_id"),
+	IGNORED("group_id"),
+	IGNORED("rootmode"),
+	IGNORED("blksize"),
+	IGNORED("max_read"),
 	REFUSED("bind", "use mount --bind"),
 };
 

@@ -157,6 +157,8 @@ struct session {
 	int fd;			/* /dev/fuse [const after session_mount] */
 	int event;		/* INIT was answered, or the loop has ended */
 	int signals;		/* [main thread] */
+	int mounts;		/* [main thread] the mount table, whose changes it tells; -1 */
+	bool quiet;		/* [main thread] the kernel has made the mount read-only */
 	dev_t dev;		/* [main thread] st_dev of the mount */
 	bool have_dev;		/* [main thread] */
 	bool cut;		/* [main thread] ended against the clients */
@@ -948,6 +950,8 @@ static void session_free(struct session *s)
 		close(s->claim);
 	if (s->event >= 0)
 		close(s->event);
+	if (s->mounts >= 0)
+		close(s->mounts);
 	counter_set_free(s->requests);
 	region_pool_free(s->regions);
 	mutex_destroy(&s->volume_lock);
@@ -973,6 +977,7 @@ int session_create(struct options *o, const char *device,
 	s->anchor.fd = -1;
 	s->fd = -1;
 	s->claim = -1;
+	s->mounts = -1;
 	s->writeback = o->writeback;
 	s->read_ahead_given = o->read_ahead_given;
 	s->read_ahead_kb = o->read_ahead_given ? o->read_ahead_kb : READ_AHEAD_KB;
@@ -1053,12 +1058,31 @@ static void drain_event(struct session *s)
 		log_err("eventfd: errno %d", errno);
 }
 
+/*
+ * FUSE does not tell the daemon that "mount -o remount,ro" was there. Nothing is asked
+ * of it any more that would change the volume, but reads would change times of access.
+ */
+static void notice_remount(struct session *s)
+{
+	int ro = s->have_dev ? mount_is_readonly(s->dev) : -ENOENT;
+
+	if (ro < 0 || s->readonly || s->quiet == (ro > 0))
+		return;
+	s->quiet = ro > 0;
+	mutex_lock(&s->volume_lock);
+	if (s->sb)
+		sl_set_quiet(s->sb, s->quiet);
+	mutex_unlock(&s->volume_lock);
+	log_info("%s: remounted %s", s->device, s->quiet ? "read-only" : "read-write");
+}
+
 /* A signal number, or 0 after an event, at the deadline (0: none) or by chance. */
 static int wait_for_event(struct session *s, u64 deadline_ns)
 {
 	struct pollfd fds[] = {
 		{ .fd = s->event, .events = POLLIN },
 		{ .fd = s->signals, .events = POLLIN },
+		{ .fd = s->mounts, .events = POLLPRI },
 	};
 	struct signalfd_siginfo info;
 	u64 now = clock_mono_ns();
@@ -1071,6 +1095,8 @@ static int wait_for_event(struct session *s, u64 deadline_ns)
 		return 0;
 	if (fds[0].revents)
 		drain_event(s);
+	if (fds[2].revents)
+		notice_remount(s);
 	if (fds[1].revents && read(s->signals, &info, sizeof(info)) ==
 				      (ssize_t)sizeof(info))
 		return (int)info.ssi_signo;
@@ -1206,6 +1232,8 @@ int session_mount(struct session *s, int signals)
 		return err;
 	}
 	learn_dev(s);
+	/* Without it a remount goes unnoticed, which is no reason to fail. */
+	s->mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	return 0;
 }
 

@@ -149,6 +149,17 @@ struct sluice_cache_limit {
 	__u64 bytes;
 };
 
+/* in: whether the kernel has the mount as read-only now, which FUSE tells no daemon: then
+ * no time of access changes any more. For those who have remounted it. */
+struct sluice_remount {
+	__u32 version;
+	__u32 size;
+	__u32 readonly;
+	__u32 reserved;
+};
+
+#define SLUICE_INFO_READONLY 1 /* the daemon writes nothing: ro, or after errors */
+
 /* out: the daemon's process, for those in its PID namespace (the inode number of
  * /proc/PID/ns/pid). */
 struct sluice_info {
@@ -156,7 +167,7 @@ struct sluice_info {
 	__u32 size;
 	__u64 pid_namespace;
 	__s32 pid;
-	__u32 reserved;
+	__u32 flags; /* SLUICE_INFO_* */
 };
 
 #define SLUICE_SHUTDOWN_DEFAULT 0    /* all that is dirty is written before */
@@ -211,6 +222,7 @@ struct sluice_fiemap {
 #define SLUICE_IOC_SYNC _IOW(0xF5, 4, struct sluice_sync)
 #define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
 #define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
+#define SLUICE_IOC_REMOUNT _IOW(0xF5, 11, struct sluice_remount)
 #define SLUICE_IOC_SHUTDOWN _IOW(0xF5, 9, struct sluice_shutdown)
 #define SLUICE_IOC_FIEMAP _IOWR(0xF5, 10, struct sluice_fiemap)
 #define SLUICE_IOC_STREAM _IOWR(0xF5, 8, struct sluice_stream) /* on an open stream */

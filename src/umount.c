@@ -155,6 +155,39 @@ char *mount_last(dev_t dev)
 	return last;
 }
 
+/* 1 or 0 by "... maj:min ... - type source OPTIONS", where ro or rw comes first. */
+static int line_is_readonly(char *line, dev_t dev)
+{
+	char *word = strstr(line, " - "), *save;
+	unsigned maj, min;
+
+	if (!word || sscanf(line, "%*s %*s %u:%u", &maj, &min) != 2 ||
+	    makedev(maj, min) != dev)
+		return -ENOENT;
+	word = strtok_r(word + 3, " ", &save);
+	for (int i = 0; word && i < 2; i++)
+		word = strtok_r(NULL, " \n", &save);
+	if (!word)
+		return -ENOENT;
+	return !strncmp(word, "ro", 2) && (!word[2] || word[2] == ',');
+}
+
+int mount_is_readonly(dev_t dev)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	int result = -ENOENT;
+	size_t size = 0;
+
+	if (!f)
+		return -errno;
+	while (result < 0 && getline(&line, &size, f) > 0)
+		result = line_is_readonly(line, dev);
+	free(line);
+	fclose(f);
+	return result;
+}
+
 int umount_by_helper(const char *where, bool lazy)
 {
 	char *argv[] = { "fusermount3", lazy ? "-uqz" : "-u", "--",

@@ -25,6 +25,9 @@ bool __must_check mount_find(const char *where, const char *source, dev_t *dev);
  */
 unsigned umount_all(dev_t dev);
 
+/* Does the kernel have the file system with this number as read-only? 1, 0, or a
+ * negative errno; -ENOENT: it is mounted nowhere that we see. */
+int __must_check mount_is_readonly(dev_t dev);
 /* The source of the FUSE mount that lies on top at where, and its st_dev; to be freed.
  * NULL: there is none. */
 char *mount_source(const char *where, dev_t *dev);

@@ -210,7 +210,6 @@ static void test_unknown_options_are_refused_by_name(void **state)
 {
 	refuse("sluice dev mnt -o ro,journal=/dev/sdb", "Unknown parameter 'journal'");
 	refuse("sluice dev mnt -o xattr", "Unknown parameter 'xattr'");
-	refuse("sluice dev mnt -o remount,ro", "mount -i");
 	refuse("sluice dev mnt -q", "-q");
 	refuse("sluice dev mnt --quick", "--quick");
 }
@@ -420,6 +419,10 @@ static void test_debug_implies_foreground(void **state)
 
 static void test_helper_of_mount(void **state)
 {
+	accept("/sbin/mount.fuseblk.sluice /dev/loop0 mnt -o rw,relatime,user_id=0,group_id=0,"
+	       "default_permissions,allow_other,blksize=4096,remount,ro");
+	assert_true(o.remount);
+	assert_true(o.sl.readonly);
 	accept("/sbin/mount.fuse.sluice dev mnt -sfnv -t fuse.sluice -o rw,noauto");
 	assert_true(o.fake);
 	assert_false(o.foreground);
