@@ -70,6 +70,7 @@ struct ext4_inode {
 	/* Blocks of a direct write that is under way, first << 32 | end; 0: none
 	 * [atomic; i_rwsem exclusive to write] */
 	_Atomic u64 i_direct;
+	bool i_linkable; /* [i_rwsem] made without a name, may get one */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
 

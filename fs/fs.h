@@ -208,6 +208,9 @@ struct sl_entry {
 int __must_check sl_lookup_cached(struct super_block *sb, u64 dir, const char *name,
 				  size_t len, struct sl_entry *out);
 
+/* When it was made; false: not recorded. */
+bool sl_birth_time(struct inode *inode, struct timespec *t);
+
 enum sl_setattr {
 	SL_SET_MODE = 1u << 0,
 	SL_SET_UID = 1u << 1,
@@ -303,6 +306,10 @@ int __must_check sl_mkdir(struct inode *dir, const char *name, size_t len, u32 m
 int __must_check sl_symlink(struct inode *dir, const char *name, size_t len,
 			    const char *target, const struct sl_cred *cred,
 			    struct inode **out);
+/* A regular file without a name, an orphan until sl_link() gives it one. The directory says
+ * where, and what is inherited. */
+int __must_check sl_tmpfile(struct inode *dir, u32 mode, const struct sl_cred *cred,
+			    struct inode **out);
 int __must_check sl_link(struct inode *inode, struct inode *dir, const char *name,
 			 size_t len);
 int __must_check sl_unlink(struct inode *dir, const char *name, size_t len);
@@ -311,6 +318,12 @@ int __must_check sl_rmdir(struct inode *dir, const char *name, size_t len);
 int __must_check sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
 			   struct inode *newdir, const char *newname, size_t newlen,
 			   u32 flags);
+/* The same, and the old name stays: as a character device 0:0 (a whiteout) of cred, who
+ * is not NULL. RENAME_EXCHANGE: -EINVAL. -ENOSPC. Who may make one is the caller's affair. */
+int __must_check sl_rename_whiteout(struct inode *olddir, const char *oldname,
+				    size_t oldlen, struct inode *newdir,
+				    const char *newname, size_t newlen, u32 flags,
+				    const struct sl_cred *cred);
 /* Target into buf (size > 0), NUL-terminated; returns its length. */
 ssize_t __must_check sl_readlink(struct inode *inode, char *buf, size_t size);
 

@@ -1010,6 +1010,12 @@ void sl_getattr(struct inode *inode, struct stat *st)
 	ext4_stat_of(inode->i_sb, inode->i_ino, &a, st);
 }
 
+bool sl_birth_time(struct inode *inode, struct timespec *t)
+{
+	*t = inode->i_crtime;
+	return FITS_EXTRA(EXT4_I(inode)->i_extra_isize, i_crtime);
+}
+
 int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
 {
 	struct inode_attrs a;

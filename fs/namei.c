@@ -329,6 +329,7 @@ static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *
 	return err;
 }
 
+/* name NULL: it gets none, and is an orphan. */
 static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 		     u32 len, const struct creation *c, struct inode **out)
 {
@@ -342,10 +343,11 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 		return err;
 	ei = EXT4_I(inode);
 	err = fill_new(h, ei, dir, c);
-	if (!err)
+	if (!err && name)
 		err = ext4_dir_add(h, dir, name, len, inode->i_ino,
 				   ext4_ftype(sbi, c->mode));
-	if (err) {
+	if (err || !name) {
+		ei->i_linkable = !err;
 		/* An orphan: deleted when the caller drops it. */
 		set_nlink(inode, 0);
 		err2 = ext4_orphan_add(h, ei);
@@ -353,7 +355,8 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 			err2 = ext4_mark_inode_dirty(h, ei);
 		if (err2)
 			ext4_error(sbi, inode->i_ino, 0, err2,
-				   "a failed creation can't be undone");
+				   "an inode without a name is no orphan");
+		err = err ? err : err2;
 	} else {
 		if (S_ISDIR(c->mode))
 			ext4_dir_inc_nlink(dir);
@@ -377,10 +380,11 @@ static int create(struct inode *dir, const char *name, size_t len,
 	ino_nr ino;
 	u8 ft;
 
-	err = ext4_name_begin(dir, name, len);
+	/* Of one without a name only the directory's kind counts. */
+	err = ext4_name_begin(dir, name, name ? len : 1);
 	if (err)
 		return err;
-	if (ext4_is_dots(name, len))
+	if (name && ext4_is_dots(name, len))
 		return -EEXIST;
 	do {
 		inode = NULL;
@@ -391,7 +395,7 @@ static int create(struct inode *dir, const char *name, size_t len,
 			err = ext4_inline_convert(di);
 		if (!err && S_ISDIR(c.mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
-		if (!err) {
+		if (!err && name) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
 		}
@@ -434,6 +438,14 @@ int sl_mknod(struct inode *dir, const char *name, size_t len, u32 mode, u64 rdev
 	if (S_ISDIR(c.mode) || S_ISLNK(c.mode))
 		return -EINVAL;
 	return create(dir, name, len, &c, out);
+}
+
+int sl_tmpfile(struct inode *dir, u32 mode, const struct sl_cred *cred,
+	       struct inode **out)
+{
+	struct creation c = { .mode = (mode & 07777) | S_IFREG, .cred = cred };
+
+	return create(dir, NULL, 0, &c, out);
 }
 
 int sl_mkdir(struct inode *dir, const char *name, size_t len, u32 mode,
@@ -481,7 +493,7 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 		err = ext4_may_change(dir, false);
 		if (!err && inode->i_flags & (EXT4_IMMUTABLE_FL | EXT4_APPEND_FL))
 			err = -EPERM;
-		if (!err && !inode->i_nlink)
+		if (!err && !inode->i_nlink && !ei->i_linkable)
 			err = -ENOENT;
 		if (!err && inode->i_nlink >= EXT4_LINK_MAX)
 			err = -EMLINK;
@@ -496,15 +508,22 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 		if (!err)
 			err = journal_start(sbi->journal,
 					    EXT4_DIR_ADD_CREDITS +
+						    EXT4_ORPHAN_CREDITS +
 						    2 * EXT4_INODE_CREDITS,
 					    EXT4_DIR_ADD_REVOKES, &h);
 		if (!err) {
 			err = ext4_dir_add(h, di, name, (u32)len, inode->i_ino,
 					   ext4_ftype(sbi, inode->i_mode));
 			if (!err) {
+				bool orphan = !inode->i_nlink;
+
+				ei->i_linkable = false;
 				set_nlink(inode, inode->i_nlink + 1);
 				ext4_touch(ei, EXT4_T_CTIME);
-				err = ext4_mark_inode_dirty(h, ei);
+				if (orphan)
+					err = ext4_orphan_del(h, ei);
+				err2 = ext4_mark_inode_dirty(h, ei);
+				err = err ? err : err2;
 				err2 = ext4_touch_dir(h, di);
 				err = ext4_half_done(di, err ? err : err2);
 			}

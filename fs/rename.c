@@ -27,6 +27,9 @@ struct side {
 	u32 len;
 	struct inode *inode; /* what the name is now; NULL: nothing */
 	ino_nr checked;      /* what it was when check_loops() looked; 0: nothing */
+	/* Of the old name: who leaves a whiteout there, NULL: nothing stays; and that */
+	const struct sl_cred *leaves;
+	struct inode *whiteout;
 };
 
 /* Is `above` on the way from dir to the root (or dir itself)? rename_lock held,
@@ -249,12 +252,50 @@ static int do_exchange(struct handle *h, struct side *from, struct side *to)
 	return ext4_half_done(EXT4_I(from->dir), err);
 }
 
+/* A device 0:0, which overlayfs takes for "there is nothing". Made before anything is
+ * changed; without a name it is an orphan, deleted when it is put. */
+static int make_whiteout(struct handle *h, struct side *from)
+{
+	return ext4_new_inode(h, EXT4_I(from->dir), S_IFCHR, from->leaves, 0,
+			      &from->whiteout);
+}
+
+static int drop_whiteout(struct handle *h, struct side *from, int err)
+{
+	struct ext4_inode *ei = EXT4_I(from->whiteout);
+	int err2;
+
+	inode_attrs_lock(&ei->vfs);
+	ei->vfs.i_nlink = 0;
+	inode_attrs_unlock(&ei->vfs);
+	err2 = ext4_orphan_add(h, ei);
+	if (!err2)
+		err2 = ext4_mark_inode_dirty(h, ei);
+	if (err2)
+		ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, err2,
+			   "a failed creation can't be undone");
+	return err;
+}
+
+/* The old name goes, or is the whiteout's. */
+static int leave(struct handle *h, struct side *from)
+{
+	if (from->whiteout)
+		return ext4_dir_replace(h, EXT4_I(from->dir), from->name, from->len,
+					from->whiteout->i_ino,
+					ext4_ftype(EXT4_SB(from->dir->i_sb), S_IFCHR));
+	return ext4_dir_remove(h, EXT4_I(from->dir), from->name, from->len,
+			       from->inode->i_ino);
+}
+
 static int do_rename(struct handle *h, struct side *from, struct side *to)
 {
 	struct ext4_sb *sbi = EXT4_SB(from->dir->i_sb);
 	u8 ft = ext4_ftype(sbi, from->inode->i_mode);
-	int err;
+	int err = from->leaves ? make_whiteout(h, from) : 0;
 
+	if (err)
+		return err;
 	if (to->inode)
 		err = ext4_dir_replace(h, EXT4_I(to->dir), to->name, to->len,
 				       from->inode->i_ino, ft);
@@ -262,9 +303,8 @@ static int do_rename(struct handle *h, struct side *from, struct side *to)
 		err = ext4_dir_add(h, EXT4_I(to->dir), to->name, to->len,
 				   from->inode->i_ino, ft);
 	if (err)
-		return err;
-	err = ext4_dir_remove(h, EXT4_I(from->dir), from->name, from->len,
-			      from->inode->i_ino);
+		return from->whiteout ? drop_whiteout(h, from, err) : err;
+	err = leave(h, from);
 	if (!err)
 		err = reparent(h, from->inode, from->dir, to->dir);
 	if (!err && to->inode) {
@@ -327,11 +367,18 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 				    EXT4_DIR_ADD_CREDITS +
 					    2 * EXT4_DIR_DEL_CREDITS + 2 +
 					    EXT4_ORPHAN_CREDITS +
-					    4 * EXT4_INODE_CREDITS,
+					    4 * EXT4_INODE_CREDITS +
+					    (from->leaves ? EXT4_NEW_INODE_CREDITS +
+								    EXT4_INODE_CREDITS
+							  : 0),
 				    EXT4_DIR_ADD_REVOKES, &h);
 	if (!err) {
+		if (ext4_is_privileged(sbi, from->leaves) && from->leaves)
+			handle_set_privileged(h);
 		err = flags & RENAME_EXCHANGE ? do_exchange(h, from, to)
 					      : do_rename(h, from, to);
+		if (from->whiteout)
+			inode_unlock_new(from->whiteout);
 		err = ext4_stop_sync(h, err, EXT4_I(from->dir),
 				     EXT4_I(to->dir));
 	}
@@ -377,7 +424,8 @@ static void put_sides(struct side *from, struct side *to)
 {
 	inode_put(from->inode);
 	inode_put(to->inode);
-	from->inode = to->inode = NULL;
+	inode_put(from->whiteout);
+	from->inode = to->inode = from->whiteout = NULL;
 }
 
 static NO_THREAD_SAFETY int rename_once(struct side *from, struct side *to, u32 flags)
@@ -435,13 +483,23 @@ static int write_replacing_data(struct side *from, struct side *to)
 int sl_rename(struct inode *olddir, const char *oldname, size_t oldlen,
 	      struct inode *newdir, const char *newname, size_t newlen, u32 flags)
 {
+	return sl_rename_whiteout(olddir, oldname, oldlen, newdir, newname, newlen,
+				  flags, NULL);
+}
+
+int sl_rename_whiteout(struct inode *olddir, const char *oldname, size_t oldlen,
+		       struct inode *newdir, const char *newname, size_t newlen,
+		       u32 flags, const struct sl_cred *cred)
+{
 	struct ext4_sb *sbi = EXT4_SB(olddir->i_sb);
-	struct side from = { olddir, oldname, (u32)oldlen, NULL, 0 };
-	struct side to = { newdir, newname, (u32)newlen, NULL, 0 };
+	struct side from = { .dir = olddir, .name = oldname, .len = (u32)oldlen,
+			     .leaves = cred };
+	struct side to = { .dir = newdir, .name = newname, .len = (u32)newlen };
 	int tries = 0, err;
 
 	if (flags & ~(u32)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+	    (cred && flags & RENAME_EXCHANGE))
 		return -EINVAL;
 	err = ext4_name_begin(olddir, oldname, oldlen);
 	if (!err)

@@ -100,8 +100,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 	if (err)
 		goto out_reply;
-	err = sl_mknod(dir, name, strlen(name), (mode & ~(mode_t)S_IFMT) | S_IFREG,
-		       0, &cred, &inode);
+	if (session_is_tmpfile())
+		err = sl_tmpfile(dir, mode, &cred, &inode);
+	else
+		err = sl_mknod(dir, name, strlen(name),
+			       (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &cred, &inode);
 	sl_iput(dir);
 	if (err)
 		goto out_reply;

@@ -7,6 +7,7 @@
 #include "src/fuse_ops.h"
 
 #include <limits.h>
+#include <linux/fs.h>
 #include <string.h>
 
 /* The kernel may keep "no such name" until the name is created through it. */
@@ -178,6 +179,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
 	       fuse_ino_t newparent, const char *newname, unsigned flags)
 {
+	struct sl_cred cred = req_cred(req);
 	struct inode *from, *to;
 	int err = req_inode(req, parent, &from);
 
@@ -186,8 +188,13 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
 	err = req_inode(req, newparent, &to);
 	if (err)
 		goto out_put;
-	err = sl_rename(from, name, strlen(name), to, newname, strlen(newname),
-			flags);
+	if (flags & RENAME_WHITEOUT) /* the kernel has looked for CAP_MKNOD */
+		err = sl_rename_whiteout(from, name, strlen(name), to, newname,
+					 strlen(newname), flags & ~RENAME_WHITEOUT,
+					 &cred);
+	else
+		err = sl_rename(from, name, strlen(name), to, newname,
+				strlen(newname), flags);
 	sl_iput(to);
 out_put:
 	sl_iput(from);

@@ -77,7 +77,7 @@ void fi_close(struct fuse_file_info *fi)
  * times again, but not for the mode: it would go on to run a program as its
  * owner that another user has just changed. So such modes are not kept.
  */
-static double attr_timeout(const struct stat *st)
+double attr_timeout(const struct stat *st)
 {
 	if (S_ISREG(st->st_mode) && (st->st_mode & (S_ISUID | S_ISGID)))
 		return 0;

@@ -51,6 +51,8 @@ struct sl_cred req_cred(fuse_req_t req);
  * nobody there is (uid_t)-1, and so neither.
  */
 bool req_is_owner(fuse_req_t req);
+/* For how long the kernel may keep these, in seconds. */
+double attr_timeout(const struct stat *st);
 /* The inode of a node id, referenced. */
 int __must_check req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out);
 /* err: 0 or a negative errno. */
@@ -124,6 +126,7 @@ bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
 /* fuse_stream.c: operations that the others hand on, if node is STREAM_NODE */
 bool stream_is_named(fuse_ino_t parent, const char *name);
 void stream_lookup(fuse_req_t req);
+struct stat stream_attrs(void);
 void stream_getattr(fuse_req_t req);
 void stream_open(fuse_req_t req, struct fuse_file_info *fi);
 void stream_read(fuse_req_t req, size_t size, struct fuse_file_info *fi);

@@ -46,7 +46,7 @@ bool stream_is_named(fuse_ino_t parent, const char *name)
 	return parent == FUSE_ROOT_ID && !strcmp(name, SLUICE_STREAM_NAME);
 }
 
-static struct stat stream_attrs(void)
+struct stat stream_attrs(void)
 {
 	return (struct stat){
 		.st_ino = STREAM_NODE,

@@ -10,8 +10,9 @@
  * libfuse 3.14 leaves some things out, which are done on the messages
  * themselves, as linux/fuse.h has them: three bits of the INIT reply (parallel
  * directory operations, KILLPRIV_V2, SETXATTR_EXT), the "clear suid" bits of OPEN,
- * CREATE and WRITE, the long form of SETXATTR, and SYNCFS. A newer libfuse sets the
- * same bits of INIT again, but for SETXATTR_EXT, which it is not told of.
+ * CREATE and WRITE, the long form of SETXATTR, SYNCFS, STATX (times of birth), and
+ * TMPFILE, which is made a CREATE. A newer libfuse sets the same bits of INIT again,
+ * but for SETXATTR_EXT, which it is not told of.
  *
  * Locks:   volume_lock (outside of all of the file system's): sb against its
  *          unmounting, for the statistics of the main thread. Requests need
@@ -86,6 +87,31 @@ _Static_assert(sizeof(struct fuse_init_out) == 64, "FUSE INIT reply");
 /* What precedes the data of a WRITE. */
 #define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 
+/* Newer than the headers we are built with. */
+#define OPCODE_TMPFILE 51
+#define OPCODE_STATX 52
+
+struct wire_time {
+	s64 sec;
+	u32 nsec;
+	s32 reserved;
+};
+
+struct wire_statx_out {
+	u64 attr_valid;
+	u32 attr_valid_nsec, flags;
+	u64 spare[2];
+	u32 mask, blksize;
+	u64 attributes;
+	u32 nlink, uid, gid;
+	u16 mode, spare0;
+	u64 ino, size, blocks, attributes_mask;
+	struct wire_time atime, btime, ctime, mtime;
+	u32 rdev_major, rdev_minor, dev_major, dev_minor;
+	u64 spare2[14];
+};
+_Static_assert(sizeof(struct wire_statx_out) == 288, "FUSE STATX reply");
+
 /* Names of what is counted; at least as many as there are opcodes below. */
 #define OPCODES 64u
 static const char *const opcode_names[OPCODES] = {
@@ -127,6 +153,8 @@ static const char *const opcode_names[OPCODES] = {
 	[FUSE_LSEEK] = "lseek",
 	[FUSE_COPY_FILE_RANGE] = "copy_file_range",
 	[FUSE_SYNCFS] = "syncfs",
+	[OPCODE_TMPFILE] = "tmpfile",
+	[OPCODE_STATX] = "statx",
 };
 
 enum init_state { INIT_WAITING, INIT_DONE, INIT_FAILED };
@@ -178,6 +206,7 @@ struct session {
 /* Of the request this thread is at. */
 static _Thread_local bool kills_suidgid;
 static _Thread_local bool kills_sgid;
+static _Thread_local bool is_tmpfile;
 
 struct super_block *session_sb(struct session *s)
 {
@@ -192,6 +221,11 @@ struct handle_table *session_handles(struct session *s)
 bool session_writeback(const struct session *s)
 {
 	return atomic_load_explicit(&s->writeback, memory_order_relaxed);
+}
+
+bool session_is_tmpfile(void)
+{
+	return is_tmpfile;
 }
 
 bool session_kills_suidgid(void)
@@ -465,6 +499,7 @@ static bool goes_when_down(u32 opcode)
 	case FUSE_READDIR:
 	case FUSE_READDIRPLUS:
 	case FUSE_LSEEK:
+	case OPCODE_STATX:
 	case FUSE_IOCTL:
 	case FUSE_FLUSH:
 	case FUSE_RELEASE:
@@ -541,6 +576,64 @@ static void note_kind(u32 opcode, size_t len)
 	}
 }
 
+static struct wire_time wire_time(struct timespec t)
+{
+	return (struct wire_time){ .sec = t.tv_sec, .nsec = (u32)t.tv_nsec };
+}
+
+/*
+ * The attributes with the time of birth, which no other answer has. Asked for by who wants
+ * that time, each time.
+ */
+static void answer_statx(struct session *s, const struct fuse_in_header *in)
+{
+	struct {
+		struct fuse_out_header head;
+		struct wire_statx_out x;
+	} out = { .head = { .len = sizeof(out), .unique = in->unique } };
+	struct timespec birth = { 0 };
+	bool born = false;
+	struct stat st;
+	int err = 0;
+
+	if (in->nodeid == STREAM_NODE) {
+		st = stream_attrs();
+	} else {
+		struct inode *inode;
+
+		err = sl_iget(s->sb, node_to_ino(in->nodeid), &inode);
+		if (!err) {
+			sl_getattr(inode, &st);
+			born = sl_birth_time(inode, &birth);
+			sl_iput(inode);
+		}
+	}
+	if (err) {
+		send_status(s, in->unique, err);
+		return;
+	}
+	out.x = (struct wire_statx_out){
+		.attr_valid = in->nodeid == STREAM_NODE ? 0 : (u64)attr_timeout(&st),
+		.mask = STATX_BASIC_STATS | (born ? STATX_BTIME : 0),
+		.blksize = (u32)st.st_blksize,
+		.nlink = (u32)st.st_nlink,
+		.uid = st.st_uid,
+		.gid = st.st_gid,
+		.mode = (u16)st.st_mode,
+		.ino = st.st_ino,
+		.size = (u64)st.st_size,
+		.blocks = (u64)st.st_blocks,
+		.atime = wire_time(st.st_atim),
+		.btime = wire_time(birth),
+		.ctime = wire_time(st.st_ctim),
+		.mtime = wire_time(st.st_mtim),
+		.rdev_major = major(st.st_rdev),
+		.rdev_minor = minor(st.st_rdev),
+	};
+	if (write(s->fd, &out, sizeof(out)) < 0 && errno != ENOENT)
+		log_debug("STATX: errno %d", errno);
+}
+
 static void process(void *priv, void *request, size_t len)
 {
 	struct session *s = priv;
@@ -562,10 +655,18 @@ static void process(void *priv, void *request, size_t len)
 		send_status(s, in->unique, sl_sync(s->sb));
 		return;
 	}
+	if (in->opcode == OPCODE_STATX) {
+		answer_statx(s, in);
+		return;
+	}
 	if (in->opcode == FUSE_INIT)
 		note_init(s, in, len);
 	if (in->opcode == FUSE_SETXATTR)
 		buf.size = shorten_setxattr(s, in, len);
+	/* It has the layout of a CREATE, and its answer. */
+	is_tmpfile = in->opcode == OPCODE_TMPFILE;
+	if (is_tmpfile)
+		in->opcode = FUSE_CREATE;
 	kills_suidgid = wants_kill(in, len);
 	fuse_session_process_buf(s->se, &buf);
 }

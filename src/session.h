@@ -50,6 +50,8 @@ struct handle_table *session_handles(struct session *s);
 bool session_kills_suidgid(void);
 /* The request of this thread is a SETXATTR with FUSE_SETXATTR_ACL_KILL_SGID. */
 bool session_kills_sgid(void);
+/* Is it a CREATE of a file without a name (TMPFILE, which libfuse 3.14 does not know)? */
+bool session_is_tmpfile(void);
 /* Has the kernel agreed to -o writeback? */
 bool session_writeback(const struct session *s);
 /* The volume is a whole block device: its blocks are those of the device. */
