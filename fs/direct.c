@@ -8,7 +8,21 @@
  * goes down, then a handle makes them written and moves the size. A crash before
  * its commit leaves holes or zeroes, never another file's bytes.
  *
- * i_rwsem is held exclusively, over the I/O too. So nobody reads or writes the
+ * What is written already, and below the size on disk, is overwritten with i_rwsem
+ * shared: several at the same time, as the kernel cuts a large write into requests.
+ * Nothing of the file changes but bytes, and who reads or writes the same ones at
+ * the same time gets what he would get of any device. But no two answers:
+ *
+ *   in the cache before            written out, waited for, dropped: then the transfer
+ *   written to the cache meanwhile dirty: goes over this one, later; on its way, or
+ *                                  clean again: the device may have either, and the
+ *                                  cache the other. So after the transfer what is on
+ *                                  its way is waited for, and what is clean goes.
+ *   read meanwhile                 not entered into the cache; where that is done (-o
+ *                                  datacache=full) nothing is shared
+ *   filled, to be written in part  with i_rwsem exclusively: not meanwhile
+ *
+ * All else holds i_rwsem exclusively, over the I/O too. So nobody reads or writes the
  * file but where it is cached, and nothing of the range gets into the page cache
  * once it is cleared (an overwrite of what was there came before this one):
  * what is not there is read from the device, which has it by then. An extent is
@@ -16,13 +30,13 @@
  * not get to, for want of space, an overwrite that came meanwhile is kept. Small
  * direct writes are not worth that: they go through the cache as all others do.
  *
- * The blocks are in i_direct from before they are looked up until they are
- * converted, as others are under WRITEBACK: the end of a write-out beside them
+ * Blocks that may be unwritten are in i_direct from before they are looked up until
+ * they are converted, as others are under WRITEBACK: the end of a write-out beside them
  * must not zero them on the device (extents_convert.c).
  *
  * Like any write, this one is durable with the next fsync, which flushes.
  *
- * Locks:   i_rwsem (exclusive) -> wb_lock, handles, i_data_sem, as for truncate
+ * Locks:   i_rwsem -> wb_lock, handles, i_data_sem, as for truncate
  * Source:  open(2) on O_DIRECT. Next: writepages.c
  */
 #include "cache/window.h"
@@ -62,7 +76,7 @@ static void drop_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
 	struct mapping *m = &ei->vfs.i_mapping;
 	u32 n;
 
-	/* Without i_rwsem nothing new comes. */
+	/* Without i_rwsem nothing new comes, or what comes is dirty. */
 	if (!atomic_load(&m->m_nr_folio_blocks))
 		return;
 	n = mapping_invalidate(m, start, end);
@@ -94,26 +108,47 @@ static int place(struct ext4_inode *ei, u64 pos, u64 len, bool root,
 	return err;
 }
 
+/* What the cache has of the range is newer than the transfer, or goes. */
+static void settle_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
+{
+	struct mapping *m = &ei->vfs.i_mapping;
+
+	if (!atomic_load(&m->m_nr_folio_blocks))
+		return;
+	mapping_wait_writeback(m, start, end);
+	mapping_drop_clean(m, start, end);
+}
+
+/* [m->lblk, m->lblk + m->len) to its place on the device. */
+static int transfer(struct ext4_inode *ei, const struct ext4_map *m, const void *buf)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	int err;
+
+	drop_cache(ei, m->lblk, m->lblk + m->len);
+	err = bdev_write(sbi->bdev, m->pblk << bits, buf, (u64)m->len << bits, 0);
+	/* What the cache had may have been newer than the device. */
+	if (err)
+		windows_set_error(&ei->vfs.i_mapping, m->lblk, m->lblk + m->len,
+				  err);
+	return err;
+}
+
 /* Writes one extent's worth. Bytes, or the error. */
 static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos,
 			bool root)
 {
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-	u8 bits = sbi->s.s_blocksize_bits;
+	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
 	struct ext4_map m;
 	u64 bytes, end;
 	int err = place(ei, pos, len, root, &m);
 
 	if (err)
 		return err;
-	drop_cache(ei, m.lblk, m.lblk + m.len);
 	bytes = (u64)m.len << bits;
 	end = pos + bytes;
-	err = bdev_write(sbi->bdev, m.pblk << bits, buf, bytes, 0);
-	/* What the cache had may have been newer than the device. */
-	if (err)
-		windows_set_error(&ei->vfs.i_mapping, m.lblk, m.lblk + m.len,
-				  err);
+	err = transfer(ei, &m, buf);
 	if (!err && (m.flags & EXT4_MAP_UNWRITTEN || end > ei->i_disksize))
 		err = ext4_convert_written(ei, m.lblk, m.len, end);
 	if (err)
@@ -123,19 +158,73 @@ static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos
 	return (s64)bytes;
 }
 
+/* Something of it was written: times and version. */
+static void wrote(struct ext4_inode *ei, bool keep_times)
+{
+	struct inode *inode = &ei->vfs;
+
+	spin_lock(&inode->i_lock);
+	inode->i_version++;
+	spin_unlock(&inode->i_lock);
+	ext4_touch(ei, keep_times ? 0 : EXT4_T_CTIME | EXT4_T_MTIME);
+	inode_mark_dirty(inode, I_DIRTY_INODE);
+}
+
+/*
+ * The front of [pos, pos+len) as far as it lies in written extents, with i_rwsem
+ * shared. Bytes; less than len without an error: the rest is another's matter.
+ */
+static u64 overwrite(struct ext4_inode *ei, const u8 *buf, u64 len, u64 pos,
+		     bool keep_times, int *err)
+{
+	struct inode *inode = &ei->vfs;
+	u8 bits = inode->i_sb->s_blocksize_bits;
+	lblk_t start = (lblk_t)(pos >> bits), end = (lblk_t)((pos + len) >> bits);
+	u64 done = 0;
+
+	if (inode->i_sb->s_data_full)
+		return 0;
+	rwsem_down_read(&inode->i_rwsem);
+	if (pos + len > min_of(atomic_load(&inode->i_size),
+			       atomic_load(&ei->i_disksize)))
+		goto out;
+	*err = write_cache(ei, start, end);
+	while (!*err && done < len) {
+		struct ext4_map m = { .lblk = (lblk_t)((pos + done) >> bits),
+				      .len = (u32)((len - done) >> bits) };
+
+		*err = ext4_map_blocks(ei, &m);
+		if (*err || !(m.flags & EXT4_MAP_MAPPED))
+			break;
+		*err = transfer(ei, &m, buf + done);
+		settle_cache(ei, m.lblk, m.lblk + m.len);
+		if (!*err)
+			done += (u64)m.len << bits;
+	}
+	if (done)
+		wrote(ei, keep_times);
+out:
+	rwsem_up_read(&inode->i_rwsem);
+	return done;
+}
+
 size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 			 u64 pos, bool root, bool keep_times, int *err)
 {
 	struct inode *inode = &ei->vfs;
 	u8 bits = inode->i_sb->s_blocksize_bits;
-	u64 part = direct_part(ei, buf, len, pos), done = 0;
-	lblk_t start = (lblk_t)(pos >> bits), end = (lblk_t)((pos + part) >> bits);
+	u64 part = direct_part(ei, buf, len, pos), done, before;
+	lblk_t start, end = (lblk_t)((pos + part) >> bits);
 
 	*err = 0;
 	if (!part)
 		return 0;
+	done = before = overwrite(ei, buf, part, pos, keep_times, err);
+	if (*err || done == part)
+		return (size_t)done;
+	start = (lblk_t)((pos + done) >> bits);
 	rwsem_down_write(&inode->i_rwsem);
-	if (pos > inode->i_size)
+	if (pos + done > inode->i_size)
 		*err = ext4_zero_tail(ei, inode->i_size);
 	if (!*err)
 		*err = write_cache(ei, start, end);
@@ -150,13 +239,8 @@ size_t ext4_direct_write(struct ext4_inode *ei, const void *buf, size_t len,
 			done += (u64)n;
 	}
 	atomic_store(&ei->i_direct, 0);
-	if (done) {
-		spin_lock(&inode->i_lock);
-		inode->i_version++;
-		spin_unlock(&inode->i_lock);
-		ext4_touch(ei, keep_times ? 0 : EXT4_T_CTIME | EXT4_T_MTIME);
-		inode_mark_dirty(inode, I_DIRTY_INODE);
-	}
+	if (done > before)
+		wrote(ei, keep_times);
 	rwsem_up_write(&inode->i_rwsem);
 	return (size_t)done;
 }

@@ -311,6 +311,7 @@ static void test_cached_and_direct_agree(void **state)
 struct direct_writer {
 	struct thread *t;
 	struct sl_file *f;
+	u64 pos;
 	u32 len;
 	ssize_t result;
 };
@@ -321,7 +322,7 @@ static void write_direct(void *arg)
 	u8 *mem = io_alloc(w->len);
 
 	memset(mem, 0xdd, w->len);
-	w->result = sl_write(w->f, mem, w->len, 0, SL_WRITE_DIRECT, &root_cred);
+	w->result = sl_write(w->f, mem, w->len, w->pos, SL_WRITE_DIRECT, &root_cred);
 	io_free(mem);
 }
 
@@ -339,21 +340,29 @@ static void hold(struct sl_file *f, u64 pos, u32 len)
 	pthread_mutex_unlock(&mv.fd->lock);
 }
 
+static void wait_held(u32 nr)
+{
+	bool held = false;
+
+	while (!held) {
+		pthread_mutex_lock(&mv.fd->lock);
+		held = mv.fd->nr_held == nr;
+		pthread_mutex_unlock(&mv.fd->lock);
+		if (!held)
+			sched_yield();
+	}
+}
+
 /* The first bio that is held back, no longer held. */
 static struct bio *held_bio(void)
 {
-	struct bio *bio = NULL;
+	struct bio *bio;
 
-	while (!bio) {
-		pthread_mutex_lock(&mv.fd->lock);
-		if (mv.fd->nr_held == 1) {
-			bio = mv.fd->held[0];
-			mv.fd->nr_held = 0;
-		}
-		pthread_mutex_unlock(&mv.fd->lock);
-		if (!bio)
-			sched_yield();
-	}
+	wait_held(1);
+	pthread_mutex_lock(&mv.fd->lock);
+	bio = mv.fd->held[0];
+	mv.fd->nr_held = 0;
+	pthread_mutex_unlock(&mv.fd->lock);
 	return bio;
 }
 
@@ -419,6 +428,151 @@ static void test_blocks_on_their_way_are_known(void **state)
 	end(f);
 }
 
+struct syncer {
+	struct thread *t;
+	struct sl_file *f;
+	int result;
+};
+
+static void sync_file(void *arg)
+{
+	struct syncer *s = arg;
+
+	s->result = sl_fsync(s->f, false);
+}
+
+/*
+ * A direct overwrite of written blocks, and a block of it that is written to the
+ * cache and written out while the transfer is held back. cached_first: which of the
+ * two the device carries out first. What is read then is what the device has.
+ */
+static void overtaken(bool cached_first)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w = { .f = f, .len = 2 * PART };
+	struct syncer s = { .f = f };
+	struct bio *direct, *cached;
+
+	memset(buf, 1, 2 * PART);
+	assert_int_equal(sl_write(f, buf, 2 * PART, 0, 0, &root_cred), 2 * PART);
+	assert_int_equal(sl_fsync(f, false), 0);
+	hold(f, 0, 2 * PART);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	direct = held_bio();
+	memset(buf, 8, BLK);
+	assert_int_equal(sl_write(f, buf, BLK, PART, 0, &root_cred), BLK);
+	assert_int_equal(thread_create(&s.t, "sync", sync_file, &s), 0);
+	cached = held_bio();
+	if (cached_first) {
+		fake_end(mv.fd, cached);
+		thread_join(s.t);
+		fake_end(mv.fd, direct);
+		thread_join(w.t);
+	} else {
+		fake_end(mv.fd, direct);
+		fake_end(mv.fd, cached);
+		thread_join(w.t);
+		thread_join(s.t);
+	}
+	fake_let_go(mv.fd);
+	assert_int_equal(w.result, 2 * PART);
+	assert_int_equal(s.result, 0);
+	size = 2 * PART;
+	memset(model, 0xdd, size);
+	if (!cached_first)
+		memset(model + PART, 8, BLK);
+	check_all(f);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
+static void test_written_out_meanwhile(void **state)
+{
+	overtaken(true);
+	overtaken(false);
+}
+
+/* What is dirty when the transfer ends is newer, and stays. */
+static void test_dirty_meanwhile(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w = { .f = f, .len = 2 * PART };
+	struct bio *direct;
+
+	memset(buf, 1, 2 * PART);
+	assert_int_equal(sl_write(f, buf, 2 * PART, 0, 0, &root_cred), 2 * PART);
+	assert_int_equal(sl_fsync(f, false), 0);
+	hold(f, 0, 2 * PART);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	direct = held_bio();
+	memset(buf, 8, BLK);
+	assert_int_equal(sl_write(f, buf, BLK, PART, 0, &root_cred), BLK);
+	fake_let_go(mv.fd);
+	fake_end(mv.fd, direct);
+	thread_join(w.t);
+	assert_int_equal(w.result, 2 * PART);
+	size = 2 * PART;
+	memset(model, 0xdd, size);
+	memset(model + PART, 8, BLK);
+	check_all(f);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
+/* Two parts of one large write, as the kernel sends them, at the same time. */
+static void test_two_at_a_time(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w[2] = {
+		{ .f = f, .len = PART, .pos = 0 },
+		{ .f = f, .len = PART, .pos = PART },
+	};
+
+	memset(buf, 1, 2 * PART);
+	assert_int_equal(sl_write(f, buf, 2 * PART, 0, 0, &root_cred), 2 * PART);
+	assert_int_equal(sl_fsync(f, false), 0);
+	hold(f, 0, 2 * PART);
+	for (u32 i = 0; i < 2; i++)
+		assert_int_equal(thread_create(&w[i].t, "direct", write_direct,
+					       &w[i]), 0);
+	wait_held(2); /* both are on their way */
+	fake_let_go(mv.fd);
+	for (u32 i = 0; i < 2; i++) {
+		thread_join(w[i].t);
+		assert_int_equal(w[i].result, PART);
+	}
+	size = 2 * PART;
+	memset(model, 0xdd, size);
+	check_all(f);
+	end(f);
+}
+
+/* Its beginning is written, the rest is not, or lies behind the end. */
+static void test_overwrite_that_goes_on(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w = { .f = f, .len = 4 * PART };
+
+	memset(buf, 1, PART);
+	assert_int_equal(sl_write(f, buf, PART, 0, 0, &root_cred), PART);
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(sl_fallocate(f, 0, 2 * PART, PART, &root_cred), 0);
+	size = 4 * PART;
+	memset(buf, 2, BLK);
+	assert_int_equal(sl_write(f, buf, BLK, size - BLK, 0, &root_cred), BLK);
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	thread_join(w.t);
+	assert_int_equal(w.result, 4 * PART);
+	memset(model, 0xdd, size);
+	check_all(f);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -437,6 +591,10 @@ int main(void)
 		cmocka_unit_test(test_cached_and_direct_agree),
 		cmocka_unit_test(test_refused_write_loses_nothing),
 		cmocka_unit_test(test_blocks_on_their_way_are_known),
+		cmocka_unit_test(test_written_out_meanwhile),
+		cmocka_unit_test(test_dirty_meanwhile),
+		cmocka_unit_test(test_two_at_a_time),
+		cmocka_unit_test(test_overwrite_that_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
