@@ -43,6 +43,11 @@
  * memory: the rest of that memory would be lost for the next. */
 #define ADOPT_MIN (64u << 10)
 
+/* Small writes here and there, to blocks that are not in the cache: so many bytes of
+ * one handle, and what is dirty is written. */
+#define SCATTER_BYTES (4u << 20)
+#define SCATTER_MAX (64u << 10) /* of one write */
+
 #define IDLE_MAX 16
 #define IDLE_NAP_NS 1000000ull
 
@@ -53,6 +58,8 @@ struct sl_file {
 				but what readdir needs */
 	errseq_t err_seq;    /* [lock] */
 	struct access access[WINDOW_KINDS]; /* where it is at work; see there */
+	_Atomic u64 scattered; /* bytes since the last were sent off [atomic] */
+	_Atomic u64 behind;    /* where the last small write ended [atomic] */
 	struct ext4_dir_cursor *cursor; /* [lock] directories */
 };
 
@@ -501,6 +508,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 
 struct write_ctx {
 	struct ext4_inode *ei;
+	struct sl_file *file;
 	struct access *access; /* of the handle */
 	u8 *src;
 	struct region *region; /* src may be taken over out of this; or NULL */
@@ -509,6 +517,7 @@ struct write_ctx {
 	bool exclusive;
 	bool root;
 	bool keep_times;
+	bool placed; /* the last piece had its place on disk before */
 };
 
 /* Blocks of [lblk, lblk+nr) that have a place on disk; returns how many of the
@@ -642,6 +651,7 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 		memset(mapped, 0, sizeof(mapped));
 	if (holes < 0)
 		return holes;
+	w->placed = !holes;
 	if (holes && sbi->opts.nodelalloc) {
 		err = allocate_now(ei, first, nr, w->root);
 		if (!err) { /* found by the next look, or by another's */
@@ -685,6 +695,34 @@ static void wrote(const struct write_ctx *w, u64 pos, u64 len)
 	inode_mark_dirty(inode, I_DIRTY_PAGES | I_DIRTY_INODE);
 	if (access_behind(w->access, &inode->i_mapping, pos, len, &start, &end))
 		flusher_behind(ext4_sb_of(ei)->flusher, inode, start, end);
+}
+
+/*
+ * Write-behind of random writes, so that a device with nothing to do begins before an
+ * fsync, or the flusher's mark, has all of it wait. Only what was not in the cache is
+ * counted: it would have to be written before its memory can be used again in any
+ * case. Blocks that are written to again and again are found in the cache, and start
+ * nothing; so none goes out more than once for each time that it came in, and once
+ * more. Nor are holes counted: what fills them may yet become one long run. Streams
+ * have their own way (access_behind()). Counts may be off between threads, which
+ * moves the moment a little.
+ */
+static void wrote_fresh(const struct write_ctx *w, u64 pos, u64 len)
+{
+	struct ext4_inode *ei = w->ei;
+	struct sl_file *f = w->file;
+	u64 before = atomic_load_explicit(&f->behind, memory_order_relaxed), sum;
+
+	atomic_store_explicit(&f->behind, pos + len, memory_order_relaxed);
+	if (len > SCATTER_MAX || pos == before)
+		return;
+	sum = atomic_load_explicit(&f->scattered, memory_order_relaxed) + len;
+	if (sum >= SCATTER_BYTES) {
+		sum = 0;
+		flusher_behind(ext4_sb_of(ei)->flusher, &ei->vfs, 0,
+			       EXT4_LBLK_END);
+	}
+	atomic_store_explicit(&f->scattered, sum, memory_order_relaxed);
 }
 
 /* Without i_rwsem, all or nothing (what was written all the same is written
@@ -750,6 +788,8 @@ static size_t write_locked(struct write_ctx *w, int *err)
 						  clock_mono_ns() + IDLE_NAP_NS);
 		if (n)
 			wrote(w, w->pos, (u64)n);
+		if (n && w->placed)
+			wrote_fresh(w, w->pos, (u64)n);
 		w->pos += (u64)n;
 		w->src += n;
 		w->left -= (size_t)n;
@@ -863,6 +903,7 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 	struct ext4_inode *ei = EXT4_I(inode);
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct write_ctx w = { .ei = ei,
+			       .file = f,
 			       .access = &f->access[WINDOW_WRITE],
 			       .src = buf,
 			       .region = region,

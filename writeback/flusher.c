@@ -422,7 +422,8 @@ void balance_dirty(struct flusher *f, struct inode *inode, u64 bytes)
 	throttle_wait(f->throttle, inode, bytes);
 }
 
-/* Has the queue a piece that this one continues? Then it grows, to a slice. */
+/* Has the queue a piece with all of this one, or one that this continues? That
+ * grows, to a slice. */
 static bool behind_extend(struct flusher *f, const struct inode *inode,
 			  lblk_t start, lblk_t end)
 {
@@ -432,6 +433,8 @@ static bool behind_extend(struct flusher *f, const struct inode *inode,
 	for (u32 i = 0; i < nr; i++) {
 		struct piece *p = &f->behind[(f->behind_first + i) % BEHIND_MAX];
 
+		if (p->inode == inode && p->start <= start && p->end >= end)
+			return true;
 		if (p->inode == inode && p->end == start &&
 		    end - p->start <= slice) {
 			p->end = end;

@@ -547,6 +547,50 @@ static void test_lower_limit_is_for_dirty_data(void **state)
 	end();
 }
 
+/*
+ * Small overwrites here and there are sent off every 4 MiB, if they are of what the
+ * cache does not have. What it has may be written to as often as you like.
+ */
+static void test_random_overwrites_are_written_behind(void **state)
+{
+	const struct sl_options big = { .cache_bytes = 256 << 20,
+					.commit_ms = 600000,
+					.dirty_expire_ms = 600000 };
+	static char data[1 << 20];
+	struct mapping *m;
+	struct sl_file *f;
+
+	begin("-b 4096", "128M", &big);
+	f = open_new("file");
+	for (u64 i = 0; i < 24; i++)
+		assert_int_equal(sl_write(f, data, sizeof(data), i << 20, 0, &root_cred),
+				 sizeof(data));
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_mount(&mv, &big, &sb), 0);
+	f = open_again("file");
+	m = &sl_file_inode(f)->i_mapping;
+	memset(data, 'r', 4096);
+	for (u32 times = 0; times < 4; times++) {
+		for (u64 i = 0; i < 1024; i++)
+			assert_int_equal(sl_write(f, data, 4096,
+						  (i * 401 % 1024 * 6 + 3) << 12, 0,
+						  &root_cred), 4096);
+		while (!times && (atomic_load(&m->m_nr_dirty) ||
+				  atomic_load(&m->m_nr_writeback) ||
+				  !stat_of("\nwritten_behind ")))
+			usleep(1000);
+	}
+	assert_int_equal(stat_of("\nwritten_behind "), 1);
+	assert_int_equal(stat_of("\nflusher_slices "), 0);
+	assert_int_equal(atomic_load(&m->m_nr_dirty), 1024);
+	assert_int_equal(sl_read(f, data, 4096, 9 << 12), 4096);
+	assert_int_equal(data[4095], 'r');
+	sl_release(f);
+	assert_int_equal(sl_sync(sb), 0);
+	end();
+}
+
 /* -o nodelalloc: nothing is promised, the place is there when write returns; what
  * is in it is not visible before it is written. */
 static void test_nodelalloc(void **state)
@@ -990,6 +1034,7 @@ int main(void)
 		cmocka_unit_test(test_fsync_waits_for_its_file_alone),
 		cmocka_unit_test(test_stream_is_written_behind),
 		cmocka_unit_test(test_lower_limit_is_for_dirty_data),
+		cmocka_unit_test(test_random_overwrites_are_written_behind),
 		cmocka_unit_test(test_nodelalloc),
 		cmocka_unit_test(test_delayed_blocks_count),
 		cmocka_unit_test(test_fallocate_beyond),

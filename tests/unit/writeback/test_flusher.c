@@ -328,8 +328,8 @@ static void test_streams_are_written_behind(void **state)
 static void open_gate(void);
 
 /*
- * A piece that continues another one joins it, up to a slice; of too many
- * pieces some are left to the other rules. Those that were not written at the
+ * A piece that continues another one joins it, up to a slice, and one that lies in
+ * another is that; of too many pieces some are left to the other rules. Those that were not written at the
  * stop are let go.
  */
 static void test_queue_of_streams(void **state)
@@ -343,6 +343,8 @@ static void test_queue_of_streams(void **state)
 	wait_until(atomic_load(&ino[0]->in_write) == 1);
 	for (lblk_t b = 0; b < 3 * 2048; b += 512)
 		flusher_behind(f, &ino[1]->vfs, b, b + 512);
+	for (lblk_t b = 0; b < 3 * 2048; b += 512)
+		flusher_behind(f, &ino[1]->vfs, b + 1, b + 512);
 	open_gate();
 	wait_until((flusher_get_stats(f, &st), st.behind == 4));
 	assert_int_equal(ino[1]->writes, 3);
