@@ -63,6 +63,9 @@
 #define MAX_WRITE (1u << 20)
 #define MAX_WRITE_LEAST (128u << 10)
 #define MAX_WRITE_SHARE 64
+/* Of one READ: a larger read of the client's comes as several, and while one is at
+ * the device the answer to another is copied. */
+#define MAX_READ (512u << 10)
 /* The library's buffers have a page for headers, too. */
 #define REQUEST_MAX (MAX_WRITE + 4096)
 #define MAX_BACKGROUND 64
@@ -695,6 +698,11 @@ void session_destroy_request(struct session *s)
 
 /* ---- INIT and the library's I/O ---- */
 
+static u32 max_read_of(const struct session *s)
+{
+	return min_of(MAX_READ, s->max_write);
+}
+
 void session_init(struct session *s, struct fuse_conn_info *conn)
 {
 	const unsigned wanted =
@@ -727,6 +735,7 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 		conn->max_readahead = (unsigned)min_of(
 			(u64)conn->max_readahead, s->read_ahead_kb * 1024);
 	conn->max_write = min_of(conn->max_write, s->max_write);
+	conn->max_read = max_read_of(s); /* as in the mount options */
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = sl_nsec_times(s->sb) ? 1 : 1000000000;
@@ -921,6 +930,8 @@ static int mount_options(const struct session *s, const struct options *o,
 		err = add_text(opts, "blkdev");
 	if (!err && s->blkdev)
 		err = add_text(opts, "blksize=%u", mount_block_size(s));
+	if (!err)
+		err = add_text(opts, "max_read=%u", max_read_of(s));
 	if (!err && o->trace)
 		err = add_text(opts, "debug");
 	return err;
