@@ -18,6 +18,12 @@ static void reply_negative(fuse_req_t req)
 	fuse_reply_entry(req, &e);
 }
 
+/* By that the kernel makes a file handle an inode again, even of a file. */
+static bool is_dot(const char *name)
+{
+	return name[0] == '.' && !name[1];
+}
+
 static int lookup(fuse_req_t req, fuse_ino_t parent, const char *name,
 		  struct inode **out)
 {
@@ -26,8 +32,16 @@ static int lookup(fuse_req_t req, fuse_ino_t parent, const char *name,
 
 	if (err)
 		return err;
-	/* A file handle is made an inode again by "." even of a file. */
-	if (!strcmp(name, ".")) {
+	if (is_dot(name)) {
+		struct stat st;
+
+		sl_getattr(dir, &st);
+		/* One that is removed, and yet open, the kernel would not have asked
+		 * for: its FORGET is on its way. */
+		if (!st.st_nlink) {
+			sl_iput(dir);
+			return -ESTALE;
+		}
 		*out = dir;
 		return 0;
 	}
@@ -67,7 +81,7 @@ static int lookup_cached(fuse_req_t req, fuse_ino_t parent, const char *name)
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct inode *inode;
-	int err = lookup_cached(req, parent, name);
+	int err = is_dot(name) ? -EAGAIN : lookup_cached(req, parent, name);
 
 	if (err != -EAGAIN)
 		return;

@@ -25,6 +25,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int report(const char *what, int result)
@@ -629,6 +630,99 @@ static int cmd_small_dirs(char **a)
 
 /* ---- processes ---- */
 
+/* ---- locks ---- */
+
+static int try_lock(const char *path, short type, off_t from, off_t len)
+{
+	struct flock fl = {
+		.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len,
+	};
+	int fd = open_or_die(path, O_RDWR);
+
+	return fcntl(fd, F_SETLK, &fl);
+}
+
+static void try_in_child(const char *what, const char *path, short type, off_t from,
+			 off_t len)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		err(1, "fork");
+	if (!pid) {
+		report(what, try_lock(path, type, from, len));
+		exit(0);
+	}
+	if (waitpid(pid, &status, 0) < 0 || status)
+		errx(1, "the child failed");
+}
+
+/* PATH: a range that this process has locked, and others, seen by another one. */
+static int cmd_posix_lock(char **args)
+{
+	report("write lock on 100-199", try_lock(args[0], F_WRLCK, 100, 100));
+	try_in_child("another process, 0-99", args[0], F_WRLCK, 0, 100);
+	try_in_child("another process, 150-249", args[0], F_WRLCK, 150, 100);
+	try_in_child("another process, read 199", args[0], F_RDLCK, 199, 1);
+	report("unlock", try_lock(args[0], F_UNLCK, 0, 0));
+	try_in_child("another process, all", args[0], F_WRLCK, 0, 0);
+	return 0;
+}
+
+/* ---- file handles, as NFS servers have them ---- */
+
+union any_handle {
+	struct file_handle h;
+	char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
+
+/* PATH FILE: the handle of PATH goes into FILE. */
+static int cmd_handle_save(char **args)
+{
+	union any_handle any = { .h.handle_bytes = MAX_HANDLE_SZ };
+	int mount_id, fd;
+
+	if (name_to_handle_at(AT_FDCWD, args[0], &any.h, &mount_id, 0))
+		err(1, "name_to_handle_at %s", args[0]);
+	fd = open_or_die(args[1], O_WRONLY | O_CREAT | O_TRUNC);
+	if (write(fd, &any, sizeof(any)) != sizeof(any))
+		err(1, "%s", args[1]);
+	close(fd);
+	return 0;
+}
+
+/* MOUNT FILE: opens what the handle names; its number, links and first line. */
+static int cmd_handle_open(char **args)
+{
+	int mnt = open_or_die(args[0], O_RDONLY | O_DIRECTORY);
+	int from = open_or_die(args[1], O_RDONLY), fd;
+	union any_handle any;
+	char text[64] = "";
+	struct stat st;
+
+	if (read(from, &any, sizeof(any)) != sizeof(any))
+		err(1, "%s", args[1]);
+	fd = open_by_handle_at(mnt, &any.h, O_RDONLY);
+	if (fd < 0)
+		return report("open", fd);
+	if (fstat(fd, &st))
+		err(1, "fstat");
+	if (S_ISREG(st.st_mode) && read(fd, text, sizeof(text) - 1) < 0)
+		err(1, "read");
+	text[strcspn(text, "\n")] = '\0';
+	if (S_ISDIR(st.st_mode))
+		printf("open: directory\n");
+	else
+		printf("open: file, links %u, %s\n", (unsigned)st.st_nlink, text);
+	close(fd);
+	close(from);
+	close(mnt);
+	return 0;
+}
+
 /* wait-exit PID SECONDS: a process that is not our child */
 static int cmd_wait_exit(char **a)
 {
@@ -715,6 +809,9 @@ static const struct {
 	{ "small-files", 1, cmd_small_files },
 	{ "small-dirs", 1, cmd_small_dirs },
 	{ "wait-exit", 2, cmd_wait_exit },
+	{ "handle-save", 2, cmd_handle_save },
+	{ "handle-open", 2, cmd_handle_open },
+	{ "posix-lock", 1, cmd_posix_lock },
 	{ "syslog", 2, cmd_syslog },
 };
 
