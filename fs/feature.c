@@ -120,7 +120,7 @@ int ext4_feature_check(struct ext4_sb *sbi, bool *ro, char *why, size_t whylen)
 	if (!ext4_has_incompat(sbi, EXTENTS))
 		strncat(names, names[0] ? " ^extent" : "^extent",
 			sizeof(names) - strlen(names) - 1);
-	if (!ext4_has_compat(sbi, HAS_JOURNAL))
+	if (!ext4_has_compat(sbi, HAS_JOURNAL) && !sbi->opts.no_journal)
 		strncat(names, names[0] ? " ^has_journal" : "^has_journal",
 			sizeof(names) - strlen(names) - 1);
 	if (names[0]) {

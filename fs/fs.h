@@ -46,6 +46,7 @@ struct sl_id {
 
 struct sl_options {
 	bool readonly;
+	bool no_journal;      /* a volume without one is written to all the same */
 	bool noload;          /* norecovery: ignore the log (read-only) */
 	enum sl_errors errors;
 	enum sl_atime atime;

@@ -323,6 +323,23 @@ static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *n
 	return err;
 }
 
+/* For a volume without one, which the mount was told to write to. */
+static int make_journal(struct ext4_sb *sbi, struct journal **out)
+{
+	struct journal_params p = {
+		.sb = &sbi->s,
+		.bd = sbi->bdev,
+		.in_place = true,
+		.commit_interval_ms = sbi->opts.commit_ms ? sbi->opts.commit_ms
+							  : DEFAULT_COMMIT_MS,
+		.ops = &journal_ops,
+		.priv = sbi,
+	};
+
+	log_warn("%s: no journal: after a crash the volume needs e2fsck", sbi->s.s_id);
+	return journal_load(&p, out);
+}
+
 /* Read-only mount of a volume with a log to replay: into memory. */
 static int recover_into_overlay(struct ext4_sb *sbi, struct journal *j,
 				struct journal_recovery_stats *st)
@@ -679,6 +696,8 @@ static int mount_volume(struct ext4_sb *sbi)
 			err = 0;
 		if (!err && j)
 			err = recover(sbi, j);
+	} else if (!err && !sbi->opts.readonly) {
+		err = make_journal(sbi, &j);
 	}
 	if (!err)
 		err = load_super_buffer(sbi);

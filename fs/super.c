@@ -301,8 +301,12 @@ int ext4_write_super_mounted(struct ext4_sb *sbi)
 	u64 now = (u64)time(NULL);
 	int err;
 
-	sbi->features_incompat |= EXT4_INCOMPAT_RECOVER;
-	es->s_feature_incompat = cpu_to_le32(sbi->features_incompat);
+	if (ext4_has_compat(sbi, HAS_JOURNAL)) {
+		sbi->features_incompat |= EXT4_INCOMPAT_RECOVER;
+		es->s_feature_incompat = cpu_to_le32(sbi->features_incompat);
+	} else { /* not clean until it is unmounted */
+		es->s_state = cpu_to_le16(le16_to_cpu(es->s_state) & ~EXT4_VALID_FS);
+	}
 	if (ext4_has_compat(sbi, ORPHAN_FILE)) {
 		sbi->features_ro_compat |= EXT4_RO_COMPAT_ORPHAN_PRESENT;
 		es->s_feature_ro_compat = cpu_to_le32(sbi->features_ro_compat);
@@ -345,6 +349,9 @@ int ext4_write_super_clean(struct ext4_sb *sbi)
 
 	es->s_feature_incompat = cpu_to_le32(le32_to_cpu(es->s_feature_incompat) &
 					     ~(u32)EXT4_INCOMPAT_RECOVER);
+	if (!ext4_has_compat(sbi, HAS_JOURNAL))
+		es->s_state = cpu_to_le16(le16_to_cpu(es->s_state) |
+					  (sbi->mount_state & EXT4_VALID_FS));
 	if (ext4_orphan_empty(sbi))
 		sbi->features_ro_compat &= ~(u32)EXT4_RO_COMPAT_ORPHAN_PRESENT;
 	es->s_feature_ro_compat = cpu_to_le32(sbi->features_ro_compat);

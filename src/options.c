@@ -433,6 +433,7 @@ static const struct option_row rows[] = {
 	/* As the kernel's ext4 has them. */
 	E4_BOOL("noload", sl.noload, true),
 	E4_BOOL("norecovery", sl.noload, true),
+	E4_BOOL("nojournal", sl.no_journal, true),
 	E4_VALUE("sb", sl.sb_block, take_u64),
 	E4_VALUE("errors", sl.errors, take_errors),
 	E4_VALUE("commit", sl.commit_ms, take_seconds),
@@ -956,7 +957,7 @@ void options_usage(void)
 	      "  errors=continue|remount-ro|panic  commit=SECONDS  offset=BYTES\n"
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
 	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
-	      "  norecovery noload  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
+	      "  norecovery noload  nojournal  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
 	      "  zones=N  [no]discard  [no]grpid  resuid=ID resgid=ID  minixdf bsddf\n"
 	      "  [no]user_xattr [no]acl  max_dir_size_kb=N  [no]auto_da_alloc\n"
 	      "  data=ordered|writeback  data_err=ignore|abort  inode_readahead_blks=N\n"

@@ -15,6 +15,11 @@
  * demands; the tids that callers wait for count all of them. That is why a
  * transaction has both.
  *
+ * A volume without a journal has no log either (j->in_place): the images go to their
+ * places in step 3, and 2 and 5 are left out. What a transaction changed is durable
+ * when it has ended, and nothing is left for a checkpoint; but a power cut in the middle
+ * of it leaves a part, which is for e2fsck.
+ *
  * Log blocks are gathered in two halves of an arena: one is filled while the
  * other is being written. A half is closed before a descriptor that wouldn't
  * fit in it with its images, so that every descriptor but the last is full
@@ -58,21 +63,30 @@ static void log_writer_init(struct log_writer *w, struct journal *j)
 	w->half_blocks = ARENA_HALF / j->blocksize;
 }
 
-/*
- * Sends the half being filled; on return the other half is free to fill. last:
- * there is nothing to fill it with, so a single bio may be written by this
- * thread: a small commit wakes no other.
- */
-static int log_writer_send(struct log_writer *w, bool last)
+static pblk_t *half_home(const struct log_writer *w, u32 n)
+{
+	return &w->j->homes[w->half * w->half_blocks + n];
+}
+
+/* The half being filled: images to their places. */
+static int add_in_place(struct log_writer *w, struct jio *io)
 {
 	struct journal *j = w->j;
-	struct jio *io = &j->jio[w->half];
-	u32 at = w->half_start;
-	int err = 0, err2;
+	int err = 0;
 
-	if (!w->used)
-		return 0;
-	jio_begin(io);
+	for (u32 n = 0; n < w->used && !err; n++)
+		if (*half_home(w, n) != PBLK_NONE)
+			err = jio_add(j, j->bd, &w->pio, io, *half_home(w, n) * j->blocksize,
+				      half_block(w, n), j->blocksize);
+	return err;
+}
+
+static int add_to_log(struct log_writer *w, struct jio *io)
+{
+	struct journal *j = w->j;
+	u32 at = w->half_start;
+	int err = 0;
+
 	for (u32 n = 0; n < w->used && !err;) {
 		u32 run, len;
 		pblk_t p = journal_map(j, at, &run);
@@ -84,6 +98,24 @@ static int log_writer_send(struct log_writer *w, bool last)
 		n += len;
 		at = ring_add(j, at, len);
 	}
+	return err;
+}
+
+/*
+ * Sends the half being filled; on return the other half is free to fill. last:
+ * there is nothing to fill it with, so a single bio may be written by this
+ * thread: a small commit wakes no other.
+ */
+static int log_writer_send(struct log_writer *w, bool last)
+{
+	struct journal *j = w->j;
+	struct jio *io = &j->jio[w->half];
+	int err, err2;
+
+	if (!w->used)
+		return 0;
+	jio_begin(io);
+	err = j->in_place ? add_in_place(w, io) : add_to_log(w, io);
 	if (last)
 		page_io_submit_wait(&w->pio);
 	else
@@ -118,6 +150,8 @@ static u8 *log_writer_take(struct log_writer *w)
 {
 	assert(w->used < w->half_blocks);
 	w->next = ring_add(w->j, w->next, 1);
+	if (w->j->in_place)
+		*half_home(w, w->used) = PBLK_NONE;
 	return half_block(w, w->used++);
 }
 
@@ -301,7 +335,9 @@ static int write_descriptor(struct log_writer *w, struct transaction *t, u32 nr,
 			if (err)
 				return err;
 		}
-		if (escape(image))
+		if (j->in_place)
+			*half_home(w, w->used - 1) = jh->b->b_blocknr;
+		else if (escape(image))
 			flags |= JBD2_TAG_ESCAPE;
 		if (i)
 			flags |= JBD2_TAG_SAME_UUID;
@@ -388,7 +424,7 @@ static int write_gap(struct log_writer *w)
 static int write_transaction(struct journal *j, struct transaction *t)
 {
 	const struct jbd2_superblock *jsb = j->sb_buf;
-	bool first = !be32_to_cpu(jsb->s_start);
+	bool first = !j->in_place && !be32_to_cpu(jsb->s_start);
 	struct log_writer w;
 	u32 commit_at;
 	int err, err2;
@@ -416,6 +452,8 @@ static int write_transaction(struct journal *j, struct transaction *t)
 	/* A change that went wrong aborts while its handle is open. */
 	if (journal_aborted(j))
 		return -EROFS;
+	if (j->in_place)
+		return 0;
 	err = write_commit_block(j, commit_at, t->log_seq);
 	if (err)
 		return err;
@@ -449,7 +487,7 @@ static void release_members(struct journal *j, struct transaction *t, bool durab
 		if (!durable) {
 			frozen = jh->frozen;
 			jh->frozen = NULL;
-		} else if (own->dirty) {
+		} else if (own->dirty && !j->in_place) {
 			checkpoint_remove(j, jh);
 			checkpoint_insert(j, jh, t);
 		} else if (own->forgotten) {
@@ -562,7 +600,7 @@ void journal_commit_running(struct journal *j)
 	if (!tid_geq(j->request, tid))
 		j->request = tid; /* so that it never lags half the numbers behind */
 	spin_unlock(&j->j_lock);
-	if (empty)
+	if (empty || j->in_place)
 		transaction_free(t);
 	else
 		cds_list_add_tail(&t->cp_link, &j->j_cp);

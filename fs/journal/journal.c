@@ -150,11 +150,13 @@ static struct jbd2_superblock *jsb_of(const struct journal *j)
 static int jsb_write(struct journal *j)
 {
 	struct jbd2_superblock *jsb = jsb_of(j);
-	u64 pos = journal_map(j, 0, NULL) * j->blocksize;
 
+	if (j->in_place)
+		return 0;
 	if (j->csum_v2 || j->csum_v3)
 		jsb->s_checksum = cpu_to_be32(sb_csum(jsb));
-	return bdev_write(j->bd, pos, jsb, j->blocksize, BIO_FUA | BIO_META);
+	return bdev_write(j->bd, journal_map(j, 0, NULL) * j->blocksize, jsb, j->blocksize,
+			  BIO_FUA | BIO_META);
 }
 
 int journal_write_tail(struct journal *j, u32 start, u32 seq)
@@ -316,13 +318,38 @@ static bool map_ok(const struct journal_params *p)
 	return p->nr_map && at >= p->maxlen;
 }
 
+/* Without a log: a superblock that nobody will read, for a log as large as ever. */
+static void jsb_make(struct journal *j)
+{
+	struct jbd2_superblock *jsb = jsb_of(j);
+
+	j->maxlen = 4 * (MAX_TRANS_BYTES / j->blocksize) + 1;
+	memset(jsb, 0, j->blocksize);
+	jsb->s_header.h_magic = cpu_to_be32(JBD2_MAGIC);
+	jsb->s_header.h_blocktype = cpu_to_be32(JBD2_SB_V2);
+	jsb->s_blocksize = cpu_to_be32(j->blocksize);
+	jsb->s_maxlen = cpu_to_be32(j->maxlen);
+	jsb->s_first = cpu_to_be32(1);
+	jsb->s_sequence = cpu_to_be32(1);
+}
+
+static int jsb_read(struct journal *j)
+{
+	int err = bdev_read(j->bd, journal_map(j, 0, NULL) * j->blocksize, j->sb_buf,
+			    j->blocksize);
+
+	if (err)
+		log_err("%s: journal: cannot read its superblock: error %d", j->sb->s_id, -err);
+	return err;
+}
+
 int journal_load(const struct journal_params *p, struct journal **out)
 {
 	struct journal *j;
 	int err = -ENOMEM;
 
 	*out = NULL;
-	if (!map_ok(p)) {
+	if (!p->in_place && !map_ok(p)) {
 		log_err("%s: journal: its blocks are not all inside the volume", p->sb->s_id);
 		return -EFSCORRUPTED;
 	}
@@ -341,20 +368,23 @@ int journal_load(const struct journal_params *p, struct journal **out)
 	mutex_init(&j->sb_lock, RANK_NONE);
 	spin_init(&j->j_lock, RANK_JOURNAL);
 	CDS_INIT_LIST_HEAD(&j->j_cp);
+	j->in_place = p->in_place;
 	j->nr_map = p->nr_map;
-	j->map = malloc(sizeof(*j->map) * p->nr_map);
+	j->map = malloc(sizeof(*j->map) * max_of(p->nr_map, 1u));
+	if (j->in_place)
+		j->homes = malloc(2 * (ARENA_HALF / j->blocksize) * sizeof(*j->homes));
 	j->sb_buf = io_alloc(max_of(p->sb->s_blocksize, 4096u));
-	if (!j->map || !j->sb_buf)
+	if (!j->map || !j->sb_buf || (j->in_place && !j->homes))
 		goto out_free;
-	memcpy(j->map, p->map, sizeof(*j->map) * p->nr_map);
-
-	err = bdev_read(j->bd, journal_map(j, 0, NULL) * j->blocksize, j->sb_buf,
-			j->blocksize);
-	if (err) {
-		log_err("%s: journal: cannot read its superblock: error %d", j->sb->s_id, -err);
-		goto out_free;
+	if (j->in_place) {
+		jsb_make(j);
+	} else {
+		memcpy(j->map, p->map, sizeof(*j->map) * p->nr_map);
+		err = jsb_read(j);
+		if (err)
+			goto out_free;
 	}
-	err = jsb_check(j, p->maxlen);
+	err = jsb_check(j, j->maxlen);
 	if (err)
 		goto out_free;
 	j->next_seq = be32_to_cpu(jsb_of(j)->s_sequence) + 1;
@@ -372,6 +402,7 @@ void journal_free(struct journal *j)
 	assert(!j->thread);
 	assert(!j->running && !j->committing);
 	free(j->map);
+	free(j->homes);
 	free(j->cp_items);
 	if (j->sb_buf)
 		io_free(j->sb_buf);
@@ -518,6 +549,8 @@ static void limit_to_budget(struct journal *j)
  */
 static int clear_first_block(struct journal *j)
 {
+	if (j->in_place)
+		return 0;
 	memset(j->arena, 0, j->blocksize);
 	return bdev_write(j->bd, journal_map(j, j->first, NULL) * j->blocksize, j->arena,
 			  j->blocksize, BIO_META);

@@ -70,6 +70,8 @@ struct journal_params {
 	const struct journal_extent *map; /* copied */
 	u32 nr_map;
 	u32 maxlen;                 /* blocks the map covers */
+	bool in_place;              /* no log: no map; a commit writes all to its place,
+				       and is no longer all or nothing */
 	bool use_64bit;             /* the volume has feature 64bit */
 	bool use_csum_v3;           /* the volume has metadata_csum */
 	bool fast_commit;           /* the volume has compat fast_commit */

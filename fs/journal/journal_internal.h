@@ -135,6 +135,7 @@ struct jio {
 	bool busy;         /* [owner thread] submitted, not waited for */
 };
 
+#define PBLK_NONE UINT64_MAX
 #define ARENA_HALF (1u << 20) /* bytes; a descriptor and its images fit */
 #define PRE_COMMIT_CREDITS 4u
 #define MIN_RING_BLOCKS 64u
@@ -147,6 +148,7 @@ struct jio {
 struct journal {
 	struct super_block *sb;       /* [const] */
 	struct bdev *bd;              /* [const] */
+	bool in_place;                /* see journal_params [const] */
 	const struct journal_ops *ops; /* [const] */
 	void *priv;                   /* [const] */
 	bool want_64bit, want_v3;     /* [const] */
@@ -207,6 +209,7 @@ struct journal {
 	_Atomic u64 place_seq;  /* odd while checkpoint_batch() writes [journal thread; atomic to read] */
 	bool cp_blocked;        /* the last pass found only buffers in use */
 	u8 *arena;              /* 2 * ARENA_HALF */
+	pblk_t *homes;          /* in_place: where its blocks go, PBLK_NONE: nowhere */
 	struct jio jio[2];
 	struct cp_item *cp_items;
 	u32 cp_max;

@@ -413,7 +413,8 @@ static void stress(const char *mkfs, const char *size, int rounds, int ops)
 {
 	struct worker *w = calloc(WORKERS, sizeof(*w));
 	struct sl_options opts = { .cache_bytes = 16 << 20, .commit_ms = 200,
-				   .dirty_expire_ms = 300 };
+				   .dirty_expire_ms = 300,
+				   .no_journal = true /* if there is none */ };
 	struct super_block *sb;
 	struct volume v;
 
@@ -494,6 +495,16 @@ static void test_inode_128(void **state)
 	stress("-b 4096 -I 128", "128M", 2, 500);
 }
 
+static void test_no_journal(void **state)
+{
+	stress("-b 1024 -O ^has_journal", "128M", 2, 800);
+}
+
+static void test_inline_data(void **state)
+{
+	stress("-b 4096 -O inline_data", "128M", 2, 500);
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_WARN);
@@ -514,6 +525,8 @@ int main(void)
 		cmocka_unit_test(test_meta_bg),
 		cmocka_unit_test(test_large_dir_tiny_groups),
 		cmocka_unit_test(test_inode_128),
+		cmocka_unit_test(test_no_journal),
+		cmocka_unit_test(test_inline_data),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
