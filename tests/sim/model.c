@@ -63,6 +63,11 @@ struct m_inode {
 	/* directories */
 	struct m_name *names;
 	struct m_inode *parent;
+	struct m_xattr {
+		bool there;
+		u32 len;
+		u8 value[SIM_XATTR_MAX];
+	} xattr[SIM_XATTRS];
 };
 
 struct m_name {
@@ -320,6 +325,10 @@ static void list_dir(struct listing *l, struct m_inode *dir, char *path, size_t 
 		/* Which names share an inode shows in links and contents;
 		 * the size is data. */
 		snprintf(extra, sizeof(extra), "%s", in->target ? in->target : "");
+		for (u32 i = 0; i < SIM_XATTRS; i++)
+			if (in->xattr[i].there)
+				sim_xattr_text(extra, sizeof(extra), i,
+					       in->xattr[i].value, in->xattr[i].len);
 		listing_add(l, path, in->mode, in->uid, in->gid, in->nlink, extra);
 		if (S_ISDIR(in->mode))
 			list_dir(l, in, path, len + 1 + nlen);
@@ -540,6 +549,21 @@ static s64 expect_copy(struct model *m, const struct sim_op *op)
 	return (s64)n;
 }
 
+static s64 expect_xattr(struct model *m, const struct sim_op *op)
+{
+	struct m_inode *in;
+	bool there;
+	int err;
+
+	in = find_path(m, op->path, &err);
+	if (err)
+		return err;
+	there = in->xattr[op->slot].there;
+	if (op->kind == OP_RMXATTR || op->flags & SL_XATTR_REPLACE)
+		return there ? 0 : -ENODATA;
+	return there && op->flags & SL_XATTR_CREATE ? -EEXIST : 0;
+}
+
 static s64 expect_file(struct model *m, const struct sim_op *op)
 {
 	struct m_inode *in;
@@ -582,6 +606,9 @@ s64 model_expect(struct model *m, const struct sim_op *op)
 		return expect_rename(m, op);
 	case OP_COPY:
 		return expect_copy(m, op);
+	case OP_SETXATTR:
+	case OP_RMXATTR:
+		return expect_xattr(m, op);
 	case OP_HOLD:
 		if (m->slot[op->slot])
 			return -EBUSY;
@@ -760,6 +787,16 @@ static u32 apply_copy(struct model *m, struct m_inode *to, const struct sim_op *
 	return 0;
 }
 
+static void apply_xattr(struct model *m, struct m_inode *in, const struct sim_op *op)
+{
+	struct m_xattr *x = &in->xattr[op->slot];
+
+	x->there = op->kind == OP_SETXATTR;
+	x->len = op->len;
+	sim_data(op->seed, 0, x->value, op->len);
+	in->changed = m->ops + 1;
+}
+
 /* As far as it got, nobody knows: the content may be the old one, or zero. */
 static void half_zeroed(struct model *m, struct m_inode *in, const struct sim_op *op)
 {
@@ -773,6 +810,8 @@ static bool may_stamp(enum sim_op_kind kind)
 	switch (kind) {
 	case OP_CHMOD:
 	case OP_CHOWN:
+	case OP_SETXATTR:
+	case OP_RMXATTR:
 	case OP_READ:
 	case OP_FSYNC:
 	case OP_FDATASYNC:
@@ -866,6 +905,11 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		if (in)
 			in->changed = m->ops + 1;
 		return 0;
+	case OP_SETXATTR:
+	case OP_RMXATTR:
+		if (in)
+			apply_xattr(m, in, op);
+		return 0;
 	case OP_FSYNC:
 	case OP_HSYNC:
 		return apply_persist(m, in, false);
@@ -908,7 +952,8 @@ void model_apply(struct model *m, const struct sim_op *op, s64 result, u64 size_
 	}
 	m->promise[m->ops] = promise;
 	m->ops++;
-	if (op->kind <= OP_RENAME || op->kind == OP_CHMOD || op->kind == OP_CHOWN) {
+	if (op->kind <= OP_RENAME || op->kind == OP_CHMOD || op->kind == OP_CHOWN ||
+	    op->kind == OP_SETXATTR || op->kind == OP_RMXATTR) {
 		model_listing(m, &m->scratch);
 		m->hash[m->ops] = listing_hash(&m->scratch);
 	} else {

@@ -7,7 +7,7 @@
  * each persistence operation has promised; and, for a power cut, whether a
  * tree that was found could be.
  *
- * Names and attributes: the journal commits in order, so the tree found must
+ * Names and attributes, extended ones too: the journal commits in order, so the tree found must
  * be the one after some number of operations, at least all that were promised
  * and at most all that had begun.
  *
@@ -65,7 +65,7 @@ struct listing {
 void listing_init(struct listing *l);
 void listing_release(struct listing *l);
 /* type_mode: st_mode; group: the first path (in order) of the same inode;
- * extra: a link's target or a device number, or "". */
+ * extra: a link's target, then the extended attributes (sim_xattr_text()), or "". */
 void listing_add(struct listing *l, const char *path, u32 type_mode, u32 uid, u32 gid,
 		 u32 nlink, const char *extra);
 void listing_sort(struct listing *l);

@@ -413,6 +413,25 @@ static int read_whole(struct inode *inode, u64 size, u8 **out)
 
 static int walk_dir(struct walk *up, struct inode *dir);
 
+/* The attributes into a line of the listing; that list and values agree. */
+static int add_xattrs(struct inode *inode, char *extra, size_t size)
+{
+	ssize_t listed = sl_listxattr(inode, true, NULL, 0), sum = 0;
+	u8 value[SIM_XATTR_MAX];
+
+	for (u32 i = 0; i < SIM_XATTRS; i++) {
+		ssize_t n = sl_getxattr(inode, sim_xattr_name[i], value, sizeof(value));
+
+		if (n == -ENODATA)
+			continue;
+		if (n < 0)
+			return (int)n;
+		sim_xattr_text(extra, size, i, value, (u32)n);
+		sum += (ssize_t)strlen(sim_xattr_name[i]) + 1;
+	}
+	return listed < 0 ? (int)listed : listed == sum ? 0 : -EINVAL;
+}
+
 static int walk_one(struct walk *w, struct inode *inode)
 {
 	char extra[4200] = "";
@@ -427,6 +446,9 @@ static int walk_one(struct walk *w, struct inode *inode)
 		if (n < 0)
 			return (int)n;
 	}
+	err = add_xattrs(inode, extra, sizeof(extra));
+	if (err)
+		return err;
 	listing_add(&f->list, w->path, st.st_mode, st.st_uid, st.st_gid,
 		    (u32)st.st_nlink, extra);
 	f->times = grow_array(f->times, f->nr_times, &f->max_times, sizeof(*f->times));
@@ -791,6 +813,15 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 		return sl_setattr(inode, &st, SL_SET_UID | SL_SET_GID, &root_cred, NULL);
 	if (op->kind == OP_UTIMES)
 		return sl_setattr(inode, &st, SL_SET_MTIME, &root_cred, NULL);
+	if (op->kind == OP_SETXATTR) {
+		u8 value[SIM_XATTR_MAX];
+
+		sim_data(op->seed, 0, value, op->len);
+		return sl_setxattr(inode, sim_xattr_name[op->slot], value, op->len,
+				   op->flags, &root_cred);
+	}
+	if (op->kind == OP_RMXATTR)
+		return sl_removexattr(inode, sim_xattr_name[op->slot]);
 	if (!S_ISREG(now.st_mode) &&
 	    !(S_ISDIR(now.st_mode) && (op->kind == OP_FSYNC || op->kind == OP_FDATASYNC)))
 		return -EINVAL;

@@ -47,7 +47,11 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_FDATASYNC] = "fdatasync", [OP_SYNC] = "sync",     [OP_HOLD] = "hold",
 	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
 	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
-	[OP_UTIMES] = "utimes",
+	[OP_UTIMES] = "utimes",	  [OP_SETXATTR] = "setxattr", [OP_RMXATTR] = "rmxattr",
+};
+
+const char *const sim_xattr_name[SIM_XATTRS] = {
+	"user.a", "trusted.second", "security.third", "user.another-with-a-longer-name",
 };
 
 u32 sim_mkfs_find(const char *name)
@@ -76,6 +80,18 @@ void sim_data(u64 seed, u64 off, u8 *buf, u32 len)
 		off += n;
 		len -= n;
 	}
+}
+
+void sim_xattr_text(char *buf, size_t size, u32 slot, const u8 *value, u32 len)
+{
+	size_t used = strlen(buf);
+	u64 h = 0xCBF29CE484222325ull;
+
+	for (u32 i = 0; i < len; i++)
+		h = (h ^ value[i]) * 0x100000001B3ull;
+	if (used < size)
+		snprintf(buf + used, size - used, " %s=%u:%016" PRIx64,
+			 sim_xattr_name[slot], len, h);
 }
 
 void sim_target(u64 seed, u32 len, char *buf)
@@ -152,7 +168,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_FDATASYNC] = "p", [OP_SYNC] = "",	   [OP_HOLD] = "ph",
 	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
 	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
-	[OP_UTIMES] = "pol",
+	[OP_UTIMES] = "pol", [OP_SETXATTR] = "phlsf", [OP_RMXATTR] = "ph",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -240,6 +256,7 @@ static bool read_op(struct sim_op *op, char *line)
 		}
 	}
 	return op->slot < SIM_HANDLES &&
+	       (op->kind != OP_SETXATTR || op->len <= SIM_XATTR_MAX) &&
 	       op->len <= (op->kind == OP_UTIMES ? 999999999 : 64u << 20);
 }
 
@@ -302,6 +319,7 @@ int sim_stream_read(struct sim_stream *s, FILE *f, const char *name)
 
 /* ---- random streams ---- */
 
+_Static_assert(SIM_XATTRS <= SIM_HANDLES, "slots of both");
 #define MAX_FILE (192u * 1024)
 #define MODE_PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define MODE_ZERO FALLOC_FL_ZERO_RANGE
@@ -605,6 +623,32 @@ static void draw_op(struct gen *g)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+/*
+ * Attributes, beside the operations that were drawn. From a sequence of its own, so that
+ * old seeds are still the same operations, with these in between.
+ */
+static void draw_xattr(struct gen *g, struct rng *r)
+{
+	struct sim_op op = { .kind = OP_SETXATTR, .thread = (u8)g->t };
+
+	look_around(g);
+	if (!g->all.nr)
+		return;
+	op.path = g->all.path[rng_below(r, g->all.nr)];
+	op.slot = (u8)rng_below(r, SIM_XATTRS);
+	if (strlen(op.path) > 1500)
+		return;
+	if (rng_chance(r, 25)) {
+		op.kind = OP_RMXATTR;
+	} else {
+		op.len = rng_below(r, rng_chance(r, 50) ? 24 : SIM_XATTR_MAX + 1);
+		op.seed = rng_next(r) >> 16;
+		op.flags = rng_chance(r, 10) ? 1 + rng_below(r, 2) : 0;
+	}
+	sim_stream_add(g->s, &op);
+	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+}
+
 /* Overwrites in place: data that no transaction carries along. */
 static void draw_overwrite(struct gen *g)
 {
@@ -681,6 +725,8 @@ static void draw_fault(struct sim_stream *s, struct rng *r)
 void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profile)
 {
 	struct gen g = { .s = s, .rng = rng_derive(seed, 0x5712EA) };
+	struct rng xattr_rng = rng_derive(seed, 0x8A77A);
+	u32 xattr_percent = rng_chance(&xattr_rng, 60) ? 3 + rng_below(&xattr_rng, 20) : 0;
 	bool faults = false, threads = false;
 	u32 n;
 
@@ -718,6 +764,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 			draw_overwrite(&g);
 		else
 			draw_op(&g);
+		if (rng_chance(&xattr_rng, xattr_percent))
+			draw_xattr(&g, &xattr_rng);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);
@@ -789,6 +837,8 @@ static const struct sim_op ace_op[] = {
 	{ .kind = OP_CHOWN, .path = "A/foo", .mode = 1000 },
 	{ .kind = OP_UTIMES, .path = "foo", .off = 1000000000 },
 	{ .kind = OP_UTIMES, .path = "A", .off = 1000000001 },
+	{ .kind = OP_SETXATTR, .path = "foo", .slot = 0, .len = 10, .seed = 21 },
+	{ .kind = OP_SETXATTR, .path = "A", .slot = 1, .len = 200, .seed = 22 },
 	{ .kind = OP_HOLD, .path = "A/bar" },
 };
 
@@ -917,7 +967,14 @@ static const struct sim_op brief_op[] = {
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0600 },
 	{ .kind = OP_CHOWN, .path = "foo", .mode = 1000 },
 	{ .kind = OP_UTIMES, .path = "foo", .off = 1000000000 },
+	{ .kind = OP_SETXATTR, .path = "foo", .slot = 0, .len = 12, .seed = 21 },
+	{ .kind = OP_SETXATTR, .path = "foo", .slot = 1, .len = 190, .seed = 22 },
+	{ .kind = OP_SETXATTR, .path = "A", .slot = 2, .len = 200, .seed = 23 },
 	{ .kind = OP_SYNC },
+	{ .kind = OP_SETXATTR, .path = "foo", .slot = 1, .len = 20, .seed = 24 },
+	{ .kind = OP_SETXATTR, .path = "foo", .slot = 3, .len = 150, .seed = 25 },
+	{ .kind = OP_RMXATTR, .path = "foo", .slot = 0 },
+	{ .kind = OP_RMXATTR, .path = "A", .slot = 2 },
 	{ .kind = OP_TRUNCATE, .path = "foo", .off = 40 * K + 100 },
 	{ .kind = OP_HTRUNC, .slot = 0, .off = 100 },
 	{ .kind = OP_HSYNC, .slot = 0 },

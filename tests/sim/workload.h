@@ -20,6 +20,8 @@
 
 #define SIM_THREADS 4
 #define SIM_HANDLES 4 /* files held open, per thread */
+#define SIM_XATTRS 4  /* names of attributes */
+#define SIM_XATTR_MAX 200 /* bytes of a value: all of an inode's fit in a block */
 
 enum sim_op_kind {
 	OP_CREATE,   /* path, mode */
@@ -37,6 +39,8 @@ enum sim_op_kind {
 	OP_CHMOD,    /* path, mode */
 	OP_CHOWN,    /* path, mode: uid = gid */
 	OP_UTIMES,   /* path, off: seconds (signed), len: nanoseconds; of mtime */
+	OP_SETXATTR, /* path, slot: the name, len, seed, flags: enum sl_xattr_flags */
+	OP_RMXATTR,  /* path, slot */
 	OP_READ,     /* path: all of it, compared */
 	OP_FSYNC,    /* path; a directory too */
 	OP_FDATASYNC,/* path */
@@ -134,6 +138,9 @@ void sim_brief(struct sim_stream *s, u32 n);
 
 /* Bytes of file data at [off, off+len) as written with this seed. */
 void sim_data(u64 seed, u64 off, u8 *buf, u32 len);
+extern const char *const sim_xattr_name[SIM_XATTRS];
+/* An attribute as listings show it, after what is in buf already. */
+void sim_xattr_text(char *buf, size_t size, u32 slot, const u8 *value, u32 len);
 /* The target of a symlink, NUL-terminated: len bytes, below 4096. */
 void sim_target(u64 seed, u32 len, char *buf);
 
