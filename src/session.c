@@ -173,7 +173,7 @@ struct session {
 	bool on_device;		/* [const after session_create] blocks are the device's */
 	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
-	bool noacl;		/* [const after session_create] */
+	bool noacl;		/* [const after session_create] the kernel checks none */
 	bool setxattr_ext;	/* [const after INIT] SETXATTR has its long form */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
 	_Atomic bool down;	/* [atomic] the volume is shut down */
@@ -1012,7 +1012,8 @@ static int open_volume(struct session *s, struct options *o)
 	s->sector = s->bd->bd_sector;
 	/* Ours is the image's first user, then the loop device may follow. */
 	s->readonly = sl.readonly;
-	s->noacl = sl.noacl;
+	/* With ACLs the kernel would check permissions in any case. */
+	s->noacl = sl.noacl || o->fakeroot;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;
 	sl.regions = s->regions;
