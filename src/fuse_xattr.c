@@ -38,8 +38,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/capability.h>
 #include <sys/xattr.h>
 
+#include "src/caps.h"
 #include "src/loop.h"
 #include "src/options.h"
 #include "src/session.h"
@@ -262,24 +264,37 @@ static ssize_t get_value(fuse_req_t req, fuse_ino_t node, const char *name,
 	return n;
 }
 
+/* Names of trusted are for who may read their values. The sender is looked at when
+ * there is one: *may is -1 before. */
+static bool is_told(fuse_req_t req, const char *name, int *may)
+{
+	if (strncmp(name, "trusted.", 8) != 0)
+		return true;
+	if (is_control(name))
+		return false;
+	if (*may < 0)
+		*may = req_capable(req, CAP_SYS_ADMIN);
+	return *may;
+}
+
 /* Every name, ours left out. buf: VALUE_MAX bytes. */
 static ssize_t get_list(fuse_req_t req, fuse_ino_t node, char *buf)
 {
-	bool trusted = fuse_req_ctx(req)->uid == 0;
 	struct inode *inode;
+	int may = -1;
 	size_t used = 0;
 	ssize_t n = req_inode(req, node, &inode);
 
 	if (n)
 		return n;
-	n = sl_listxattr(inode, trusted, buf, VALUE_MAX);
+	n = sl_listxattr(inode, true, buf, VALUE_MAX);
 	sl_iput(inode);
 	if (n < 0)
 		return n == -ERANGE ? -E2BIG : n;
 	for (const char *p = buf; p < buf + n;) {
 		size_t len = strlen(p) + 1;
 
-		if (!is_control(p)) {
+		if (is_told(req, p, &may)) {
 			memmove(buf + used, p, len);
 			used += len;
 		}
