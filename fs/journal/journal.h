@@ -135,7 +135,8 @@ void journal_set_cache_limit(struct journal *j, u64 limit);
 int __must_check journal_start(struct journal *j, u32 blocks, u32 revokes,
 			       struct handle **out);
 /* Closes it; the last handle of a locked transaction wakes the commit. With
- * handle_set_sync(), waits for the commit. 0, or -EROFS after abort. */
+ * handle_set_sync(), waits for the commit. 0, or -EROFS: aborted before, and nothing of
+ * the handle will be on disk (without handle_set_sync()). */
 int handle_stop(struct handle *h);
 void handle_set_sync(struct handle *h);
 u32 journal_max_credits(const struct journal *j);

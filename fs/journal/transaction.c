@@ -273,15 +273,22 @@ int journal_start(struct journal *j, u32 blocks, u32 revokes, struct handle **ou
 int handle_stop(struct handle *h)
 {
 	struct journal *j = h->j;
-	bool sync = h->sync;
+	bool sync = h->sync, aborted;
 	jtid_t tid;
 	int err = 0;
 
 	assert(!h->internal);
 	assert(!h->rsv_space); /* never started: handle_cancel_reserved() */
+	/*
+	 * Before it leaves: as long as the handle is open its transaction is not
+	 * written, and after an abort never will be, so that who gets this error has
+	 * changed nothing. After it, the commit may have failed at its last block,
+	 * which may be on the disk all the same: that is an error of the commit, not ours.
+	 */
+	aborted = journal_aborted(j);
 	tid = handle_leave(h);
 	free(h);
-	if (journal_aborted(j))
+	if (aborted)
 		return -EROFS;
 	if (sync && tid)
 		err = journal_commit_wait(j, tid, NULL);

@@ -958,7 +958,7 @@ static void test_space_of_removed_file(void **state)
 
 	begin("-b 1024", "16M", &opts);
 	while (allocate_after_unlink())
-		assert_true(++tries < 10);
+		assert_true(++tries < 100);
 	end();
 }
 
