@@ -150,9 +150,8 @@ u32 sl_looked_up(struct super_block *sb, u64 *ino, u32 *out, u32 max);
 
 /* ---- the volume itself ---- */
 #define SL_LABEL_MAX 16u
-/* label: SL_LABEL_MAX bytes and a NUL. uuid: 16 bytes. */
+/* label: SL_LABEL_MAX bytes and a NUL. */
 void sl_get_label(struct super_block *sb, char *label);
-void sl_get_uuid(struct super_block *sb, u8 *uuid);
 /* Durable on return, in the backups too. -EINVAL: longer than SL_LABEL_MAX bytes; -EROFS. */
 int __must_check sl_set_label(struct super_block *sb, const char *label);
 /*

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fs/label.c - the name and the UUID of the volume
+ * fs/label.c - the name of the volume
  *
  * The name stands in the superblock and in each of its backups. They are changed
  * through the journal, one after the other: a crash may leave backups with the old
@@ -53,11 +53,6 @@ void sl_get_label(struct super_block *sb, char *label)
 	memcpy(label, sbi->es->s_volume_name, SL_LABEL_MAX);
 	mutex_unlock(&sbi->s_lock);
 	label[SL_LABEL_MAX] = '\0';
-}
-
-void sl_get_uuid(struct super_block *sb, u8 *uuid)
-{
-	memcpy(uuid, EXT4_SB(sb)->uuid, sizeof(EXT4_SB(sb)->uuid));
 }
 
 static int set_primary(struct ext4_sb *sbi, const char *name)
