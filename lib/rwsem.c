@@ -27,9 +27,7 @@
  */
 #include "lib/rwsem.h"
 
-#include <assert.h>
 #include <linux/futex.h>
-#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,11 +35,11 @@
 #include "lib/thread.h"
 #include "lib/wait.h"
 
-#define WRITER 1u
-#define WAITERS 2u
-#define HANDOFF 4u
-#define WOKEN 8u
-#define READER 16u /* one of them; so many fit that no program has them */
+#define WRITER RWSEM_WRITER
+#define WAITERS RWSEM_WAITERS
+#define HANDOFF RWSEM_HANDOFF
+#define WOKEN RWSEM_WOKEN
+#define READER RWSEM_READER
 
 /* Looks at the word before it sleeps: some microseconds. */
 #define SPINS 60
@@ -88,32 +86,6 @@ static void q_unlock(struct rwsem_raw *rw)
 }
 
 /* ---- taking it ---- */
-
-/* Acquire, where it succeeds, in these and take_from_line(): pairs with the release
- * of the drops. */
-bool rwsem_raw_try_read(struct rwsem_raw *rw)
-{
-	u32 w = atomic_load_explicit(&rw->word, memory_order_relaxed);
-
-	while (!(w & (WRITER | HANDOFF)))
-		if (atomic_compare_exchange_weak_explicit(&rw->word, &w, w + READER,
-							  memory_order_acquire,
-							  memory_order_relaxed))
-			return true;
-	return false;
-}
-
-bool rwsem_raw_try_write(struct rwsem_raw *rw)
-{
-	u32 w = atomic_load_explicit(&rw->word, memory_order_relaxed);
-
-	while (!(w & (WRITER | HANDOFF)) && w < READER)
-		if (atomic_compare_exchange_weak_explicit(&rw->word, &w, w | WRITER,
-							  memory_order_acquire,
-							  memory_order_relaxed))
-			return true;
-	return false;
-}
 
 static bool try_either(struct rwsem_raw *rw, bool write)
 {
@@ -233,29 +205,11 @@ void rwsem_raw_wait(struct rwsem_raw *rw, bool write)
 
 /* ---- dropping it ---- */
 
-static void wake_line(struct rwsem_raw *rw)
+void rwsem_raw_wake(struct rwsem_raw *rw)
 {
 	q_lock(rw);
 	wake_first(rw);
 	q_unlock(rw);
-}
-
-void rwsem_raw_up_read(struct rwsem_raw *rw)
-{
-	u32 w = atomic_fetch_sub_explicit(&rw->word, READER, memory_order_release) -
-		READER;
-
-	if (w < READER && (w & (WAITERS | WOKEN)) == WAITERS)
-		wake_line(rw);
-}
-
-void rwsem_raw_up_write(struct rwsem_raw *rw)
-{
-	u32 w = atomic_fetch_and_explicit(&rw->word, ~WRITER, memory_order_release);
-
-	assert(w & WRITER);
-	if ((w & (WAITERS | WOKEN)) == WAITERS)
-		wake_line(rw);
 }
 
 bool rwsem_raw_is_idle(const struct rwsem_raw *rw)
