@@ -3,12 +3,15 @@
  * tests/bench/bench_window.c - the windows of one file under a mutex, and under
  * a lock that walkers share
  *
- * A mix in the manner of AIM7: simulated users, a thread each, with the same
- * file open. A job of a user is some reads of 4 KiB from the cache, each noted
+ * A mix in the manner of AIM7: simulated users, each with the same file open, who
+ * share up to 16 threads (-t): a thread does a job of each of its users in turn. A job of a user is some reads of 4 KiB from the cache, each noted
  * in the handle's window, then walks over the windows of the file, as a
  * truncation, a failed write, statistics or reclaim make them; once in a while
  * the handle jumps, which moves its window, and is closed and opened again. The arms
- * take turns within each repetition; a row has the medians of both.
+ * take turns within each repetition, each the first as often as the other. A row has
+ * the medians of both, and the median of what the second arm was better by in
+ * a repetition: in jobs, and in CPU time for a job, on which other programs tell
+ * less.
  *
  * -w sets the walks of a job: 0 shows what the lock costs who does not use it.
  *
@@ -46,7 +49,8 @@
 /* Windows lie in a file this much larger than what of it is cached. */
 #define SPREAD (1ull << 34)
 #define USERS_MAX 2000u
-#define REPEATS_MAX 9u
+#define REPEATS_MAX 99u
+#define THREADS_MAX 64u
 #define READS 8u
 #define JOBS_PER_JUMP 16u
 #define JUMPS_PER_OPEN 8u
@@ -62,7 +66,7 @@ struct file {
 
 struct run {
 	struct file file;
-	u32 walks;
+	u32 walks, users;
 	_Atomic bool go, stop;
 	_Atomic u32 ready;
 };
@@ -78,11 +82,18 @@ struct user {
 	u64 seed, jobs;
 	struct access read, write;
 	u64 place;
+} __cacheline_aligned;
+
+/* Users first, first + step, ... */
+struct worker {
+	struct run *run;
+	u32 first, step;
+	u64 jobs;
 	struct thread *thread;
 } __cacheline_aligned;
 
 struct result {
-	double jobs_min;
+	double jobs_min, cpu_job; /* us */
 	u64 jobs, waits, wait_ns;
 	u64 asked, contended, moved; /* by movers */
 	struct bench_usage usage;
@@ -205,14 +216,22 @@ static void one_job(struct user *u)
 
 static void work(void *arg)
 {
-	struct user *u = arg;
+	struct worker *w = arg;
+	struct run *run = w->run;
 
-	user_open(u);
-	atomic_fetch_add(&u->run->ready, 1);
-	wait_event(&u->run->go, atomic_load(&u->run->go));
-	while (!atomic_load_explicit(&u->run->stop, memory_order_relaxed))
-		one_job(u);
-	user_close(u);
+	for (u32 i = w->first; i < run->users; i += w->step)
+		user_open(&users[i]);
+	atomic_fetch_add(&run->ready, 1);
+	wait_event(&run->go, atomic_load(&run->go));
+	while (!atomic_load_explicit(&run->stop, memory_order_relaxed))
+		for (u32 i = w->first; i < run->users &&
+		     !atomic_load_explicit(&run->stop, memory_order_relaxed);
+		     i += w->step) {
+			one_job(&users[i]);
+			w->jobs++;
+		}
+	for (u32 i = w->first; i < run->users; i += w->step)
+		user_close(&users[i]);
 }
 
 static void move(void *arg)
@@ -242,8 +261,10 @@ static u64 counted(struct run *run, enum mapping_counter which)
 	return mapping_counter_read(&run->file.sb, which);
 }
 
-static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32 ms)
+static struct result measure(enum arm arm, u32 nr, u32 nr_threads, u32 nr_movers,
+			     u32 walks, u32 ms)
 {
+	static struct worker workers[THREADS_MAX];
 	static struct mover movers[MOVERS];
 	struct run *run = calloc(1, sizeof(*run));
 	struct result r = { 0 };
@@ -251,11 +272,15 @@ static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32
 
 	if (!run)
 		die("out of memory");
+	nr_threads = min_of(nr, nr_threads);
 	file_open(&run->file, arm, nr_movers ? ZONES : 1);
 	run->walks = walks;
-	for (u32 i = 0; i < nr; i++) {
+	run->users = nr;
+	for (u32 i = 0; i < nr; i++)
 		users[i] = (struct user){ .run = run, .seed = 88172645463325252ull + i * 977 };
-		if (thread_create(&users[i].thread, "bench", work, &users[i]))
+	for (u32 i = 0; i < nr_threads; i++) {
+		workers[i] = (struct worker){ .run = run, .first = i, .step = nr_threads };
+		if (thread_create(&workers[i].thread, "bench", work, &workers[i]))
 			die("no more threads");
 	}
 	for (u32 i = 0; i < nr_movers; i++) {
@@ -263,7 +288,7 @@ static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32
 		if (thread_create(&movers[i].thread, "bench", move, &movers[i]))
 			die("no more threads");
 	}
-	while (atomic_load(&run->ready) < nr)
+	while (atomic_load(&run->ready) < nr_threads)
 		usleep(1000);
 	r.waits = counted(run, WINDOW_WAITS);
 	r.wait_ns = counted(run, WINDOW_WAIT_NS);
@@ -275,9 +300,9 @@ static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32
 	r.usage = bench_usage_since(begin);
 	r.waits = counted(run, WINDOW_WAITS) - r.waits;
 	r.wait_ns = counted(run, WINDOW_WAIT_NS) - r.wait_ns;
-	for (u32 i = 0; i < nr; i++) {
-		thread_join(users[i].thread);
-		r.jobs += users[i].jobs;
+	for (u32 i = 0; i < nr_threads; i++) {
+		thread_join(workers[i].thread);
+		r.jobs += workers[i].jobs;
 	}
 	for (u32 i = 0; i < nr_movers; i++) {
 		thread_join(movers[i].thread);
@@ -285,29 +310,117 @@ static struct result measure(enum arm arm, u32 nr, u32 nr_movers, u32 walks, u32
 		r.contended += movers[i].contended;
 		r.moved += movers[i].moved;
 	}
-	/* Of the jobs that the users were in when time was up, one each counts. */
+	/* Of the jobs that the threads were in when time was up, one each counts. */
 	r.jobs_min = (double)r.jobs * 60e9 / (double)r.usage.wall_ns;
+	r.cpu_job = (double)r.usage.cpu_ns / 1e3 / (double)max_of(r.jobs, (u64)1);
 	file_close(&run->file);
 	free(run);
 	return r;
 }
 
-static int by_rate(const void *a, const void *b)
+/* All repetitions of both arms. */
+struct series {
+	struct result res[ARMS][REPEATS_MAX];
+	u32 nr;
+};
+
+static void measure_both(struct series *s, u32 repeats, u32 nr, u32 nr_threads,
+			 u32 nr_movers, u32 walks, u32 ms)
 {
-	double x = ((const struct result *)a)->jobs_min;
-	double y = ((const struct result *)b)->jobs_min;
+	s->nr = repeats;
+	for (u32 n = 0; n < repeats; n++)
+		for (u32 i = 0; i < ARMS; i++) {
+			u32 arm = (i + n) % ARMS;
+
+			s->res[arm][n] = measure(arm, nr, nr_threads, nr_movers, walks, ms);
+		}
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
 
 	return x < y ? -1 : x > y;
 }
 
-/* ns for one call, of many. */
+typedef double (*figure)(const struct result *r);
+
+static double median(double *v, u32 nr)
+{
+	qsort(v, nr, sizeof(*v), by_value);
+	return nr % 2 ? v[nr / 2] : (v[nr / 2 - 1] + v[nr / 2]) / 2;
+}
+
+static double median_of(const struct series *s, enum arm arm, figure f)
+{
+	double v[REPEATS_MAX];
+
+	for (u32 n = 0; n < s->nr; n++)
+		v[n] = f(&s->res[arm][n]);
+	return median(v, s->nr);
+}
+
+/* In %: the median over the repetitions of rwsem's figure against mutex's. */
+static double change_of(const struct series *s, figure f)
+{
+	double v[REPEATS_MAX];
+
+	for (u32 n = 0; n < s->nr; n++)
+		v[n] = (f(&s->res[ARM_RWSEM][n]) / f(&s->res[ARM_MUTEX][n]) - 1) * 100;
+	return median(v, s->nr);
+}
+
+static double jobs_min_of(const struct result *r)
+{
+	return r->jobs_min;
+}
+
+static double cpu_job_of(const struct result *r)
+{
+	return r->cpu_job;
+}
+
+static double waits_of(const struct result *r)
+{
+	return (double)r->waits;
+}
+
+static double wait_ms_of(const struct result *r)
+{
+	return (double)r->wait_ns * 1e3 / (double)r->usage.wall_ns;
+}
+
+static double switches_of(const struct result *r)
+{
+	return (double)(r->usage.waits + r->usage.preempted);
+}
+
+static double asked_of(const struct result *r)
+{
+	return (double)r->asked;
+}
+
+static double contended_of(const struct result *r)
+{
+	return (double)r->contended;
+}
+
+/* Never 0, to be divided by. */
+static double moved_of(const struct result *r)
+{
+	return (double)max_of(r->moved, (u64)1);
+}
+
+/* ns of CPU time for one call, of many. */
 static double time_of(struct user *u, u32 calls, void (*fn)(struct user *u))
 {
-	u64 start = bench_now_ns();
+	struct timespec a, b;
 
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
 	for (u32 i = 0; i < calls; i++)
 		fn(u);
-	return (double)(bench_now_ns() - start) / calls;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+	return ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / calls;
 }
 
 /* Two changes of the tree, each with all that it needs. */
@@ -374,62 +487,44 @@ static void model(struct bench_table *t, u32 nr, u32 walks, u32 cpus)
 	}
 }
 
-static void row(struct bench_table *t, u32 nr, const struct result *r)
+static void row(struct bench_table *t, u32 nr, const struct series *s)
 {
-	const struct result *before = &r[ARM_MUTEX], *after = &r[ARM_RWSEM];
-
 	bench_row_begin(t);
 	bench_cell_int(t, "users", nr);
-	bench_cell_int(t, "mutex_jobs/min", (u64)before->jobs_min);
-	bench_cell_int(t, "rwsem_jobs/min", (u64)after->jobs_min);
-	bench_cell_real(t, "change_%", (after->jobs_min / before->jobs_min - 1) * 100);
+	for (int i = 0; i < ARMS; i++)
+		bench_cell_int(t, i ? "rwsem_jobs/min" : "mutex_jobs/min",
+			       (u64)median_of(s, i, jobs_min_of));
+	bench_cell_real(t, "change_%", change_of(s, jobs_min_of));
+	bench_cell_real(t, "cpu/job_change_%", change_of(s, cpu_job_of));
 	for (int i = 0; i < ARMS; i++) {
-		bench_cell_int(t, i ? "rwsem_waits" : "mutex_waits", r[i].waits);
+		bench_cell_int(t, i ? "rwsem_waits" : "mutex_waits",
+			       (u64)median_of(s, i, waits_of));
 		bench_cell_real(t, i ? "rwsem_wait_ms/s" : "mutex_wait_ms/s",
-				(double)r[i].wait_ns * 1e3 / (double)r[i].usage.wall_ns);
+				median_of(s, i, wait_ms_of));
 		bench_cell_int(t, i ? "rwsem_switches" : "mutex_switches",
-			       r[i].usage.waits + r[i].usage.preempted);
+			       (u64)median_of(s, i, switches_of));
 		bench_cell_real(t, i ? "rwsem_cpu_us/job" : "mutex_cpu_us/job",
-				(double)r[i].usage.cpu_ns / 1e3 /
-					(double)max_of(r[i].jobs, (u64)1));
+				median_of(s, i, cpu_job_of));
 	}
 	bench_row_end(t);
 }
 
-/* The arms take turns; the repetition with the median of moved folios. */
-static int by_moved(const void *a, const void *b)
+static void migration_row(struct bench_table *t, u32 nr, u32 ms, const struct series *s)
 {
-	u64 x = ((const struct result *)a)->moved, y = ((const struct result *)b)->moved;
-
-	return x < y ? -1 : x > y;
-}
-
-static void migration_row(struct bench_table *t, u32 nr, u32 walks, u32 ms, u32 repeats)
-{
-	static struct result res[ARMS][REPEATS_MAX];
-	struct result r[ARMS];
-
-	for (u32 n = 0; n < repeats; n++)
-		for (int arm = 0; arm < ARMS; arm++)
-			res[arm][n] = measure(arm, nr, MOVERS, walks, ms);
-	for (int arm = 0; arm < ARMS; arm++) {
-		qsort(res[arm], repeats, sizeof(res[arm][0]), by_moved);
-		r[arm] = res[arm][repeats / 2];
-	}
 	bench_row_begin(t);
 	bench_cell_int(t, "users", nr);
 	bench_cell_int(t, "ms", ms);
-	bench_cell_int(t, "mutex_moved", r[ARM_MUTEX].moved);
-	bench_cell_int(t, "rwsem_moved", r[ARM_RWSEM].moved);
-	bench_cell_real(t, "change_%",
-			((double)r[ARM_RWSEM].moved /
-				 (double)max_of(r[ARM_MUTEX].moved, (u64)1) - 1) * 100);
+	for (int i = 0; i < ARMS; i++)
+		bench_cell_int(t, i ? "rwsem_moved" : "mutex_moved",
+			       (u64)median_of(s, i, moved_of));
+	bench_cell_real(t, "change_%", change_of(s, moved_of));
 	for (int i = 0; i < ARMS; i++) {
-		bench_cell_int(t, i ? "rwsem_asked" : "mutex_asked", r[i].asked);
+		bench_cell_int(t, i ? "rwsem_asked" : "mutex_asked",
+			       (u64)median_of(s, i, asked_of));
 		bench_cell_int(t, i ? "rwsem_contended" : "mutex_contended",
-			       r[i].contended);
+			       (u64)median_of(s, i, contended_of));
 		bench_cell_int(t, i ? "rwsem_jobs/min" : "mutex_jobs/min",
-			       (u64)r[i].jobs_min);
+			       (u64)median_of(s, i, jobs_min_of));
 	}
 	bench_row_end(t);
 }
@@ -437,26 +532,33 @@ static void migration_row(struct bench_table *t, u32 nr, u32 walks, u32 ms, u32 
 static void usage(int code)
 {
 	fprintf(code ? stderr : stdout,
-		"usage: bench-window [-u MAX_USERS] [-w WALKS] [-d MS] [-n REPEATS] [-c CPUS]\n"
-		"                    [-j FILE]\n"
-		"Jobs of up to 2000 users on one file, 12 walks a job, 500 ms, 3 times; then\n"
-		"folios moved beside them, and what jobs there would be on 60 CPUs, modelled. -j: the first table as JSON too.\n");
+		"usage: bench-window [-u MAX_USERS] [-f FEWEST_USERS] [-t THREADS] [-w WALKS]\n"
+		"                    [-d MS] [-n REPEATS] [-c CPUS] [-j FILE]\n"
+		"Jobs of 1 to 2000 users of one file, on up to 16 threads, 12 walks a job, 200 ms,\n"
+		"5 times; then folios moved beside them, and what jobs there would be on 60 CPUs,\n"
+		"modelled. -j: the first table as JSON too.\n");
 	exit(code);
 }
 
 int main(int argc, char **argv)
 {
 	static const u32 steps[] = { 1, 2, 10, 50, 100, 200, 500, 1000, 2000 };
-	static struct result res[ARMS][REPEATS_MAX];
+	static struct series s;
 	struct bench_table t, gt, mt;
 	const char *json = NULL;
-	u32 max = 2000, walks = 12, ms = 500, repeats = 3, cpus = 60;
+	u32 max = 2000, min = 1, threads = 16, walks = 12, ms = 200, repeats = 5, cpus = 60;
 	int c;
 
-	while ((c = getopt(argc, argv, "u:w:d:n:c:j:h")) != -1) {
+	while ((c = getopt(argc, argv, "u:f:t:w:d:n:c:j:h")) != -1) {
 		switch (c) {
 		case 'u':
 			max = (u32)atoi(optarg);
+			break;
+		case 'f':
+			min = (u32)atoi(optarg);
+			break;
+		case 't':
+			threads = (u32)atoi(optarg);
 			break;
 		case 'w':
 			walks = (u32)atoi(optarg);
@@ -477,31 +579,30 @@ int main(int argc, char **argv)
 			usage(c == 'h' ? 0 : 1);
 		}
 	}
-	if (!max || max > USERS_MAX || !repeats || repeats > REPEATS_MAX || !cpus)
+	if (!max || max > USERS_MAX || !repeats || repeats > REPEATS_MAX || !cpus || !threads ||
+	    threads > THREADS_MAX)
 		usage(1);
 	if (!bench_table_open(&t, "window", json) || !bench_table_open(&gt, "migration", NULL) ||
 	    !bench_table_open(&mt, "model", NULL))
 		die("cannot write the JSON file");
 	thread_register();
-	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++) {
-		struct result medians[ARMS];
-
-		for (u32 n = 0; n < repeats; n++)
-			for (int arm = 0; arm < ARMS; arm++)
-				res[arm][n] = measure(arm, steps[i], 0, walks, ms);
-		for (int arm = 0; arm < ARMS; arm++) {
-			qsort(res[arm], repeats, sizeof(res[arm][0]), by_rate);
-			medians[arm] = res[arm][repeats / 2];
-		}
-		row(&t, steps[i], medians);
+	for (u32 i = 0; i < ARRAY_SIZE(steps); i++) {
+		if (steps[i] < min || steps[i] > max)
+			continue;
+		measure_both(&s, repeats, steps[i], threads, 0, walks, ms);
+		row(&t, steps[i], &s);
 	}
 	printf("\n");
-	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++)
-		if (steps[i] == 1 || steps[i] == 100 || steps[i] == 1000)
-			migration_row(&gt, steps[i], walks, ms, repeats);
+	for (u32 i = 0; i < ARRAY_SIZE(steps); i++) {
+		if (steps[i] < min || steps[i] > max ||
+		    (steps[i] != 1 && steps[i] != 100 && steps[i] != 1000))
+			continue;
+		measure_both(&s, repeats, steps[i], threads, MOVERS, walks, ms);
+		migration_row(&gt, steps[i], ms, &s);
+	}
 	printf("\n");
-	for (u32 i = 0; i < ARRAY_SIZE(steps) && steps[i] <= max; i++)
-		if (steps[i] == 1 || steps[i] >= 100)
+	for (u32 i = 0; i < ARRAY_SIZE(steps); i++)
+		if (steps[i] >= min && steps[i] <= max && (steps[i] == 1 || steps[i] >= 100))
 			model(&mt, steps[i], walks, cpus);
 	if (!bench_table_close(&t))
 		die("cannot write the JSON file");
