@@ -330,6 +330,10 @@ enum mapping_counter {
 	MIGRATE_TRIED, MIGRATE_MOVED,
 	MIGRATE_BUSY,      /* left: on their way to the device, ... */
 	MIGRATE_PINNED,    /* ... somebody had a reference */
+	/* fs/relocate.c: blocks */
+	RELOCATE_MOVED,
+	/* fs/readahead.c: blocks that were read before they were asked for */
+	READAHEAD_BLOCKS,
 	MIGRATE_CONTENDED, /* ranges left: nobody could tell who reads there */
 	MAPPING_COUNTERS
 };

@@ -44,6 +44,12 @@
 #define AHEAD_MAX (16 * MIB)
 #define STRIDES_AHEAD 8
 #define STRIDED_MAX (64 * MIB)
+/* Of a stream of requests no larger than AHEAD_SMALL so much is read ahead: larger
+ * ones come from the kernel's own readahead. */
+#define AHEAD_SMALL (64u << 10)
+#define AHEAD_STREAM (512u << 10)
+/* Operations of one pattern before it is believed that far. */
+#define AHEAD_RUN 4
 /* No window for less: files that are read or written once do not pay. */
 #define LAZY_BYTES MIB
 #define LAZY_OPS 64u
@@ -234,6 +240,7 @@ void access_init(struct access *a, enum window_kind kind)
 	atomic_init(&a->a_stride, 0);
 	atomic_init(&a->a_from, 0);
 	atomic_init(&a->a_reach, 0);
+	atomic_init(&a->a_asked, 0);
 	atomic_init(&a->a_win, NULL);
 }
 
@@ -244,19 +251,20 @@ void access_init(struct access *a, enum window_kind kind)
 static enum access_pattern classify(struct access *a, u64 pos, u64 len)
 {
 	u64 next = GET(a->a_next), last = GET(a->a_last);
-	bool stream = GET(a->a_pattern) == ACCESS_SEQUENTIAL;
+	/* Of writers several threads at once may begin, out of order. */
+	bool stream = GET(a->a_pattern) == ACCESS_SEQUENTIAL ||
+		      a->a_kind == WINDOW_WRITE;
 	s64 stride = (s64)(pos - last);
 	bool same = stride && stride == GET(a->a_stride);
 
-	if (pos == next || (stream && pos < next + STREAM_GAP &&
+	SET(a->a_last, pos);
+	SET(a->a_stride, stride);
+	if (pos == next || (stream && !same && pos < next + STREAM_GAP &&
 			    pos + STREAM_GAP > next)) {
 		SET(a->a_next, max_of(pos + len, stream ? next : 0));
-		SET(a->a_last, pos);
 		return ACCESS_SEQUENTIAL;
 	}
 	SET(a->a_next, pos + len);
-	SET(a->a_last, pos);
-	SET(a->a_stride, stride);
 	return same ? ACCESS_STRIDED : ACCESS_RANDOM;
 }
 
@@ -279,6 +287,33 @@ static void learn(struct access *a, u64 pos, u64 len)
 	SET(a->a_run, 1);
 }
 
+void access_resume(struct access *a, u64 from, u64 reach)
+{
+	if (from >= reach)
+		return;
+	atomic_init(&a->a_from, from);
+	atomic_init(&a->a_reach, reach);
+	/* So that the next write, if it is there, is one of a stream. */
+	atomic_init(&a->a_pattern, ACCESS_SEQUENTIAL);
+	atomic_init(&a->a_next, reach);
+}
+
+void access_leave(const struct access *a, u64 *from, u64 *reach)
+{
+	*from = atomic_load(&a->a_from);
+	*reach = atomic_load(&a->a_reach);
+}
+
+/* A stream, or strides that come by all there is. The first write of a handle is at
+ * random, as is one that goes back: what was complete before is not due. */
+static bool goes_on(const struct access *a)
+{
+	u8 pattern = GET(a->a_pattern);
+
+	return pattern == ACCESS_SEQUENTIAL ||
+	       (pattern == ACCESS_STRIDED && GET(a->a_stride) > 0);
+}
+
 bool access_behind(struct access *a, const struct mapping *m, u64 pos, u64 len,
 		   lblk_t *start, lblk_t *end)
 {
@@ -295,7 +330,7 @@ bool access_behind(struct access *a, const struct mapping *m, u64 pos, u64 len,
 	       !atomic_compare_exchange_weak(&a->a_reach, &reach, pos + len))
 		;
 	reach = max_of(reach, pos + len);
-	if (reach - from < STREAM_BYTES + STREAM_GAP)
+	if (reach - from < STREAM_BYTES + STREAM_GAP || !goes_on(a))
 		return false;
 	done = ALIGN_DOWN(reach - STREAM_GAP, leaf);
 	/* Of several threads that complete a piece one gives it away. */
@@ -477,6 +512,84 @@ static bool note_early(struct access *a, u64 pos, u64 len)
 	       (ops > 1 && (bytes > LAZY_BYTES || ops > LAZY_OPS));
 }
 
+/* So far may bytes [pos, pos+len) be read ahead that they lie in the window. */
+static bool in_window(const struct window *w, u64 pos, u64 len, u8 bits)
+{
+	return covers(w, (struct range){ pos >> bits, (pos + len - 1) >> bits });
+}
+
+static bool stream_wants(struct access *a, const struct window *w, u64 end, u64 size, u8 bits,
+			 struct access_ahead *ahead)
+{
+	u64 asked = GET(a->a_asked), to;
+
+	/* Elsewhere than what was asked for, or behind it: anew from here. */
+	if (asked < end || asked > end + 2 * AHEAD_STREAM)
+		asked = end;
+	if (asked - end > AHEAD_STREAM / 2)
+		return false;
+	to = min_of(ALIGN_UP(end + AHEAD_STREAM, (u64)1 << bits), size);
+	to = min_of(to, ((GET(w->w_range) & UINT32_MAX) + 1) << bits);
+	if (to <= asked || !in_window(w, asked, to - asked, bits))
+		return false;
+	SET(a->a_asked, to);
+	*ahead = (struct access_ahead){ asked, (u32)(to - asked), 1, 0 };
+	return true;
+}
+
+/* a_asked: where the last of the strides that were asked for begins. */
+static bool strides_want(struct access *a, const struct window *w, u64 pos, u64 len, u64 size,
+			 u8 bits, struct access_ahead *ahead)
+{
+	s64 stride = GET(a->a_stride), left;
+	u64 last = GET(a->a_asked), next;
+	u32 nr = 0;
+
+	if (!stride || len > AHEAD_STREAM)
+		return false;
+	left = (s64)(last - pos) / stride;
+	if (left < 0 || left > STRIDES_AHEAD || (s64)(last - pos) % stride) {
+		last = pos;
+		left = 0;
+	}
+	if (left > STRIDES_AHEAD / 2)
+		return false;
+	next = last;
+	while (left + nr < STRIDES_AHEAD &&
+	       (stride > 0 ? next + (u64)stride + len <= size : next >= (u64)-stride) &&
+	       in_window(w, next + (u64)stride, len, bits)) {
+		next += (u64)stride;
+		nr++;
+	}
+	if (!nr)
+		return false;
+	SET(a->a_asked, next);
+	*ahead = (struct access_ahead){ last + (u64)stride, (u32)len, nr, stride };
+	return true;
+}
+
+bool access_wants(struct access *a, const struct mapping *m, u64 pos, u64 len, u64 size,
+		  struct access_ahead *ahead)
+{
+	const struct window *w = atomic_load_explicit(&a->a_win, memory_order_acquire);
+	u8 bits = m->m_sb->s_blocksize_bits;
+
+	/* Of several threads that come here at once two may ask for the same. */
+	if (!w || GET(a->a_run) < AHEAD_RUN || GET(w->w_cut) || pos + len > size)
+		return false;
+	switch ((enum access_pattern)GET(a->a_pattern)) {
+	case ACCESS_SEQUENTIAL:
+		return len <= AHEAD_SMALL &&
+		       stream_wants(a, w, pos + len, size, bits, ahead);
+	case ACCESS_STRIDED:
+		return strides_want(a, w, pos, len, size, bits, ahead);
+	case ACCESS_NEW:
+	case ACCESS_RANDOM:
+		break;
+	}
+	return false;
+}
+
 /* A settled random reader or writer may have many threads, which would all
  * store to the handle: most of their operations are not looked at, but each that
  * goes on where one that was ended. */
@@ -557,12 +670,58 @@ void access_end(struct access *a, struct mapping *m)
 	free(w);
 }
 
-/* ---- walkers ---- */
-
 static struct window *to_window(struct itree_node *node)
 {
 	return container_of_type(node, struct window, w_node);
 }
+
+/* ---- relocation ---- */
+
+static bool find_move(struct itree_node *node, void *priv)
+{
+	(void)priv;
+	return to_window(node)->w_access->a_kind != WINDOW_MOVE;
+}
+
+/*
+ * Exclusively (W1), the look and the insertion in one hold: of two who want to move
+ * the same blocks one is refused, and no walker sees both.
+ */
+int windows_move_begin(struct mapping *m, struct access *a, lblk_t start, lblk_t end)
+{
+	struct window_set *set = set_get(m);
+	struct window *w;
+	bool alone;
+
+	access_init(a, WINDOW_READ);
+	a->a_kind = WINDOW_MOVE;
+	w = set ? window_get(a, m) : NULL;
+	if (!w)
+		return -ENOMEM;
+	lock_exclusive(m, &set->lock);
+	alone = itree_walk(&set->tree, start, (u64)end - 1, find_move, NULL);
+	if (alone)
+		link_at(set, w, (struct range){ start, (u64)end - 1 });
+	unlock_exclusive(&set->lock);
+	if (alone)
+		return 0;
+	access_end(a, m);
+	return -EBUSY;
+}
+
+/* Exclusively (W1): bounds change. */
+void windows_moved(struct mapping *m, struct access *a, lblk_t next)
+{
+	struct window *w = atomic_load(&a->a_win);
+	struct window_set *set = set_of(m);
+
+	lock_exclusive(m, &set->lock);
+	if (w->w_linked && next > w->w_node.it_start && next <= w->w_node.it_last)
+		link_at(set, w, (struct range){ next, w->w_node.it_last });
+	unlock_exclusive(&set->lock);
+}
+
+/* ---- walkers ---- */
 
 /* Calls fn for the windows that meet [start, end), sharing the lock. */
 static void walk(struct mapping *m, lblk_t start, u64 end, itree_fn fn, void *priv)
@@ -669,7 +828,7 @@ static bool find_reader_beyond(struct itree_node *node, void *priv)
 	struct window *w = to_window(node);
 	struct cut_list *l = priv;
 
-	if (w->w_access->a_kind == WINDOW_WRITE)
+	if (w->w_access->a_kind != WINDOW_READ)
 		return true;
 	atomic_store(&w->w_cut, true);
 	l->next = w;
@@ -708,6 +867,39 @@ void windows_truncate(struct mapping *m, lblk_t end)
 		atomic_store_explicit(&w->w_range, NO_RANGE, memory_order_relaxed);
 	}
 	unlock_exclusive(&set->lock);
+}
+
+struct clip {
+	u64 end;
+};
+
+static bool clip_at(struct itree_node *node, void *priv)
+{
+	struct clip *c = priv;
+
+	if (to_window(node)->w_access->a_kind == WINDOW_READ)
+		return true;
+	c->end = node->it_start;
+	return false; /* they come by where they start: all others start later */
+}
+
+/*
+ * Shared: reads only. A hint, so by trylock (W3); a writer that comes a moment
+ * later writes all the same, and wins (mapping_fill_run_since()).
+ */
+lblk_t windows_clip(struct mapping *m, lblk_t start, lblk_t end)
+{
+	struct clip c = { .end = end };
+	struct window_set *set = set_of(m);
+
+	if (!set || start >= end)
+		return end;
+	if (!try_shared(&set->lock))
+		return start;
+	itree_walk(&set->tree, start, (u64)end - 1, clip_at, &c);
+	unlock_shared(&set->lock);
+	count(m, WINDOW_WALKS, 1);
+	return (lblk_t)max_of(c.end, (u64)start);
 }
 
 struct readers_by_zone {
@@ -760,7 +952,7 @@ static bool ask(struct itree_node *node, void *priv)
 	struct question *q = priv;
 	u64 place;
 
-	if (a->a_kind == WINDOW_WRITE)
+	if (a->a_kind != WINDOW_READ)
 		return true;
 	switch ((enum access_pattern)GET(a->a_pattern)) {
 	case ACCESS_NEW:
@@ -771,8 +963,12 @@ static bool ask(struct itree_node *node, void *priv)
 		place = GET(a->a_next) >> q->bits;
 		q->verdict = q->last < place ? WINDOW_PASSED : WINDOW_COMING;
 		break;
-	case ACCESS_STRIDED: /* anywhere in its window, soon */
-		q->verdict = WINDOW_COMING;
+	case ACCESS_STRIDED: /* anywhere before it in its window, soon */
+		place = GET(a->a_last) >> q->bits;
+		if (GET(a->a_stride) < 0)
+			q->verdict = q->first > place ? WINDOW_PASSED : WINDOW_COMING;
+		else
+			q->verdict = q->last < place ? WINDOW_PASSED : WINDOW_COMING;
 		break;
 	}
 	return q->verdict == WINDOW_PASSED;
@@ -808,8 +1004,9 @@ static bool add_to_census(struct itree_node *node, void *priv)
 	struct access *a = to_window(node)->w_access;
 	struct window_census *c = priv;
 
-	if (a->a_kind == WINDOW_WRITE) {
-		c->writers++;
+	if (a->a_kind != WINDOW_READ) {
+		c->writers += a->a_kind == WINDOW_WRITE;
+		c->moving += a->a_kind == WINDOW_MOVE;
 		return true;
 	}
 	c->readers++;

@@ -40,7 +40,8 @@
 enum window_kind {
 	WINDOW_READ,  /* about the place of the reader, and ahead of it */
 	WINDOW_WRITE, /* all that the handle has written, and more */
-	WINDOW_KINDS
+	WINDOW_KINDS, /* of a handle */
+	WINDOW_MOVE = WINDOW_KINDS /* what a relocation has still to do */
 };
 
 enum access_pattern {
@@ -68,6 +69,7 @@ struct access {
 	_Atomic u64 a_next;    /* ... and a stream's next one should [atomic] */
 	_Atomic s64 a_stride;  /* between the last two [atomic] */
 	_Atomic u64 a_from, a_reach; /* a stream of writes; see access_behind() */
+	_Atomic u64 a_asked;   /* a reader's: where what was read ahead ends [atomic] */
 	struct window *_Atomic a_win; /* NULL: none yet [atomic, set once] */
 };
 
@@ -84,10 +86,11 @@ void access_end(struct access *a, struct mapping *m);
 void access_note(struct access *a, struct mapping *m, u64 pos, u64 len);
 
 /*
- * The handle has written [pos, pos+len). True if with this a stream has
- * completed some MiB: the whole leaves among them, [*start, *end), may be
+ * The handle has written [pos, pos+len), which was noted. True if with this a stream
+ * has completed some MiB: the whole leaves among them, [*start, *end), may be
  * written now. Writes that come a little out of order, by several threads or
- * handles, are a stream still.
+ * handles, are a stream still, and so are strides forwards that leave less than
+ * a MiB out; who writes at random will come back, and is none.
  */
 bool access_behind(struct access *a, const struct mapping *m, u64 pos, u64 len,
 		   lblk_t *start, lblk_t *end);
@@ -101,6 +104,43 @@ bool access_error_concerns(const struct access *a);
 /* Around mapping_check_error(): what is told now does not concern us any more. */
 errseq_t access_error_begin(const struct access *a);
 void access_error_told(struct access *a, errseq_t begin);
+
+/*
+ * The handle goes on with a stream of writes that another one began; and where it has
+ * come to, for the next. Before the first use; at the last one.
+ */
+void access_resume(struct access *a, u64 from, u64 reach);
+void access_leave(const struct access *a, u64 *from, u64 *reach);
+
+/* ---- relocation of blocks ---- */
+
+/*
+ * Blocks [start, end), start < end, are to move on the volume: a window of their own says
+ * so, from now until access_end(). a: of the caller, not initialised. -EBUSY: some of
+ * them are moving already; -ENOMEM. Then there is nothing to end.
+ */
+int __must_check windows_move_begin(struct mapping *m, struct access *a, lblk_t start,
+				    lblk_t end);
+/* Those before `next`, inside the range, have moved, or stay. */
+void windows_moved(struct mapping *m, struct access *a, lblk_t next);
+
+/* ---- what is to be read before it is asked for ---- */
+
+/* Some reads to come: nr of len bytes, each `stride` from the one before. */
+struct access_ahead {
+	u64 pos;
+	u32 len, nr;
+	s64 stride;
+};
+
+/*
+ * After the handle has read [pos, pos+len), which was noted: by its pattern, what it
+ * will want next and nobody has asked for yet, in *ahead. False: nothing is due.
+ * For strides, and for streams of requests so small that the kernel reads nothing
+ * ahead of them; inside the handle's window, and inside the file as it is now.
+ */
+bool access_wants(struct access *a, const struct mapping *m, u64 pos, u64 len, u64 size,
+		  struct access_ahead *ahead);
 
 /* ---- walkers; no lock from RANK_I_MMAP inwards but where noted ---- */
 
@@ -134,10 +174,17 @@ enum window_verdict windows_ask(struct mapping *m, lblk_t start, lblk_t end);
 bool windows_read_from(struct mapping *m, lblk_t start, u64 end, u32 zone, u32 *here,
 		       u32 *elsewhere);
 
+/*
+ * Where what is read ahead from `start` on should end, at `end` at the latest: before blocks
+ * that somebody writes, or that are on the move. Trylock: `start` if contended.
+ */
+lblk_t windows_clip(struct mapping *m, lblk_t start, lblk_t end);
+
 /* What the windows that meet [start, end) add up to. */
 struct window_census {
 	u32 readers, writers;
 	u32 sequential, strided, random; /* of the readers */
+	u32 moving; /* relocations */
 };
 void windows_count(struct mapping *m, lblk_t start, lblk_t end,
 		   struct window_census *c);

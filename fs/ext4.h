@@ -101,6 +101,7 @@ struct ext4_sb {
 	struct bdev_backing backing;
 	struct journal *journal;      /* NULL on read-only mounts */
 	struct flusher *flusher;      /* NULL on read-only mounts */
+	struct readahead *readahead;  /* [const while requests are served] readahead.c */
 
 	/* geometry, decoded and checked once [const after mount] */
 	u32 features_compat, features_incompat;
@@ -709,5 +710,16 @@ int __must_check ext4_write_range(struct ext4_inode *ei, lblk_t start, lblk_t en
 /* Everything of the inode that is dirty is in the journal, and its data down. */
 int __must_check ext4_sync_inode(struct ext4_inode *ei, bool datasync);
 u64 ext4_max_size(const struct ext4_inode *ei);
+
+/* ------------------------------------------------------------ readahead.c */
+struct access;
+/* A thread of the volume; after the caches were made. -ENOMEM, -EAGAIN. */
+int __must_check ext4_readahead_start(struct ext4_sb *sbi);
+/* Gives back the inodes that stand in the queue: while they can still be evicted, and
+ * nobody reads any more. Idempotent. */
+void ext4_readahead_stop(struct ext4_sb *sbi);
+/* The handle has read [pos, pos+len), and noted it: what it will want next is brought
+ * into the cache meanwhile, if that is worth it. Does not wait. No lock held. */
+void ext4_read_ahead(struct inode *inode, struct access *a, u64 pos, u64 len);
 
 #endif

@@ -71,8 +71,8 @@ static void stream_resume(struct sl_file *f)
 	struct access *a = &f->access[WINDOW_WRITE];
 
 	spin_lock(&f->inode->i_lock);
-	atomic_init(&a->a_from, EXT4_I(f->inode)->i_stream_from);
-	atomic_init(&a->a_reach, EXT4_I(f->inode)->i_stream_reach);
+	access_resume(a, EXT4_I(f->inode)->i_stream_from,
+		      EXT4_I(f->inode)->i_stream_reach);
 	spin_unlock(&f->inode->i_lock);
 }
 
@@ -81,8 +81,8 @@ static void stream_keep(struct sl_file *f)
 	const struct access *a = &f->access[WINDOW_WRITE];
 
 	spin_lock(&f->inode->i_lock);
-	EXT4_I(f->inode)->i_stream_from = atomic_load(&a->a_from);
-	EXT4_I(f->inode)->i_stream_reach = atomic_load(&a->a_reach);
+	access_leave(a, &EXT4_I(f->inode)->i_stream_from,
+		     &EXT4_I(f->inode)->i_stream_reach);
 	spin_unlock(&f->inode->i_lock);
 }
 
@@ -466,6 +466,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 		return 0;
 	if (read_cached(inode, buf, &len, pos)) {
 		access_note(&f->access[WINDOW_READ], &inode->i_mapping, pos, len);
+		ext4_read_ahead(inode, &f->access[WINDOW_READ], pos, len);
 		ext4_touch_atime(inode);
 		return (ssize_t)len;
 	}
@@ -500,6 +501,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	rwsem_up_read(&inode->i_rwsem);
 	if (err && !done)
 		return err;
+	ext4_read_ahead(inode, &f->access[WINDOW_READ], pos, done);
 	ext4_touch_atime(inode);
 	return (ssize_t)done;
 }

@@ -130,6 +130,15 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len);
 /* Moves what is cached of a file to a zone, as far as it is not in use just now.
  * -EINVAL: no such zone, or no regular file. */
 int sl_migrate(struct inode *inode, u32 zone);
+/*
+ * Moves the blocks of a regular file so that it lies in fewer places, while it is in
+ * use; after a crash each part is in the old place or in the new one. -EINVAL: no regular
+ * file; -EPERM: immutable or append-only; -EOPNOTSUPP: it has no extents; -EBUSY: it is
+ * being moved; -EROFS, -ENOSPC, -EIO: some of it may have moved.
+ */
+int __must_check sl_relocate(struct inode *inode);
+/* In how many places on the volume it lies, up to its size. -EINVAL, -EIO, ... */
+int __must_check sl_extents(struct inode *inode, u64 *nr);
 /* Who is at work in a file, as lines of text; returns bytes, < len. */
 size_t sl_windows_text(struct inode *inode, char *buf, size_t len);
 /*

@@ -832,12 +832,15 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 		err = mount_volume(sbi);
 	if (!err)
 		err = balancer_start(&sbi->s);
+	if (!err)
+		err = ext4_readahead_start(sbi);
 	if (err)
 		goto fail;
 	note_options(sbi);
 	*out = &sbi->s;
 	return 0;
 fail:
+	balancer_stop(&sbi->s);
 	stop_writing(sbi);
 	if (sbi->journal) {
 		/* Leaves what was done recoverable: the log is replayed next time. */
@@ -865,6 +868,7 @@ int sl_unmount(struct super_block *sb)
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	int err = 0, err2;
 
+	ext4_readahead_stop(sbi);
 	balancer_stop(sb);
 	if (sbi->journal) {
 		err = flusher_sync_all(sbi->flusher);

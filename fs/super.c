@@ -587,7 +587,9 @@ static int windows_text(struct super_block *sb, char *buf, size_t len)
 			"folios_spared %llu\nfolios_passed_by %llu\n"
 			"migrate_tried %llu\nmigrate_moved %llu\n"
 			"migrate_busy %llu\nmigrate_pinned %llu\n"
-			"migrate_contended %llu\n",
+			"migrate_contended %llu\n"
+			"relocate_moved %llu\n"
+			"readahead_blocks %llu\n",
 			(unsigned long long)(made - gone),
 			(unsigned long long)made,
 			(unsigned long long)mapping_counter_read(sb, WINDOW_CHANGES),
@@ -602,7 +604,9 @@ static int windows_text(struct super_block *sb, char *buf, size_t len)
 			(unsigned long long)mapping_counter_read(sb, MIGRATE_MOVED),
 			(unsigned long long)mapping_counter_read(sb, MIGRATE_BUSY),
 			(unsigned long long)mapping_counter_read(sb, MIGRATE_PINNED),
-			(unsigned long long)mapping_counter_read(sb, MIGRATE_CONTENDED));
+			(unsigned long long)mapping_counter_read(sb, MIGRATE_CONTENDED),
+			(unsigned long long)mapping_counter_read(sb, RELOCATE_MOVED),
+			(unsigned long long)mapping_counter_read(sb, READAHEAD_BLOCKS));
 }
 
 int sl_migrate(struct inode *inode, u32 zone)
@@ -621,8 +625,8 @@ size_t sl_windows_text(struct inode *inode, char *buf, size_t len)
 	windows_count(&inode->i_mapping, 0, EXT4_LBLK_END, &c);
 	n = snprintf(buf, len,
 		     "readers %u\nsequential %u\nstrided %u\nrandom %u\n"
-		     "writers %u\n",
-		     c.readers, c.sequential, c.strided, c.random, c.writers);
+		     "writers %u\nmoving %u\n",
+		     c.readers, c.sequential, c.strided, c.random, c.writers, c.moving);
 	return n < 0 ? 0 : min_of((size_t)n, len - 1);
 }
 

@@ -139,8 +139,22 @@ static ssize_t get_windows(struct inode *inode, char *buf)
 	return (ssize_t)sl_windows_text(inode, buf, WINDOWS_MAX);
 }
 
+static int set_relocate(struct inode *inode, const char *value)
+{
+	return strcmp(value, "1") ? -EINVAL : sl_relocate(inode);
+}
+
+static ssize_t get_relocate(struct inode *inode, char *buf)
+{
+	u64 nr;
+	int err = sl_extents(inode, &nr);
+
+	return err ? err : snprintf(buf, VALUE_MAX, "%llu", (unsigned long long)nr);
+}
+
 static const struct file_control file_controls[] = {
 	{ "migrate", 0, NULL, set_migrate },
+	{ "relocate", NUMBER_MAX, get_relocate, set_relocate },
 	{ "windows", WINDOWS_MAX, get_windows, NULL },
 };
 

@@ -821,6 +821,7 @@ static bool may_stamp(enum sim_op_kind kind)
 	case OP_LINK:
 	case OP_UNLINK:
 	case OP_RENAME:
+	case OP_RELOCATE:
 		return false;
 	default:
 		return true;

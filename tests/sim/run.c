@@ -849,6 +849,12 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 	case OP_HOLD:
 		w->slot[op->slot] = f;
 		return 0;
+	case OP_RELOCATE:
+		result = sl_relocate(inode);
+		/* It goes as far as there is room. */
+		if (result == -ENOSPC)
+			result = 0;
+		break;
 	default:
 		break;
 	}

@@ -48,6 +48,7 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
 	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
 	[OP_UTIMES] = "utimes",	  [OP_SETXATTR] = "setxattr", [OP_RMXATTR] = "rmxattr",
+	[OP_RELOCATE] = "relocate",
 };
 
 const char *const sim_xattr_name[SIM_XATTRS] = {
@@ -169,6 +170,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
 	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
 	[OP_UTIMES] = "pol", [OP_SETXATTR] = "phlsf", [OP_RMXATTR] = "ph",
+	[OP_RELOCATE] = "p",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -455,7 +457,8 @@ static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
 		[OP_COPY] = 2, [OP_CHMOD] = 2, [OP_CHOWN] = 2, [OP_UTIMES] = 5, [OP_READ] = 3,
 		[OP_FSYNC] = 7,
 		[OP_FDATASYNC] = 3, [OP_SYNC] = 2, [OP_HOLD] = 3, [OP_DROP] = 2,
-		[OP_HWRITE] = 3, [OP_HTRUNC] = 1, [OP_HSYNC] = 1, [OP_CACHES] = 1 },
+		[OP_HWRITE] = 3, [OP_HTRUNC] = 1, [OP_HSYNC] = 1, [OP_CACHES] = 1,
+		[OP_RELOCATE] = 3 },
 	[SIM_PROFILE_NAMES] = { [OP_CREATE] = 40, [OP_MKDIR] = 4, [OP_SYMLINK] = 4,
 		[OP_LINK] = 8, [OP_UNLINK] = 14, [OP_RMDIR] = 2, [OP_RENAME] = 18,
 		[OP_UTIMES] = 2, [OP_WRITE] = 2, [OP_FSYNC] = 3, [OP_SYNC] = 1, [OP_HOLD] = 2,
@@ -465,12 +468,12 @@ static const u8 weight[SIM_PROFILE_NR][OP_NR] = {
 		[OP_READ] = 4,
 		[OP_FSYNC] = 8, [OP_FDATASYNC] = 8, [OP_SYNC] = 2, [OP_HOLD] = 2,
 		[OP_DROP] = 1, [OP_HWRITE] = 3, [OP_HTRUNC] = 2, [OP_HSYNC] = 1,
-		[OP_CACHES] = 2 },
+		[OP_CACHES] = 2, [OP_RELOCATE] = 10 },
 	[SIM_PROFILE_FULL] = { [OP_CREATE] = 16, [OP_MKDIR] = 8, [OP_SYMLINK] = 6,
 		[OP_LINK] = 3, [OP_UNLINK] = 8, [OP_RMDIR] = 2, [OP_RENAME] = 6,
 		[OP_WRITE] = 34, [OP_TRUNCATE] = 6, [OP_FALLOC] = 8, [OP_COPY] = 2, [OP_FSYNC] = 5,
 		[OP_FDATASYNC] = 2, [OP_SYNC] = 2, [OP_HOLD] = 2, [OP_DROP] = 1,
-		[OP_HWRITE] = 2 },
+		[OP_HWRITE] = 2, [OP_RELOCATE] = 4 },
 	[SIM_PROFILE_CHURN] = { [OP_CREATE] = 14, [OP_MKDIR] = 14, [OP_SYMLINK] = 8,
 		[OP_UNLINK] = 16, [OP_RMDIR] = 12, [OP_RENAME] = 4, [OP_WRITE] = 22,
 		[OP_TRUNCATE] = 4, [OP_FSYNC] = 6, [OP_FDATASYNC] = 3, [OP_SYNC] = 3,

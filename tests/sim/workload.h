@@ -51,6 +51,7 @@ enum sim_op_kind {
 	OP_HTRUNC,   /* slot, off: the size */
 	OP_HSYNC,    /* slot */
 	OP_CACHES,   /* drop_caches */
+	OP_RELOCATE, /* path: its blocks together */
 	OP_NR,
 };
 

@@ -277,6 +277,7 @@ static void test_pieces_of_a_stream(void **state)
 	for (pos = 0; pos < 64 * MIB; pos += MIB / 4) {
 		u64 at = pos % (MIB / 2) ? pos - MIB / 4 : pos + MIB / 4;
 
+		access_note(&a, &m, at, MIB / 4);
 		if (!access_behind(&a, &m, at, MIB / 4, &start, &stop))
 			continue;
 		assert_int_equal(start, expect);
@@ -287,10 +288,142 @@ static void test_pieces_of_a_stream(void **state)
 	}
 	assert_true(expect * BS >= 56 * MIB);
 	/* A jump is another stream; random writes are none. */
+	access_note(&a, &m, 500 * MIB, MIB);
 	assert_false(access_behind(&a, &m, 500 * MIB, MIB, &start, &stop));
-	for (u64 i = 0; i < 64; i++)
+	for (u64 i = 0; i < 64; i++) {
+		access_note(&a, &m, i * 13 % 64 * 4 * MIB, MIB);
 		assert_false(access_behind(&a, &m, i * 13 % 64 * 4 * MIB, MIB, &start, &stop));
+	}
 	access_end(&a, &m);
+}
+
+/* Who writes at random all over a file comes back to what he has written. */
+static void test_random_writes_are_not_written_behind(void **state)
+{
+	struct access a;
+	lblk_t start, stop;
+	u64 seed = 88172645463325252ull;
+
+	access_init(&a, WINDOW_WRITE);
+	for (u64 i = 0; i < 4096; i++) {
+		u64 at;
+
+		seed ^= seed << 13;
+		seed ^= seed >> 7;
+		seed ^= seed << 17;
+		at = seed % 65536 * BS;
+		access_note(&a, &m, at, BS);
+		assert_false(access_behind(&a, &m, at, BS, &start, &stop));
+	}
+	access_end(&a, &m);
+}
+
+/* Strides forwards are a stream with gaps; and another handle goes on where one ended. */
+static void test_strides_are_written_behind(void **state)
+{
+	struct access a, b;
+	lblk_t start, stop, expect = 0;
+	u64 from, reach, pos;
+
+	access_init(&a, WINDOW_WRITE);
+	for (pos = 0; pos < 16 * MIB; pos += 8 * BS) {
+		access_note(&a, &m, pos, BS);
+		if (access_behind(&a, &m, pos, BS, &start, &stop)) {
+			assert_int_equal(start, expect);
+			expect = stop;
+		}
+	}
+	assert_true(expect * BS >= 8 * MIB);
+	access_leave(&a, &from, &reach);
+	access_end(&a, &m);
+	assert_int_equal(from, expect * BS);
+	access_init(&b, WINDOW_WRITE);
+	access_resume(&b, from, reach);
+	for (; pos < 32 * MIB; pos += MIB) {
+		access_note(&b, &m, pos, MIB);
+		if (access_behind(&b, &m, pos, MIB, &start, &stop)) {
+			assert_int_equal(start, expect);
+			expect = stop;
+		}
+	}
+	assert_true(expect * BS >= 24 * MIB);
+	access_end(&b, &m);
+}
+
+/* The next strides are wanted as long as they lie in the window and in the file. */
+static void test_wants_of_a_reader(void **state)
+{
+	const u64 size = 256 * MIB, stride = 16 * BS;
+	struct access_ahead w;
+	u64 pos, wanted = 0;
+	struct access a;
+
+	access_init(&a, WINDOW_READ);
+	for (pos = 0; pos < 32 * MIB; pos += stride) {
+		access_note(&a, &m, pos, BS);
+		if (!access_wants(&a, &m, pos, BS, size, &w))
+			continue;
+		assert_int_equal(w.stride, stride);
+		assert_int_equal(w.len, BS);
+		assert_int_equal(w.pos % stride, 0);
+		assert_true(w.pos > pos);
+		/* Nothing is wanted twice. */
+		assert_true(w.pos >= wanted);
+		wanted = w.pos + w.nr * stride;
+	}
+	assert_true(wanted > 32 * MIB - 8 * stride);
+	/* At random, nothing. */
+	for (u64 i = 0; i < 64; i++) {
+		pos = i * i * i % 4093 * 8 * BS;
+		access_note(&a, &m, pos, BS);
+	}
+	assert_false(access_wants(&a, &m, pos, BS, size, &w));
+	access_end(&a, &m);
+	/* A stream of small requests, up to the end of the file; of large ones nothing. */
+	access_init(&a, WINDOW_READ);
+	wanted = 0;
+	for (pos = 0; pos < 8 * MIB; pos += 4 * BS) {
+		access_note(&a, &m, pos, 4 * BS);
+		if (!access_wants(&a, &m, pos, 4 * BS, 8 * MIB, &w))
+			continue;
+		assert_int_equal(w.nr, 1);
+		assert_true(w.pos >= wanted && w.pos >= pos + 4 * BS);
+		wanted = w.pos + w.len;
+		assert_true(wanted <= 8 * MIB);
+	}
+	assert_int_equal(wanted, 8 * MIB);
+	for (pos = 0; pos < 8 * MIB; pos += MIB) {
+		access_note(&a, &m, pos, MIB);
+		assert_false(access_wants(&a, &m, pos, MIB, 8 * MIB, &w));
+	}
+	access_end(&a, &m);
+}
+
+/* What is read ahead ends before who writes, and before what moves. */
+static void test_clip(void **state)
+{
+	struct access r, w, mv, other;
+
+	assert_int_equal(windows_clip(&m, 10, 5000), 5000);
+	access_init(&r, WINDOW_READ);
+	access_init(&w, WINDOW_WRITE);
+	for (int i = 0; i < 2; i++) {
+		access_note(&r, &m, 0, 2 * MIB);
+		access_note(&w, &m, 8 * MIB, 2 * MIB);
+	}
+	assert_int_equal(windows_clip(&m, 10, 5000), 8 * MIB / BS);
+	assert_int_equal(windows_clip(&m, 8 * MIB / BS + 3, 5000), 8 * MIB / BS + 3);
+	assert_int_equal(windows_move_begin(&m, &mv, 1000, 1500), 0);
+	assert_int_equal(windows_clip(&m, 10, 5000), 1000);
+	assert_int_equal(windows_move_begin(&m, &other, 1499, 1600), -EBUSY);
+	windows_moved(&m, &mv, 1200);
+	assert_int_equal(windows_clip(&m, 10, 5000), 1200);
+	assert_int_equal(windows_move_begin(&m, &other, 1000, 1200), 0);
+	access_end(&other, &m);
+	access_end(&mv, &m);
+	assert_int_equal(windows_clip(&m, 10, 5000), 8 * MIB / BS);
+	access_end(&w, &m);
+	access_end(&r, &m);
 }
 
 static void test_no_memory_no_window(void **state)
@@ -471,6 +604,10 @@ int main(void)
 		T(test_truncation_cuts_readers),
 		T(test_reclaim_asks),
 		T(test_pieces_of_a_stream),
+		T(test_random_writes_are_not_written_behind),
+		T(test_strides_are_written_behind),
+		T(test_wants_of_a_reader),
+		T(test_clip),
 		T(test_no_memory_no_window),
 		T(test_hammer_rwsem),
 		T(test_hammer_mutex),

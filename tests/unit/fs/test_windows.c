@@ -2,10 +2,10 @@
 /*
  * tests/unit/fs/test_windows.c - one file, used by all at once, on several zones
  *
- * Readers, writers, punching, truncation, migration, write-out and dropped caches over one
+ * Readers, writers, punching, truncation, migration, relocation, write-out and dropped caches over one
  * file, whose contents are checked all the time and at the end. HAMMER_MS sets how
  * long, for each number of zones: minutes find more than the second of a
- * normal run.
+ * normal run. HAMMER_ZONES chooses one of these numbers.
  */
 #include "tests/unit/unit.h"
 #include "tests/unit/fs/memvol.h"
@@ -267,6 +267,18 @@ static void mover(void *arg)
 	}
 }
 
+/* Blocks change their places; holes and writes in between break the file up again. */
+static void relocater(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&stop_all)) {
+		int err = sl_relocate(file);
+
+		CHECK(!err || err == -ENOSPC);
+		usleep(1000);
+	}
+}
+
 static void check_all(void)
 {
 	u64 data[BS / sizeof(u64)];
@@ -287,12 +299,14 @@ static void check_all(void)
 static void hammer(u32 zones)
 {
 	static void (*const fn[])(void *) = { writer, writer, reader, reader,
-					      reader, truncater, mover };
-	const char *given = getenv("HAMMER_MS");
+					      reader, truncater, mover, relocater };
+	const char *given = getenv("HAMMER_MS"), *only = getenv("HAMMER_ZONES");
 	u64 ms = given ? strtoull(given, NULL, 0) : HAMMER_DEFAULT, until;
 	struct stat st = { .st_size = (off_t)BODY };
 	struct thread *t[ARRAY_SIZE(fn)];
 
+	if (only && strtoull(only, NULL, 0) != zones)
+		skip();
 	begin(zones);
 	memset(done, 0, sizeof(done));
 	memset(punched, 0, sizeof(punched));
@@ -308,10 +322,11 @@ static void hammer(u32 zones)
 	atomic_store(&stop_all, true);
 	for (u32 i = 0; i < ARRAY_SIZE(fn); i++)
 		thread_join(t[i]);
-	print_message("%u zones: %llu reads, %llu writes and holes, %llu folios moved\n",
+	print_message("%u zones: %llu reads, %llu writes and holes, %llu folios and %llu blocks moved\n",
 		      zones, (unsigned long long)atomic_load(&nr_reads),
 		      (unsigned long long)atomic_load(&nr_writes),
-		      (unsigned long long)stat_value("migrate_moved"));
+		      (unsigned long long)stat_value("migrate_moved"),
+		      (unsigned long long)stat_value("relocate_moved"));
 	check_all();
 	end();
 	begin(zones);
