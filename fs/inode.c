@@ -78,6 +78,10 @@ bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino)
 	((extra) && offsetof(struct ext4_inode_disk, field) + 4 <=             \
 			    EXT4_GOOD_OLD_INODE_SIZE + (u32)(extra))
 
+/* A field that an inode of 128 bytes does not have: nothing is read behind it. */
+#define EXTRA_WORD(di, extra, field)                                           \
+	(FITS_EXTRA(extra, field) ? le32_to_cpu((di)->field) : 0)
+
 static struct timespec get_time(le32 lo, u32 extra, bool has_extra)
 {
 	struct timespec t = { .tv_sec = (s32)le32_to_cpu(lo) };
@@ -108,9 +112,9 @@ static u32 inode_csum(const struct ext4_sb *sbi, u32 seed, const u8 *raw)
 	u32 crc = crc32c(seed, raw, CSUM_FROM);
 
 	memcpy(part, raw + CSUM_FROM, to - CSUM_FROM);
-	memset(part + lo - CSUM_FROM, 0, 2);
+	memset(part + (lo - CSUM_FROM), 0, 2);
 	if (has_hi)
-		memset(part + hi - CSUM_FROM, 0, 2);
+		memset(part + (hi - CSUM_FROM), 0, 2);
 	crc = crc32c(crc, part, to - CSUM_FROM);
 	crc = crc32c(crc, raw + to, sbi->inode_size - to);
 	return has_hi ? crc : crc & 0xFFFF;
@@ -225,15 +229,15 @@ static void load_extra(struct ext4_inode *ei, const struct ext4_inode_disk *di)
 	struct inode *inode = &ei->vfs;
 	u16 extra = ei->i_extra_isize;
 
-	inode->i_ctime = get_time(di->i_ctime, le32_to_cpu(di->i_ctime_extra),
+	inode->i_ctime = get_time(di->i_ctime, EXTRA_WORD(di, extra, i_ctime_extra),
 				  FITS_EXTRA(extra, i_ctime_extra));
-	inode->i_mtime = get_time(di->i_mtime, le32_to_cpu(di->i_mtime_extra),
+	inode->i_mtime = get_time(di->i_mtime, EXTRA_WORD(di, extra, i_mtime_extra),
 				  FITS_EXTRA(extra, i_mtime_extra));
-	inode->i_atime = get_time(di->i_atime, le32_to_cpu(di->i_atime_extra),
+	inode->i_atime = get_time(di->i_atime, EXTRA_WORD(di, extra, i_atime_extra),
 				  FITS_EXTRA(extra, i_atime_extra));
 	if (FITS_EXTRA(extra, i_crtime))
 		inode->i_crtime =
-			get_time(di->i_crtime, le32_to_cpu(di->i_crtime_extra),
+			get_time(di->i_crtime, EXTRA_WORD(di, extra, i_crtime_extra),
 				 FITS_EXTRA(extra, i_crtime_extra));
 	ei->i_projid = FITS_EXTRA(extra, i_projid) ? le32_to_cpu(di->i_projid) : 0;
 	inode->i_version = le32_to_cpu(di->i_version_lo);
