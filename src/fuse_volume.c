@@ -81,6 +81,9 @@ static void set_label(fuse_req_t req, const void *in, size_t in_size)
 	else if (in_size >= SL_LABEL_MAX + 1) {
 		memcpy(label, in, SL_LABEL_MAX + 1);
 		err = sl_set_label(req_sb(req), label);
+		/* blkid(8) and the like read it from the device. */
+		if (!err)
+			err = sl_checkpoint(req_sb(req));
 	}
 	if (err)
 		reply_status(req, err);
