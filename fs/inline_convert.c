@@ -84,7 +84,7 @@ static void drop_attribute(struct ext4_inode *ei, u8 *raw)
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	struct ext4_xattr_entry *e;
 	struct xattr_list l;
-	u32 at, next, end;
+	u32 at, next, end, offs;
 
 	if (!xattr_body_list(sbi, raw, ei->i_extra_isize, &l))
 		return;
@@ -92,9 +92,11 @@ static void drop_attribute(struct ext4_inode *ei, u8 *raw)
 	if (!at)
 		return;
 	e = xattr_entry(&l, at);
-	if (!le32_to_cpu(e->e_value_inum))
-		memset(raw + l.base + le16_to_cpu(e->e_value_offs), 0,
-		       ALIGN_UP(le32_to_cpu(e->e_value_size), XATTR_PAD));
+	offs = l.base + le16_to_cpu(e->e_value_offs);
+	/* It was checked to be inside, but not that there is room for its padding. */
+	if (!le32_to_cpu(e->e_value_inum) && le32_to_cpu(e->e_value_size))
+		memset(raw + offs, 0,
+		       min_of(ALIGN_UP(le32_to_cpu(e->e_value_size), XATTR_PAD), l.size - offs));
 	next = xattr_next(&l, at);
 	for (end = next; !xattr_is_end(&l, end); end = xattr_next(&l, end))
 		;

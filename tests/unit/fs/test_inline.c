@@ -462,6 +462,56 @@ static void test_listing_goes_on(void **state)
 	end();
 }
 
+/* The raw inode in the image that has this entry; NULL: what is at `at` is none. */
+static u8 *inode_with_data(size_t at)
+{
+	static const u8 head[] = { 4, 7 }, name[] = "data";
+	u8 *raw = mv.content + at / 256 * 256;
+
+	if (memcmp(mv.content + at, head, 2) || memcmp(mv.content + at + 16, name, 4))
+		return NULL;
+	return mv.content[at + 8] == LONG - 60 ? raw : NULL;
+}
+
+/*
+ * A value of odd length that ends with the inode, where mkfs and debugfs put no such:
+ * what follows is another inode.
+ */
+static void test_value_ends_with_inode(void **state)
+{
+	u8 *raw[8], mode[8][2];
+	struct super_block *sb;
+	unsigned nr = 0;
+
+	make("-b 1024 -I 256 -J size=1 -O inline_data,^metadata_csum", "4M");
+	for (size_t at = 0; at + 20 < mv.size && nr < 8; at += 4) {
+		u8 *e = mv.content + at, *r = inode_with_data(at);
+		unsigned base, offs;
+
+		if (!r)
+			continue;
+		base = 128 + r[128] + 4;
+		offs = e[2] | e[3] << 8;
+		if (base + offs + LONG - 60 != 256)
+			continue;
+		e[2]++; /* no carry: it is a multiple of 4 */
+		e[8] = LONG - 61;
+		r[4] = LONG - 1;
+		raw[nr] = r + 256;
+		memcpy(mode[nr++], r + 256, 2);
+	}
+	assert_true(nr >= 2);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	assert_int_equal(write_at(sb, "d/f0", 0), 0);
+	assert_int_equal(write_at(sb, "d/f1", 0), 0);
+	assert_false(is_inline(sb, "d/f0"));
+	assert_false(is_inline(sb, "d/f1"));
+	assert_int_equal(sl_unmount(sb), 0);
+	for (unsigned i = 0; i < nr; i++)
+		assert_memory_equal(raw[i], mode[i], 2);
+	memvol_free(&mv);
+}
+
 static void quiet(enum log_level level, const char *line, void *priv)
 {
 }
@@ -473,6 +523,7 @@ int main(void)
 		cmocka_unit_test(test_power_cuts),
 		cmocka_unit_test(test_failing_device),
 		cmocka_unit_test(test_listing_goes_on),
+		cmocka_unit_test(test_value_ends_with_inode),
 	};
 
 	thread_register();
