@@ -483,12 +483,17 @@ static bool receivers_too_many(struct loop *loop)
 	return atomic_load(&loop->nr_receivers) > atomic_load(&loop->wanted);
 }
 
-/* [lock held] At least `wanted` others are receivers when this one ceases to be. */
+/*
+ * [lock held] At least `wanted` others are receivers when this one ceases to be, and one
+ * of them reads. The rest may be at work for long: with what began before fewer
+ * were wanted they are receivers still (loop_request_kind()). Who reads now will see
+ * that fewer are wanted.
+ */
 static void step_down_locked(struct worker *w)
 {
 	struct loop *loop = w->loop;
 
-	if (receivers_too_many(loop)) {
+	if (receivers_too_many(loop) && atomic_load(&loop->readers)) {
 		w->role = ROLE_SPARE;
 		atomic_fetch_sub(&loop->nr_receivers, 1);
 	}

@@ -443,6 +443,29 @@ static void test_one_receiver_does_what_nobody_waits_for(void **state)
 	end();
 }
 
+/* At work since before fewer were wanted: who does the rest goes on reading. */
+static void test_the_last_reader_stays(void **state)
+{
+	begin(64);
+	for (unsigned i = 1; i <= 4; i++) {
+		ask_until_receivers(i % 2 ? DO_ANSWER : DO_LENGTHY, RECEIVERS);
+		ask(DO_LENGTHY, (unsigned char)i);
+		eventually(atomic_load(&t.in_process) == 1);
+		for (unsigned n = 0; n < 2000; n++) {
+			ask(DO_UNAWAITED, 0);
+			assert_int_equal(expect_answer(), 0);
+			if (!(n % 8))
+				usleep(100);
+		}
+		ask(DO_UNAWAITED, (unsigned char)i);
+		assert_int_equal(expect_answer(), i);
+		assert_int_equal(expect_answer(), i);
+		ask_until_receivers(DO_UNAWAITED, 1);
+	}
+	hang_up();
+	end();
+}
+
 static void test_receivers_come_back(void **state)
 {
 	begin(64);
@@ -472,6 +495,7 @@ int main(void)
 		cmocka_unit_test(test_buffers_are_kept_within_bounds),
 		cmocka_unit_test(test_idle_spares_keep_no_buffers),
 		cmocka_unit_test(test_one_receiver_does_what_nobody_waits_for),
+		cmocka_unit_test(test_the_last_reader_stays),
 		cmocka_unit_test(test_receivers_come_back),
 	};
 
