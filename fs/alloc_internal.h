@@ -96,6 +96,8 @@ struct ext4_alloc {
 	_Atomic u32 dir_rotor;      /* [atomic] spreads top-level directories */
 	struct mutex init_lock[EXT4_INIT_LOCKS];
 	struct mutex trim_lock;     /* unranked: one sl_trim() at a time */
+	_Atomic u64 trims_begun;    /* [atomic] runs that it held, or looked for */
+	_Atomic u64 trims_done;     /* [atomic] of them; key of ext4_trim_wait() */
 
 	/* freespace.c */
 	struct ext4_claim *magazine; /* nr_magazines of them */
@@ -229,6 +231,9 @@ void ext4_unhold_run(struct ext4_sb *sbi, group_t g, struct ext4_run r);
  * notes that they were, if all of the group was gone through. */
 bool ext4_trim_begin(struct ext4_sb *sbi, group_t g, u32 min);
 void ext4_trim_end(struct ext4_sb *sbi, group_t g, u32 min);
+/* trim.c: until the run that sl_trim() holds now, if any, is free. As ext4_discard_wait(),
+ * which calls it. */
+void ext4_trim_wait(struct ext4_sb *sbi);
 
 /* Builds the block bitmap of a BLOCK_UNINIT group inside h (2 credits). The
  * group's init lock is held. Nothing to do: 0. Reports nothing: a wrong free

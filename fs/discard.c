@@ -190,6 +190,7 @@ void ext4_discard_wait(struct ext4_sb *sbi)
 	struct ext4_discarder *d = sbi->discarder;
 	u64 until;
 
+	ext4_trim_wait(sbi);
 	if (!d)
 		return;
 	until = atomic_load(&d->queued);

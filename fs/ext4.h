@@ -336,8 +336,8 @@ u64 ext4_count_free_blocks(struct ext4_sb *sbi);
 /*
  * Online discard. start: before anything is freed. -ENOMEM, -EAGAIN. stop: when the
  * journal has ended; what is queued is discarded first. wait: until what was
- * committed before is discarded, and free; no lock from RANK_I_MMAP inwards. All
- * but start do nothing without it.
+ * committed before is discarded, and free, and so is what sl_trim() is at; no handle, and
+ * no lock from RANK_HANDLE inwards. Stop and statistics do nothing without it.
  */
 int __must_check ext4_discard_start(struct ext4_sb *sbi);
 void ext4_discard_stop(struct ext4_sb *sbi);

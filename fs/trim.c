@@ -5,7 +5,8 @@
  * Group by group, one free run after the other: a run is held in its group, as if
  * it waited for a commit, discarded, and given back. So nobody can write to it before the
  * discard is over; and who finds no other space meanwhile does what he does for
- * blocks that were freed but just now: he commits, and tries again. What was freed
+ * blocks that were freed but just now: he commits, waits for the discard that is under
+ * way (ext4_trim_wait()), and tries again. What was freed
  * by a transaction that has not committed is held, too, and thus left alone: after a
  * crash it would be in use.
  *
@@ -18,6 +19,8 @@
 #include "fs/alloc_internal.h"
 
 #include <stdatomic.h>
+
+#include "lib/wait.h"
 
 /* So much is held at a time: others may want it. */
 #define TRIM_BYTES_MAX (32ull << 20)
@@ -44,6 +47,23 @@ static int discard(struct trim *t, group_t g, struct ext4_run r)
 	return err;
 }
 
+/* 1: there may be more in the group. 0: there is not. */
+static int trim_piece(struct trim *t, group_t g, u32 *pos, u32 end)
+{
+	struct ext4_alloc *al = t->sbi->alloc;
+	struct ext4_run r;
+	int err;
+
+	/* Before something is held: who misses it knows what to wait for. */
+	atomic_fetch_add(&al->trims_begun, 1);
+	err = ext4_hold_free_run(t->sbi, g, pos, end, t->min, t->max, &r);
+	if (err == 1)
+		err = discard(t, g, r) ?: 1;
+	atomic_fetch_add(&al->trims_done, 1);
+	wake_up(&al->trims_done);
+	return err;
+}
+
 static int trim_group(struct trim *t, group_t g, u32 from, u32 end)
 {
 	bool whole = !from && end == ext4_blocks_in_group(t->sbi, g);
@@ -53,18 +73,12 @@ static int trim_group(struct trim *t, group_t g, u32 from, u32 end)
 	if (!ext4_trim_begin(t->sbi, g, t->min))
 		return 0;
 	do {
-		struct ext4_run r;
-
 		if (atomic_load(&t->sbi->s.s_rdonly))
 			return ext4_may_write(t->sbi);
 		if (t->stop && t->stop(t->priv))
 			return -EINTR;
-		err = ext4_hold_free_run(t->sbi, g, &pos, end, t->min, t->max, &r);
-		if (err == 1)
-			err = discard(t, g, r);
-		else if (!err)
-			break;
-	} while (!err);
+		err = trim_piece(t, g, &pos, end);
+	} while (err == 1);
 	/* Damage was told of, and the rest of the volume is none the worse for it. */
 	if (err == -EFSCORRUPTED || err == -EFSBADCRC)
 		return 0;
@@ -87,6 +101,14 @@ static int trim_range(struct trim *t, u64 first, u64 end)
 		first = stop;
 	}
 	return err;
+}
+
+void ext4_trim_wait(struct ext4_sb *sbi)
+{
+	struct ext4_alloc *al = sbi->alloc;
+	u64 until = atomic_load(&al->trims_begun);
+
+	wait_event(&al->trims_done, atomic_load(&al->trims_done) >= until);
 }
 
 int sl_trim(struct super_block *sb, u64 start, u64 len, u64 minlen, u64 *trimmed,
