@@ -856,9 +856,6 @@ fail:
 		journal_free(sbi->journal);
 		sbi->journal = NULL;
 	}
-	/* What is lost is meant to be. */
-	if (atomic_load(&sbi->shut_down))
-		err = 0;
 	free_sb(sbi);
 	return err;
 }
