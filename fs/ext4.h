@@ -164,6 +164,7 @@ struct ext4_sb {
 	struct mutex limit_lock;      /* unranked: one change of the cache's limit at a time */
 	_Atomic u32 inode_gen;        /* feeds new generations [atomic] */
 	_Atomic bool quiet;           /* [atomic] see sl_set_quiet() */
+	_Atomic bool noatime;         /* [atomic] see sl_set_noatime() */
 	_Atomic bool aborted;         /* [atomic] after a fatal error, or shut down */
 	_Atomic bool shut_down;       /* [atomic] by sl_shutdown() */
 	_Atomic u32 nr_dying;         /* [atomic] in memory, without links, not open */

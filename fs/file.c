@@ -302,7 +302,7 @@ void ext4_touch_atime(struct inode *inode)
 	struct timespec now;
 	bool due;
 
-	if (sbi->opts.atime == SL_ATIME_NOATIME || !sbi->journal ||
+	if (atomic_load_explicit(&sbi->noatime, memory_order_relaxed) || !sbi->journal ||
 	    atomic_load(&sbi->s.s_rdonly) || inode->i_flags & EXT4_NOATIME_FL ||
 	    atomic_load_explicit(&sbi->quiet, memory_order_relaxed) ||
 	    (sbi->opts.nodiratime && S_ISDIR(inode->i_mode)))

@@ -116,6 +116,9 @@ bool sl_is_readonly(struct super_block *sb);
 /* Nobody may change the volume just now, but for the deletions that are due: times of
  * access are not updated. Any time; for a mount that the kernel has made read-only. */
 void sl_set_quiet(struct super_block *sb, bool quiet);
+/* Instead of the mount's option atime: no times of access; or again, as it says, with
+ * SL_ATIME_NOATIME as with SL_ATIME_RELATIME. Any time. */
+void sl_set_noatime(struct super_block *sb, bool noatime);
 bool sl_nsec_times(struct super_block *sb);
 u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by default */
 /*

@@ -797,6 +797,7 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	}
 	sbi->opts = *opts;
 	sbi->opts.mountpoint = opts->mountpoint;
+	atomic_store(&sbi->noatime, opts->atime == SL_ATIME_NOATIME);
 	sbi->bdev = bd;
 	sbi->s.s_op = &ext4_super_ops;
 	atomic_store(&sbi->s.s_rdonly, opts->readonly);

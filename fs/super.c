@@ -429,6 +429,11 @@ void sl_set_quiet(struct super_block *sb, bool quiet)
 	atomic_store(&EXT4_SB(sb)->quiet, quiet);
 }
 
+void sl_set_noatime(struct super_block *sb, bool noatime)
+{
+	atomic_store(&EXT4_SB(sb)->noatime, noatime);
+}
+
 u64 sl_cache_bytes(struct super_block *sb)
 {
 	return budget_limit(sb->s_budget);

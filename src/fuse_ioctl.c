@@ -257,7 +257,13 @@ static void ioctl_remount(fuse_req_t req, const void *in, size_t in_size)
 		return;
 	}
 	memcpy(&r, in, sizeof(r));
+	if (r.atime > SLUICE_ATIME_KEPT) {
+		reply_status(req, -EINVAL);
+		return;
+	}
 	sl_set_quiet(req_sb(req), r.readonly != 0);
+	if (r.atime != SLUICE_ATIME_AS_IS)
+		sl_set_noatime(req_sb(req), r.atime == SLUICE_ATIME_NONE);
 	fuse_reply_ioctl(req, 0, NULL, 0);
 }
 

@@ -632,6 +632,8 @@ static int apply(struct parse *p, const struct option_row *row,
 		*(enum tristate *)field = (enum tristate)row->arg;
 	else
 		*(enum sl_atime *)field = (enum sl_atime)row->arg;
+	if (row->kind == KIND_ATIME)
+		p->o->atime_given = true;
 	return 0;
 }
 

@@ -39,6 +39,7 @@ struct options {
 	bool kernel;	      /* as the kernel's ext4: suid,dev,allow_other */
 	bool fakeroot;	      /* no permissions are checked */
 	bool data_journal;    /* data=journal: for read-only mounts only */
+	bool atime_given;     /* sl.atime is what somebody asked for */
 	bool remount;	      /* of what is mounted; by mount(8)'s helper */
 	bool from_superblock; /* options_add_superblock() was here */
 	struct option_note *notes; /* nr_notes of them; owned */

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lib/log.h"
@@ -25,10 +26,14 @@
 #include "src/sluice_ioctl.h"
 #include "src/umount.h"
 
-static unsigned long flags_of(const struct options *o)
+static unsigned long flags_of(const struct options *o, int fd)
 {
 	unsigned long flags = MS_REMOUNT;
+	struct statvfs st;
 
+	/* It would be taken away: of a mount with writeback and sync. */
+	if (!fstatvfs(fd, &st) && st.f_flag & ST_SYNCHRONOUS)
+		flags |= MS_SYNCHRONOUS;
 	if (o->sl.readonly)
 		flags |= MS_RDONLY;
 	if (o->suid == OPT_NO)
@@ -37,8 +42,9 @@ static unsigned long flags_of(const struct options *o)
 		flags |= MS_NODEV;
 	if (o->exec == OPT_NO)
 		flags |= MS_NOEXEC;
-	if (o->sl.atime == SL_ATIME_NOATIME)
-		flags |= MS_NOATIME;
+	/* Without any of these it stays as it is. */
+	if (o->atime_given)
+		flags |= o->sl.atime == SL_ATIME_NOATIME ? MS_NOATIME : MS_RELATIME;
 	return flags;
 }
 
@@ -80,6 +86,9 @@ static int tell_daemon(const struct options *o, int fd)
 		.readonly = o->sl.readonly,
 	};
 
+	if (o->atime_given)
+		r.atime = o->sl.atime == SL_ATIME_NOATIME ? SLUICE_ATIME_NONE :
+							    SLUICE_ATIME_KEPT;
 	return ioctl(fd, SLUICE_IOC_REMOUNT, &r) < 0 ? -errno : 0;
 }
 
@@ -103,7 +112,7 @@ static int remount_open(const struct options *o, const char *where, int fd)
 			 where);
 	if (o->fake)
 		return 0;
-	if (mount(NULL, where, NULL, flags_of(o), NULL)) {
+	if (mount(NULL, where, NULL, flags_of(o, fd), NULL)) {
 		log_err("%s: remount: %s", where, strerror(errno));
 		return errno == EPERM ? EXIT_CODE_USAGE : EXIT_CODE_MOUNT;
 	}

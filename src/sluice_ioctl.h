@@ -149,13 +149,17 @@ struct sluice_cache_limit {
 	__u64 bytes;
 };
 
-/* in: whether the kernel has the mount as read-only now, which FUSE tells no daemon: then
- * no time of access changes any more. For those who have remounted it. */
+#define SLUICE_ATIME_AS_IS 0
+#define SLUICE_ATIME_NONE 1  /* noatime */
+#define SLUICE_ATIME_KEPT 2  /* as at the mount; if that was noatime: relatime */
+
+/* in: what FUSE tells no daemon: whether the kernel has the mount as read-only now, when
+ * no time of access changes any more, and as noatime. For those who have remounted it. */
 struct sluice_remount {
 	__u32 version;
 	__u32 size;
 	__u32 readonly;
-	__u32 reserved;
+	__u32 atime; /* SLUICE_ATIME_* */
 };
 
 #define SLUICE_INFO_READONLY 1 /* the daemon writes nothing: ro, or after errors */
