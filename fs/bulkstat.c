@@ -31,10 +31,10 @@
  *   could be read too old, be written, and leave the cache before 4.
  * - Cached in 1 and no longer in 5: it was clean when it left, but that
  *   may have been after 4. Its block is read anew, through the buffer cache.
- * - A checkpoint may write a block while 3 reads it. The block was brought into the
- *   cache after 2 and may even have left it before 4, so a read can be
- *   torn: the bytes of an inode from two states. Its checksum tells; where there is
- *   none, or one of 16 bits, journal_place_seq() tells whether anything was
+ * - A checkpoint, or without a log a commit, may write a block while 3 reads it. The
+ *   block was brought into the cache after 2 and may even have left it before 4, so a
+ *   read can be torn: the bytes of an inode from two states. Its checksum tells; where
+ *   there is none, or one of 16 bits, journal_place_seq() tells whether anything was
  *   written meanwhile. In doubt, and if 3 failed, the block is read again through
  *   the buffer cache, which nobody writes past.
  * - The bitmap is copied before 1. An inode whose bit was set by then, but is

@@ -437,6 +437,8 @@ static int write_transaction(struct journal *j, struct transaction *t)
 			return err;
 	}
 	log_writer_init(&w, j);
+	if (j->in_place)
+		atomic_fetch_add(&j->place_seq, 1);
 	err = write_revokes(&w, t);
 	if (!err)
 		err = write_images(&w, t);
@@ -445,6 +447,8 @@ static int write_transaction(struct journal *j, struct transaction *t)
 		err = write_gap(&w);
 	err2 = log_writer_finish(&w);
 	err = err ?: err2;
+	if (j->in_place)
+		atomic_fetch_add(&j->place_seq, 1);
 	if (!err && !SIM_MUTATION(SIM_NO_FLUSH_BEFORE_COMMIT))
 		err = journal_flush(j);
 	if (err)
@@ -599,6 +603,8 @@ void journal_commit_running(struct journal *j)
 	j->committed = tid;
 	if (!tid_geq(j->request, tid))
 		j->request = tid; /* so that it never lags half the numbers behind */
+	if (j->in_place)
+		j->space_wanted = false; /* what it had is free: no tail will move */
 	spin_unlock(&j->j_lock);
 	if (empty || j->in_place)
 		transaction_free(t);

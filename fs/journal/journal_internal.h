@@ -206,7 +206,7 @@ struct journal {
 	u32 last_commit_nsec;
 	struct cds_list_head j_cp; /* committed transactions, oldest first */
 	u32 nr_cp;              /* buffers on checkpoint lists */
-	_Atomic u64 place_seq;  /* odd while checkpoint_batch() writes [journal thread; atomic to read] */
+	_Atomic u64 place_seq;  /* odd while blocks are written to their places [journal thread; atomic to read] */
 	bool cp_blocked;        /* the last pass found only buffers in use */
 	u8 *arena;              /* 2 * ARENA_HALF */
 	pblk_t *homes;          /* in_place: where its blocks go, PBLK_NONE: nowhere */

@@ -25,6 +25,7 @@ struct jt_config {
 	u32 bs, jlen, vol; /* block size; blocks of the journal, of the volume */
 	bool v3, wide;
 	u32 interval_ms;
+	bool in_place; /* there is a log, and it is not to be touched */
 };
 
 struct jt {
@@ -168,6 +169,7 @@ static inline int jt_load(struct jt *t)
 		.sb = &t->sb, .bd = &t->fd->bd, .map = map, .nr_map = jt_map(&t->c, map),
 		.maxlen = t->c.jlen, .use_64bit = t->c.wide, .use_csum_v3 = t->c.v3,
 		.commit_interval_ms = t->c.interval_ms, .ops = &jt_ops, .priv = t,
+		.in_place = t->c.in_place,
 	};
 
 	return journal_load(&p, &t->j);

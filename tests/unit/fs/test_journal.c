@@ -931,6 +931,134 @@ static void test_abort(void **state)
 	jt_end(t);
 }
 
+/* ---- without a log ---- */
+
+static const struct jt_config no_log = { .bs = 1024, .jlen = 200, .vol = 2600,
+					 .interval_ms = 60000, .in_place = true };
+
+/* Changes blocks [from, to) in one handle. */
+static jtid_t set_versions(struct jt *t, pblk_t from, pblk_t to, u32 ver)
+{
+	struct handle *h = start(t, (u32)(to - from), 0);
+	jtid_t tid = handle_tid(h);
+
+	for (pblk_t blk = from; blk < to; blk++) {
+		struct buffer *b = get(t, blk);
+
+		change(h, b, ver);
+		buffer_put(b);
+	}
+	assert_int_equal(handle_stop(h), 0);
+	return tid;
+}
+
+static void await_held(struct fake_bdev *fd)
+{
+	unsigned n = 0;
+
+	while (!n) {
+		usleep(100);
+		pthread_mutex_lock(&fd->lock);
+		n = fd->nr_held;
+		pthread_mutex_unlock(&fd->lock);
+	}
+}
+
+/* A commit writes the images to their places, and nothing else. */
+static void test_in_place(void **state)
+{
+	struct jt *t = jt_start(&no_log);
+	u64 len = (u64)no_log.jlen * no_log.bs, seq;
+	u8 *log = malloc(len);
+	struct handle *h;
+	jtid_t tid;
+	bool flushed;
+
+	memcpy(log, place(t, no_log.vol), len);
+	(void)set_versions(t, 3, 9, 1); /* 7 begins with the magic number */
+	assert_int_equal(version_in_place(t, 3), 0);
+	h = start(t, 1, 1);
+	assert_int_equal(handle_forget(h, NULL, 20), 0);
+	assert_int_equal(handle_stop(h), 0);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	for (pblk_t blk = 3; blk < 9; blk++)
+		assert_true(jt_is(place(t, blk), no_log.bs, blk, 1, true));
+	assert_int_equal(atomic_load(&t->fd->nr_writes), 1); /* one run */
+
+	/* Who reads past the cache is told while that goes on. */
+	seq = journal_place_seq(t->j);
+	assert_int_equal(seq % 2, 0);
+	pthread_mutex_lock(&t->fd->lock);
+	t->fd->hold_pos = 5 * no_log.bs;
+	t->fd->hold_len = no_log.bs;
+	pthread_mutex_unlock(&t->fd->lock);
+	tid = set_versions(t, 5, 6, 2);
+	journal_commit_start(t->j, tid);
+	await_held(t->fd);
+	assert_int_equal(journal_place_seq(t->j), seq + 1);
+	fake_let_go(t->fd);
+	assert_int_equal(journal_commit_wait(t->j, tid, &flushed), 0);
+	assert_int_equal(journal_place_seq(t->j), seq + 2);
+	assert_true(jt_is(place(t, 5), no_log.bs, 5, 2, true));
+
+	journal_write_back(t->j);
+	assert_int_equal(journal_shutdown(t->j), 0);
+	assert_memory_equal(log, place(t, no_log.vol), len);
+	free(log);
+	jt_end(t);
+}
+
+/* More than both halves of the arena hold, more in all than a log would. */
+static void test_in_place_big(void **state)
+{
+	struct jt *t = jt_start(&no_log);
+	u32 rounds = 0;
+
+	assert_true(no_log.vol > 2 * ARENA_HALF / no_log.bs);
+	for (u64 sum = 0; sum < t->j->ring + no_log.vol; sum += no_log.vol) {
+		(void)set_versions(t, 0, no_log.vol, ++rounds);
+		assert_int_equal(journal_force_commit(t->j), 0);
+		for (u32 i = 0; i < no_log.vol; i++)
+			assert_int_equal(version_in_place(t, i), rounds);
+	}
+	assert_int_equal(journal_shutdown(t->j), 0);
+	for (u32 i = 0; i < no_log.vol; i++)
+		assert_true(jt_is(place(t, i), no_log.bs, i, rounds, true));
+	jt_end(t);
+}
+
+/* A write that fails aborts; what committed before stays. */
+static void test_in_place_fails(void **state)
+{
+	for (unsigned flush = 0; flush < 2; flush++) {
+		struct jt *t = jt_start(&no_log);
+		struct count_cb cb = { .cb.fn = count_fn, .t = t };
+		struct handle *h;
+
+		(void)set_versions(t, 1, 2, 1);
+		assert_int_equal(journal_force_commit(t->j), 0);
+		(void)set_versions(t, 0, no_log.vol, 2);
+		h = start(t, 1, 0);
+		handle_on_commit(h, &cb.cb);
+		assert_int_equal(handle_stop(h), 0);
+		pthread_mutex_lock(&t->fd->lock);
+		*(flush ? &t->fd->fail_flush_in : &t->fd->fail_write_in) = 0;
+		pthread_mutex_unlock(&t->fd->lock);
+		assert_int_equal(journal_force_commit(t->j), -EIO);
+		assert_int_equal(journal_aborted(t->j), -EIO);
+		assert_int_equal(journal_start(t->j, 1, 0, &h), -EROFS);
+		journal_write_back(t->j);
+		assert_int_equal(journal_shutdown(t->j), -EIO);
+		/* Now the thread is through with it. */
+		assert_int_equal(atomic_load(&t->aborts), 1);
+		assert_int_equal(cb.calls, 1);
+		assert_true(cb.error < 0);
+		assert_int_equal(journal_place_seq(t->j) % 2, 0);
+		assert_int_equal(version_in_place(t, 1), flush ? 2 : 1);
+		jt_end(t);
+	}
+}
+
 /* ---- random handles, crashes, faults ---- */
 
 enum kind { FREE, META, DATA, FREEING };
@@ -1435,6 +1563,9 @@ int main(void)
 		cmocka_unit_test(test_no_early_write),
 		cmocka_unit_test(test_write_back),
 		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_in_place),
+		cmocka_unit_test(test_in_place_big),
+		cmocka_unit_test(test_in_place_fails),
 		cmocka_unit_test(test_crash_1k),
 		cmocka_unit_test(test_crash_async),
 		cmocka_unit_test(test_crash_1k_no_csum),
