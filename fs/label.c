@@ -12,6 +12,7 @@
 #include "fs/ext4.h"
 #include "lib/crc.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 _Static_assert(sizeof(((struct ext4_super_block *)0)->s_volume_name) ==
@@ -106,7 +107,7 @@ int sl_set_label(struct super_block *sb, const char *label)
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	char name[SL_LABEL_MAX] = { 0 };
 	size_t len = strnlen(label, SL_LABEL_MAX + 1);
-	int err = ext4_may_write(sbi);
+	int err = atomic_load(&sbi->quiet) ? -EROFS : ext4_may_write(sbi);
 
 	if (len > SL_LABEL_MAX)
 		return -EINVAL;
