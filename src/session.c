@@ -1423,6 +1423,8 @@ int session_close(struct session *s)
 	if (!device_is_ours(s)) {
 		log_err("%s: the device was claimed by somebody else before the volume was unmounted; it is left as it is and needs recovery",
 			s->device);
+		/* Our threads live until the process ends. */
+		(void)!sl_shutdown(s->sb, SL_SHUTDOWN_NOLOGFLUSH);
 		return -EBUSY;
 	}
 	err = close_volume(s);
