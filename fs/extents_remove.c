@@ -336,7 +336,8 @@ int ext4_remove_blocks(struct handle *h, struct ext4_inode *ei, lblk_t start, u6
 	};
 	int err, werr;
 
-	if (r.start >= r.end || ei->i_inline)
+	/* By the flag: a conversion that fails takes back what it has mapped. */
+	if (r.start >= r.end || ei->vfs.i_flags & EXT4_INLINE_DATA_FL)
 		return 0;
 	rwsem_down_write(&r.ei->i_data_sem);
 	if (ext_inode_has_extents(ei))

@@ -51,7 +51,8 @@ static void set_sizes(struct ext4_inode *ei, u64 size)
 	rwsem_up_write(&ei->i_data_sem);
 }
 
-/* From here on an empty file or directory with extents. */
+/* From here on an empty file or directory with extents; but i_inline stays until nothing
+ * can fail any more: who finds none goes on without a look at it under i_rwsem. */
 static void become_mapped(struct ext4_inode *ei, struct before *b)
 {
 	b->size = ei->vfs.i_size;
@@ -62,7 +63,6 @@ static void become_mapped(struct ext4_inode *ei, struct before *b)
 	ext4_ext_init_root(ei);
 	rwsem_up_write(&ei->i_data_sem);
 	set_flags(ei, (b->flags & ~EXT4_INLINE_DATA_FL) | EXT4_EXTENTS_FL);
-	ei->i_inline = NULL;
 }
 
 static void become_inline(struct ext4_inode *ei, const struct before *b)
@@ -72,7 +72,6 @@ static void become_inline(struct ext4_inode *ei, const struct before *b)
 	rwsem_up_write(&ei->i_data_sem);
 	set_flags(ei, b->flags);
 	set_sizes(ei, b->size);
-	ei->i_inline = b->content;
 }
 
 /* Takes the entry of "system.data" out of the list in the table; b_lock held. */
@@ -192,6 +191,7 @@ static int convert_in(struct handle *h, struct ext4_inode *ei)
 		ext4_xattr_note(ei, table->b_data + offset);
 		mutex_unlock(&table->b_lock);
 		mutex_unlock(&ei->xattr_sem);
+		ei->i_inline = NULL;
 		free(was.content);
 	}
 	ext4_inode_finish(h, ei, table, offset);

@@ -407,6 +407,79 @@ static void test_failing_device(void **state)
 	}
 }
 
+struct writer {
+	struct super_block *sb;
+	u64 pos;
+	ssize_t n;
+};
+
+static void *write_one(void *arg)
+{
+	struct writer *w = arg;
+	struct inode *inode;
+	struct sl_file *f;
+
+	thread_register();
+	inode = get(w->sb, "d/f0");
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	w->n = sl_write(f, "Z", 1, w->pos, 0, &root_cred);
+	sl_release(f);
+	sl_iput(inode);
+	thread_unregister();
+	return NULL;
+}
+
+/* Who comes while another's conversion is about to fail does his own. */
+static void test_writer_beside_failure(void **state)
+{
+	struct writer a = { .pos = 70 }, b = { .pos = 80 };
+	char got[LONG], want[LONG];
+	struct super_block *sb;
+	struct inode *inode;
+	pthread_t ta, tb;
+	unsigned held = 0;
+
+	make("-b 1024 -I 256 -J size=1 -O inline_data", "4M");
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	a.sb = b.sb = sb;
+	inode = get(sb, "d/f0");
+	pthread_mutex_lock(&mv.fd->lock);
+	mv.fd->hold_pos = 0;
+	mv.fd->hold_len = mv.size;
+	pthread_mutex_unlock(&mv.fd->lock);
+	assert_int_equal(pthread_create(&ta, NULL, write_one, &a), 0);
+	while (!held) {
+		usleep(100);
+		pthread_mutex_lock(&mv.fd->lock);
+		held = mv.fd->nr_held;
+		pthread_mutex_unlock(&mv.fd->lock);
+	}
+	/* Nothing may go by its being gone, as long as it may come back. */
+	assert_non_null(EXT4_I(inode)->i_inline);
+	assert_int_equal(pthread_create(&tb, NULL, write_one, &b), 0);
+	usleep(1000);
+	pthread_mutex_lock(&mv.fd->lock);
+	mv.fd->fail_once = true;
+	mv.fd->fail_write_in = 0;
+	pthread_mutex_unlock(&mv.fd->lock);
+	fake_let_go(mv.fd);
+	pthread_join(ta, NULL);
+	pthread_join(tb, NULL);
+	assert_int_equal(a.n, -EIO);
+	assert_int_equal(b.n, 1);
+	assert_false(is_inline(sb, "d/f0"));
+	sl_iput(inode);
+	memvol_closing = &mv;
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	content_of(want, LONG);
+	want[80] = 'Z';
+	assert_int_equal(slurp(sb, "d/f0", got, LONG), LONG);
+	assert_memory_equal(got, want, LONG);
+	assert_int_equal(sl_unmount(sb), 0);
+	end();
+}
+
 /* A listing that goes on after the directory has left its inode: each name once. */
 static int stop_after_two(void *priv, const struct sl_dirent *de)
 {
@@ -522,6 +595,7 @@ int main(void)
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_power_cuts),
 		cmocka_unit_test(test_failing_device),
+		cmocka_unit_test(test_writer_beside_failure),
 		cmocka_unit_test(test_listing_goes_on),
 		cmocka_unit_test(test_value_ends_with_inode),
 	};
