@@ -16,7 +16,8 @@
  * transaction has both.
  *
  * A volume without a journal has no log either (j->in_place): the images go to their
- * places in step 3, and 2 and 5 are left out. What a transaction changed is durable
+ * places in step 3, after a flush, or a file could be found in blocks that its data has
+ * not reached; 2 and 5 are left out. What a transaction changed is durable
  * when it has ended, and nothing is left for a checkpoint; but a power cut in the middle
  * of it leaves a part, which is for e2fsck.
  *
@@ -437,8 +438,12 @@ static int write_transaction(struct journal *j, struct transaction *t)
 			return err;
 	}
 	log_writer_init(&w, j);
-	if (j->in_place)
+	if (j->in_place) {
+		err = journal_flush(j);
+		if (err)
+			return err;
 		atomic_fetch_add(&j->place_seq, 1);
+	}
 	err = write_revokes(&w, t);
 	if (!err)
 		err = write_images(&w, t);

@@ -1015,6 +1015,45 @@ static void test_kept_and_gone(void **state)
 	end();
 }
 
+/* Without a log, too, data is durable before anything refers to its blocks. */
+static void test_data_before_its_place(void **state)
+{
+	const struct sl_options no_journal = { .cache_bytes = 16 << 20,
+					       .no_journal = true,
+					       .commit_ms = 600000,
+					       .dirty_expire_ms = 600000 };
+	enum { LEN = 64 << 10 };
+	u8 *buf = malloc(LEN);
+	bool data = false, flushed = false;
+	struct sl_file *f;
+	u32 after = 0;
+
+	begin("-b 4096 -O ^has_journal", "32M", &no_journal);
+	f = open_new("f");
+	assert_int_equal(sl_sync(sb), 0);
+	memset(buf, 0xA5, LEN);
+	assert_int_equal(sl_write(f, buf, LEN, 0, 0, &root_cred), LEN);
+	mv.fd->record = true;
+	assert_int_equal(sl_fsync(f, false), 0);
+	for (unsigned i = 0; i < mv.fd->nr; i++) {
+		const struct fake_rec *r = &mv.fd->recs[i];
+
+		if (r->kind == FAKE_FLUSH) {
+			flushed = data;
+		} else if (r->len && !memcmp(r->data, buf, min_of(r->len, 4096u))) {
+			assert_false(flushed);
+			data = true;
+		} else if (data) {
+			assert_true(flushed);
+			after++;
+		}
+	}
+	assert_true(after > 0);
+	free(buf);
+	sl_release(f);
+	end();
+}
+
 static int setup(void **state)
 {
 	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
@@ -1043,6 +1082,7 @@ int main(void)
 		cmocka_unit_test(test_kept_and_gone),
 		cmocka_unit_test(test_same_blocks),
 		cmocka_unit_test(test_reservations_survive_failures),
+		cmocka_unit_test(test_data_before_its_place),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

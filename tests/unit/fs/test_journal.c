@@ -1027,10 +1027,11 @@ static void test_in_place_big(void **state)
 	jt_end(t);
 }
 
-/* A write that fails aborts; what committed before stays. */
+/* The flush before the writes, a write, or the flush after them fails: that aborts, and
+ * what committed before stays. */
 static void test_in_place_fails(void **state)
 {
-	for (unsigned flush = 0; flush < 2; flush++) {
+	for (unsigned step = 0; step < 3; step++) {
 		struct jt *t = jt_start(&no_log);
 		struct count_cb cb = { .cb.fn = count_fn, .t = t };
 		struct handle *h;
@@ -1042,7 +1043,8 @@ static void test_in_place_fails(void **state)
 		handle_on_commit(h, &cb.cb);
 		assert_int_equal(handle_stop(h), 0);
 		pthread_mutex_lock(&t->fd->lock);
-		*(flush ? &t->fd->fail_flush_in : &t->fd->fail_write_in) = 0;
+		*(step == 1 ? &t->fd->fail_write_in : &t->fd->fail_flush_in) =
+			step == 2;
 		pthread_mutex_unlock(&t->fd->lock);
 		assert_int_equal(journal_force_commit(t->j), -EIO);
 		assert_int_equal(journal_aborted(t->j), -EIO);
@@ -1054,7 +1056,7 @@ static void test_in_place_fails(void **state)
 		assert_int_equal(cb.calls, 1);
 		assert_true(cb.error < 0);
 		assert_int_equal(journal_place_seq(t->j) % 2, 0);
-		assert_int_equal(version_in_place(t, 1), flush ? 2 : 1);
+		assert_int_equal(version_in_place(t, 1), step == 2 ? 2 : 1);
 		jt_end(t);
 	}
 }
