@@ -46,6 +46,11 @@ struct ext4_mmp {
 	struct thread *thread;
 	_Atomic bool stop; /* [atomic] wait key */
 	u32 interval;      /* s, between two counts [const] */
+	/* Of the volume, whose superblock the mount decodes anew after recovery,
+	 * while the thread is at work already. [const] */
+	pblk_t blk;
+	u32 blocksize, csum_seed;
+	bool has_csum;
 	u32 seq;           /* the count that we wrote last, for sure */
 	u8 *block;         /* of s_blocksize; as on disk after a read or write */
 	struct ext4_mmp_struct *mmp; /* in it */
@@ -55,27 +60,22 @@ struct ext4_mmp {
 
 u64 ext4_mmp_second_ns = 1000000000ull;
 
-static u64 mmp_pos(const struct ext4_sb *sbi)
+static u32 mmp_csum(const struct ext4_mmp *m)
 {
-	return le64_to_cpu(sbi->disk_es.s_mmp_block) << sbi->s.s_blocksize_bits;
-}
-
-static u32 mmp_csum(const struct ext4_sb *sbi, const struct ext4_mmp_struct *mmp)
-{
-	return crc32c(sbi->csum_seed, mmp, offsetof(struct ext4_mmp_struct, mmp_checksum));
+	return crc32c(m->csum_seed, m->mmp, offsetof(struct ext4_mmp_struct, mmp_checksum));
 }
 
 static int mmp_read(struct ext4_mmp *m)
 {
 	struct ext4_sb *sbi = m->sbi;
-	pblk_t blk = le64_to_cpu(sbi->disk_es.s_mmp_block);
-	int err = bdev_read(sbi->bdev, mmp_pos(sbi), m->block, sbi->s.s_blocksize);
+	pblk_t blk = m->blk;
+	int err = bdev_read(sbi->bdev, blk * m->blocksize, m->block, m->blocksize);
 
 	if (err)
 		return ext4_error(sbi, 0, blk, err, "MMP block: cannot be read");
 	if (le32_to_cpu(m->mmp->mmp_magic) != EXT4_MMP_MAGIC)
 		return ext4_error(sbi, 0, blk, -EFSCORRUPTED, "MMP block: no such magic number");
-	if (sbi->has_csum && le32_to_cpu(m->mmp->mmp_checksum) != mmp_csum(sbi, m->mmp))
+	if (m->has_csum && le32_to_cpu(m->mmp->mmp_checksum) != mmp_csum(m))
 		return ext4_error(sbi, 0, blk, -EFSBADCRC, "MMP block: checksum is wrong");
 	return 0;
 }
@@ -83,7 +83,6 @@ static int mmp_read(struct ext4_mmp *m)
 /* Writes the block with this count. */
 static int mmp_write(struct ext4_mmp *m, u32 seq, u32 check)
 {
-	struct ext4_sb *sbi = m->sbi;
 	struct ext4_mmp_struct *mmp = m->mmp;
 
 	mmp->mmp_seq = cpu_to_le32(seq);
@@ -91,9 +90,9 @@ static int mmp_write(struct ext4_mmp *m, u32 seq, u32 check)
 	memcpy(mmp->mmp_nodename, m->nodename, sizeof(mmp->mmp_nodename));
 	memcpy(mmp->mmp_bdevname, m->bdevname, sizeof(mmp->mmp_bdevname));
 	mmp->mmp_check_interval = cpu_to_le16((u16)check);
-	if (sbi->has_csum)
-		mmp->mmp_checksum = cpu_to_le32(mmp_csum(sbi, mmp));
-	return bdev_write(sbi->bdev, mmp_pos(sbi), m->block, sbi->s.s_blocksize, BIO_FUA);
+	if (m->has_csum)
+		mmp->mmp_checksum = cpu_to_le32(mmp_csum(m));
+	return bdev_write(m->sbi->bdev, m->blk * m->blocksize, m->block, m->blocksize, BIO_FUA);
 }
 
 static u32 next_seq(const struct ext4_mmp *m)
@@ -188,7 +187,7 @@ static bool still_ours(struct ext4_mmp *m)
 	    !memcmp(m->mmp->mmp_nodename, m->nodename, sizeof(m->nodename)))
 		return true;
 	m->lost = true;
-	(void)ext4_error(m->sbi, 0, le64_to_cpu(m->sbi->disk_es.s_mmp_block), -EBUSY,
+	(void)ext4_error(m->sbi, 0, m->blk, -EBUSY,
 			 "MMP block: %.64s has mounted the volume, too", m->mmp->mmp_nodename);
 	if (m->sbi->journal)
 		journal_abort(m->sbi->journal, -EBUSY);
@@ -250,6 +249,10 @@ int ext4_mmp_start(struct ext4_sb *sbi)
 	if (!m)
 		return -ENOMEM;
 	m->sbi = sbi;
+	m->blk = blk;
+	m->blocksize = sbi->s.s_blocksize;
+	m->has_csum = sbi->has_csum;
+	m->csum_seed = sbi->csum_seed;
 	m->interval = max_of((u32)le16_to_cpu(sbi->disk_es.s_mmp_update_interval), 1u);
 	m->interval = min_of(m->interval, CHECK_MAX);
 	m->block = io_alloc(sbi->s.s_blocksize);

@@ -854,6 +854,8 @@ fail:
 			log_err("%s: journal: %s", sbi->s.s_id, strerror(-err2));
 		else
 			ext4_write_super_clean(sbi);
+		/* Nothing is written from here on; its thread may want to abort. */
+		ext4_mmp_stop(sbi);
 		journal_free(sbi->journal);
 		sbi->journal = NULL;
 	}
@@ -879,6 +881,8 @@ int sl_unmount(struct super_block *sb)
 			err2 = ext4_write_super_clean(sbi);
 			err = err ? err : err2;
 		}
+		/* Nothing is written from here on; its thread may want to abort. */
+		ext4_mmp_stop(sbi);
 		journal_free(sbi->journal);
 		sbi->journal = NULL;
 	}
