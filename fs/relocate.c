@@ -225,7 +225,7 @@ static int switch_step(struct piece *p, lblk_t *at, lblk_t end, pblk_t to)
 	struct ext4_inode *ei = p->ei;
 	struct ext_path path;
 	struct ext e = { 0 };
-	int err = ext_find(ei, *at, &path);
+	int err = ext_find(p->ei, *at, &path);
 
 	if (err)
 		return err;
@@ -265,12 +265,12 @@ static int switch_piece(struct piece *p)
 	lblk_t start = p->old[0].lblk, at = start, end = start + p->got;
 	int err = 0, err2;
 
-	rwsem_down_write(&ei->i_data_sem);
+	rwsem_down_write(&p->ei->i_data_sem);
 	while (at < end && !err)
 		err = switch_step(p, &at, end, p->new + (at - start));
 	if (!err)
-		err = ext_fold(p->h, ei, UINT16_MAX);
-	rwsem_up_write(&ei->i_data_sem);
+		err = ext_fold(p->h, p->ei, UINT16_MAX);
+	rwsem_up_write(&p->ei->i_data_sem);
 	if (at < end) {
 		err2 = ext4_free_blocks(p->h, ext4_sb_of(ei), ei->vfs.i_ino,
 					p->new + (at - start), end - at);
