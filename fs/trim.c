@@ -47,16 +47,30 @@ static int discard(struct trim *t, group_t g, struct ext4_run r)
 	return err;
 }
 
-/* 1: there may be more in the group. 0: there is not. */
+/* Blocks that may be held: what is promised to others stays to be had meanwhile, or
+ * one fstrim after the other could outlast their retries. */
+static u32 may_hold(const struct trim *t)
+{
+	const struct ext4_alloc *al = t->sbi->alloc;
+	s64 left = counter_sum(al->avail) - (s64)atomic_load(&al->pending_blocks);
+
+	/* Half: a run is cut where the rest is not too short, so it may be longer. */
+	return left > 0 ? (u32)min_of(left / 2, (s64)t->max) : 0;
+}
+
+/* 1: there may be more in the group. 0: there is not. -EAGAIN: no more may be held. */
 static int trim_piece(struct trim *t, group_t g, u32 *pos, u32 end)
 {
 	struct ext4_alloc *al = t->sbi->alloc;
+	u32 max = may_hold(t);
 	struct ext4_run r;
 	int err;
 
+	if (max < t->min)
+		return -EAGAIN;
 	/* Before something is held: who misses it knows what to wait for. */
 	atomic_fetch_add(&al->trims_begun, 1);
-	err = ext4_hold_free_run(t->sbi, g, pos, end, t->min, t->max, &r);
+	err = ext4_hold_free_run(t->sbi, g, pos, end, t->min, max, &r);
 	if (err == 1)
 		err = discard(t, g, r) ?: 1;
 	atomic_fetch_add(&al->trims_done, 1);
@@ -80,7 +94,7 @@ static int trim_group(struct trim *t, group_t g, u32 from, u32 end)
 		err = trim_piece(t, g, &pos, end);
 	} while (err == 1);
 	/* Damage was told of, and the rest of the volume is none the worse for it. */
-	if (err == -EFSCORRUPTED || err == -EFSBADCRC)
+	if (err == -EFSCORRUPTED || err == -EFSBADCRC || err == -EAGAIN)
 		return 0;
 	if (!err && whole)
 		ext4_trim_end(t->sbi, g, t->min);

@@ -17,7 +17,7 @@
 
 #define BLK 4096u
 #define ROOM (512u * BLK)    /* what is free in one piece */
-#define LONG_PIECE (300u * BLK)
+#define LONG_PIECE (250u * BLK)
 
 /* On any thread. */
 #define CHECK(cond)                                                            \
@@ -237,12 +237,12 @@ static void test_needed(void **state)
 		set_gate(LONG_PIECE);
 	unlink_wait("room", ROOM);
 	assert_int_equal(sl_sync(sb), 0);
-	write_pattern(f, ROOM - 32 * BLK, 2);
 	if (!online) {
 		set_gate(LONG_PIECE);
 		assert_int_equal(thread_create(&trimmer, "trimmer", trim_all, NULL), 0);
 	}
 	wait_event(&waiting, atomic_load(&waiting) == 1);
+	write_pattern(f, ROOM - 32 * BLK, 2);
 	commits = journal_stats(EXT4_SB(sb)->journal)->commits;
 	assert_int_equal(thread_create(&syncer, "syncer", sync_it, &result), 0);
 	/* It has found nothing, and asked for a commit; it waits, or will. */
@@ -277,8 +277,10 @@ static _Atomic bool ended;
 
 static void trim_on(void *arg)
 {
-	while (!atomic_load(&ended))
+	while (!atomic_load(&ended)) {
 		trim_all(NULL);
+		usleep(1000);
+	}
 }
 
 /* Two files, by turns: written anew, removed, or cut; what is left is checked. */
