@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-static const struct sl_cred root_cred = { 0, 0, 022 };
+static const struct sl_cred root_cred = { 0, 0, 0 }; /* no umask: modes are as asked for */
 
 /* ---- crashload's operations over fs/fs.h ---- */
 
