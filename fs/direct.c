@@ -20,6 +20,10 @@
  *                                  its way is waited for, and what is clean goes.
  *   read meanwhile                 not entered into the cache; where that is done (-o
  *                                  datacache=full) nothing is shared
+ *   read ahead meanwhile           not begun; and while that is under way, nothing is
+ *                                  shared (i_overwrites): it would be older than the
+ *                                  transfer, and whoever wrote to a part of it would put
+ *                                  the rest back on the device
  *   filled, to be written in part  with i_rwsem exclusively: not meanwhile
  *
  * All else holds i_rwsem exclusively, over the I/O too. So nobody reads or writes the
@@ -170,6 +174,17 @@ static void wrote(struct ext4_inode *ei, bool keep_times)
 	inode_mark_dirty(inode, I_DIRTY_INODE);
 }
 
+/* False: what the device has is being read ahead. */
+static bool overwrite_begin(struct ext4_inode *ei)
+{
+	s32 n = atomic_load(&ei->i_overwrites);
+
+	while (n >= 0)
+		if (atomic_compare_exchange_weak(&ei->i_overwrites, &n, n + 1))
+			return true;
+	return false;
+}
+
 /*
  * The front of [pos, pos+len) as far as it lies in written extents, with i_rwsem
  * shared. Bytes; less than len without an error: the rest is another's matter.
@@ -186,7 +201,8 @@ static u64 overwrite(struct ext4_inode *ei, const u8 *buf, u64 len, u64 pos,
 		return 0;
 	rwsem_down_read(&inode->i_rwsem);
 	if (pos + len > min_of(atomic_load(&inode->i_size),
-			       atomic_load(&ei->i_disksize)))
+			       atomic_load(&ei->i_disksize)) ||
+	    !overwrite_begin(ei))
 		goto out;
 	*err = write_cache(ei, start, end);
 	while (!*err && done < len) {
@@ -203,6 +219,7 @@ static u64 overwrite(struct ext4_inode *ei, const u8 *buf, u64 len, u64 pos,
 	}
 	if (done)
 		wrote(ei, keep_times);
+	atomic_fetch_sub(&ei->i_overwrites, 1);
 out:
 	rwsem_up_read(&inode->i_rwsem);
 	return done;

@@ -70,6 +70,9 @@ struct ext4_inode {
 	/* Blocks of a direct write that is under way, first << 32 | end; 0: none
 	 * [atomic; i_rwsem exclusive to write] */
 	_Atomic u64 i_direct;
+	/* Direct overwrites under way that share i_rwsem; -1: what the device has is being
+	 * read ahead. One kind at a time [atomic; i_rwsem shared to raise] */
+	_Atomic s32 i_overwrites;
 	bool i_linkable; /* [i_rwsem] made without a name, may get one */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };

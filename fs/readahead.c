@@ -16,6 +16,7 @@
  *   a writer, write-out and reclaim in between: mapping_fill_run_since() refuses what
  *   is older than what was dropped, and leaves alone what is there
  *   truncate, punch, relocation: i_rwsem is held, shared, as by any reader of the device
+ *   direct overwrites, which share it: i_overwrites; what they are at is not read
  *
  * Locks:   i_rwsem (shared) -> i_data_sem, leaf locks; q_lock, a leaf
  * Alive:   an inode in the queue, by a reference
@@ -150,6 +151,19 @@ static bool read_one(struct readahead *ra, struct inode *inode, lblk_t *at, lblk
 	return enter(inode, map.lblk, ra->buf, min_of((u64)map.len * bs, size - pos), gen);
 }
 
+/* Nobody writes past the cache, nor begins to until end_reading(). */
+static bool begin_reading(struct inode *inode)
+{
+	s32 none = 0;
+
+	return atomic_compare_exchange_strong(&EXT4_I(inode)->i_overwrites, &none, -1);
+}
+
+static void end_reading(struct inode *inode)
+{
+	atomic_store(&EXT4_I(inode)->i_overwrites, 0);
+}
+
 static void read_range(struct readahead *ra, struct inode *inode, u64 pos, u64 len)
 {
 	u32 bs = inode->i_sb->s_blocksize;
@@ -164,8 +178,11 @@ static void read_range(struct readahead *ra, struct inode *inode, u64 pos, u64 l
 		end = at;
 	if (at < end)
 		end = windows_clip(&inode->i_mapping, at, end);
-	while (at < end && read_one(ra, inode, &at, end, size))
-		;
+	if (at < end && begin_reading(inode)) {
+		while (at < end && read_one(ra, inode, &at, end, size))
+			;
+		end_reading(inode);
+	}
 	rwsem_up_read(&inode->i_rwsem);
 }
 

@@ -521,6 +521,79 @@ static void test_dirty_meanwhile(void **state)
 	end(f);
 }
 
+#define BIG (1u << 20)
+
+static struct inode *written_file(const char *name, u8 byte)
+{
+	struct inode *root, *inode;
+	struct sl_file *f;
+
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	if (sl_lookup(root, name, 1, &inode))
+		assert_int_equal(sl_mknod(root, name, 1, S_IFREG | 0644, 0, &root_cred,
+					  &inode), 0);
+	sl_iput(root);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	memset(buf, byte, BIG);
+	assert_int_equal(sl_write(f, buf, BIG, 0, 0, &root_cred), BIG);
+	assert_int_equal(sl_fsync(f, false), 0);
+	sl_release(f);
+	return inode;
+}
+
+/* In requests so small that what follows them is read ahead. */
+static void read_small(struct inode *inode, u32 len)
+{
+	struct sl_file *f;
+	u8 block[BLK];
+
+	assert_int_equal(sl_open(inode, 0, &f), 0);
+	for (u32 pos = 0; pos < len; pos += BLK)
+		assert_int_equal(sl_read(f, block, BLK, pos), BLK);
+	sl_release(f);
+}
+
+/*
+ * What a reader wants ahead would be, of the blocks of an overwrite that is held back,
+ * older than that. The thread that reads ahead has been through with it when it has
+ * brought in something of another file.
+ */
+static void test_read_ahead_meanwhile(void **state)
+{
+	struct sl_file *f = begin("-b 4096", "32M", &opts);
+	struct direct_writer w = { .f = f, .len = 2 * PART, .pos = BIG - 4 * PART };
+	struct inode *inode = written_file("f", 1), *other = written_file("g", 2);
+	struct bio *direct;
+
+	sl_drop_caches(sb);
+	hold(f, w.pos, w.len);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	direct = held_bio();
+	read_small(inode, BIG - 6 * PART);
+	while (!atomic_load(&other->i_mapping.m_nr_folio_blocks))
+		read_small(other, BIG / 2);
+	fake_let_go(mv.fd);
+	fake_end(mv.fd, direct);
+	thread_join(w.t);
+	assert_int_equal(w.result, w.len);
+	size = BIG;
+	memset(model, 1, size);
+	memset(model + w.pos, 0xdd, w.len);
+	check_all(f);
+	/* Nor is anything overwritten beside what is being read ahead. */
+	atomic_store(&EXT4_I(inode)->i_overwrites, -1);
+	assert_int_equal(thread_create(&w.t, "direct", write_direct, &w), 0);
+	thread_join(w.t);
+	assert_int_equal(w.result, w.len);
+	assert_int_equal(atomic_load(&EXT4_I(inode)->i_overwrites), -1);
+	atomic_store(&EXT4_I(inode)->i_overwrites, 0);
+	sl_iput(other);
+	sl_iput(inode);
+	f = remount(f);
+	check_all(f);
+	end(f);
+}
+
 /* Two parts of one large write, as the kernel sends them, at the same time. */
 static void test_two_at_a_time(void **state)
 {
@@ -593,6 +666,7 @@ int main(void)
 		cmocka_unit_test(test_blocks_on_their_way_are_known),
 		cmocka_unit_test(test_written_out_meanwhile),
 		cmocka_unit_test(test_dirty_meanwhile),
+		cmocka_unit_test(test_read_ahead_meanwhile),
 		cmocka_unit_test(test_two_at_a_time),
 		cmocka_unit_test(test_overwrite_that_goes_on),
 	};
