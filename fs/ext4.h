@@ -73,6 +73,8 @@ struct ext4_inode {
 	/* Direct overwrites under way that share i_rwsem; -1: what the device has is being
 	 * read ahead. One kind at a time [atomic; i_rwsem shared to raise] */
 	_Atomic s32 i_overwrites;
+	_Atomic bool i_bmapped; /* somebody who has it open may know where its blocks are, and
+				   use them [atomic; i_rwsem to set, exclusive to clear] */
 	bool i_linkable; /* [i_rwsem] made without a name, may get one */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };

@@ -158,14 +158,28 @@ int sl_opendir(struct inode *dir, struct sl_file **out)
 	return 0;
 }
 
+/* The last handle is closed: nobody swaps to its blocks any more. Whoever asks where they
+ * are has opened the file before. */
+static void forget_bmap(struct ext4_inode *ei)
+{
+	if (likely(!atomic_load(&ei->i_bmapped)))
+		return;
+	rwsem_down_write(&ei->vfs.i_rwsem);
+	if (!atomic_load(&ei->i_opens))
+		atomic_store(&ei->i_bmapped, false);
+	rwsem_up_write(&ei->vfs.i_rwsem);
+}
+
 void sl_release(struct sl_file *f)
 {
 	struct ext4_inode *ei = EXT4_I(f->inode);
 	bool flush = false;
 
 	/* Write-out makes a window again, no larger than what is still dirty. */
-	if (atomic_fetch_sub(&ei->i_opens, 1) == 1)
+	if (atomic_fetch_sub(&ei->i_opens, 1) == 1) {
 		ext4_release_window(ext4_sb_of(ei), f->inode->i_ino);
+		forget_bmap(ei);
+	}
 	ext4_note_dying(ei);
 	if (f->flags & SL_OPEN_WRITE && f->inode->i_nlink) {
 		rwsem_down_write(&f->inode->i_rwsem);
@@ -1097,6 +1111,8 @@ int sl_bmap(struct inode *inode, u64 pos, u32 len, u64 *where)
 		return 0;
 	rwsem_down_read(&inode->i_rwsem);
 	if (!ei->i_inline) {
+		/* From here on no block is moved (relocate.c). */
+		atomic_store(&ei->i_bmapped, true);
 		/* A block that is delayed has no place before. */
 		err = ext4_write_range(ei, (lblk_t)(pos / bs), (lblk_t)end);
 		if (!err)

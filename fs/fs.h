@@ -137,7 +137,8 @@ int sl_migrate(struct inode *inode, u32 zone);
  * Moves the blocks of a regular file so that it lies in fewer places, while it is in
  * use; after a crash each part is in the old place or in the new one. -EINVAL: no regular
  * file; -EPERM: immutable or append-only; -EOPNOTSUPP: it has no extents; -EBUSY: it is
- * being moved; -EROFS, -ENOSPC, -EIO: some of it may have moved.
+ * being moved; -ETXTBSY: it is open, and somebody was told where its blocks are
+ * (sl_bmap()); -EROFS, -ENOSPC, -EIO: some of it may have moved.
  */
 int __must_check sl_relocate(struct inode *inode);
 /* In how many places on the volume it lies, up to its size. -EINVAL, -EIO, ... */
@@ -430,9 +431,10 @@ s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
 /*
  * Where on the device the bytes [pos, pos + len) of a file are, counted from the volume's
  * start, for FIBMAP and swapon(8). What is dirty of them is written out first; the
- * answer holds until somebody changes the file. *where is 0 for a hole, for bytes that are not
- * in one piece, beyond the last block, in the inode, and if it is no regular file. Allocated
- * blocks that were never written count: swap space needs no more. Sleeps.
+ * answer holds until somebody changes the file, which sl_relocate() refuses to do before
+ * nobody has it open any more. *where is 0 for a hole, for bytes that are not in one piece,
+ * beyond the last block, in the inode, and if it is no regular file. Allocated blocks that
+ * were never written count: swap space needs no more. Sleeps.
  */
 int __must_check sl_bmap(struct inode *inode, u64 pos, u32 len, u64 *where);
 

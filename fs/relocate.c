@@ -387,7 +387,10 @@ static int relocate_some(struct piece *p, lblk_t *at)
 	rwsem_down_write(&ei->vfs.i_rwsem);
 	mutex_lock(&ei->wb_lock);
 	end = end_of(ei);
-	if (*at < end)
+	/* The kernel may be swapping to its blocks, past us: see sl_bmap(). */
+	if (atomic_load(&ei->i_bmapped))
+		err = -ETXTBSY;
+	else if (*at < end)
 		err = relocate_locked(p, at, end);
 	mutex_unlock(&ei->wb_lock);
 	rwsem_up_write(&ei->vfs.i_rwsem);

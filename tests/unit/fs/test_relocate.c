@@ -235,6 +235,33 @@ static void test_refused(void **state)
 	forget_volume();
 }
 
+/* Who has asked where its blocks are may swap to them until he closes the file. */
+static void test_not_while_swapped_to(void **state)
+{
+	struct sl_file *f, *g;
+	u64 where, before;
+
+	begin("-b 4096");
+	write_scattered();
+	assert_int_equal(sl_sync(sb), 0);
+	before = places();
+	assert_int_equal(sl_open(file, SL_OPEN_WRITE, &f), 0);
+	assert_int_equal(sl_bmap(file, 0, BS, &where), 0);
+	assert_true(where > 0);
+	assert_int_equal(sl_relocate(file), -ETXTBSY);
+	assert_int_equal(places(), before);
+	/* Another one closes it. */
+	assert_int_equal(sl_open(file, 0, &g), 0);
+	sl_release(g);
+	assert_int_equal(sl_relocate(file), -ETXTBSY);
+	sl_release(f);
+	assert_int_equal(sl_relocate(file), 0);
+	assert_int_equal(places(), 1);
+	check();
+	end();
+	forget_volume();
+}
+
 /* Many extents, in a tree of more than one level, in several pieces. */
 static void test_deep_tree(void **state)
 {
@@ -280,6 +307,7 @@ int main(void)
 		cmocka_unit_test(test_failed_copy_changes_nothing),
 		cmocka_unit_test(test_power_cut),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_not_while_swapped_to),
 		cmocka_unit_test(test_deep_tree),
 	};
 	int ret;
