@@ -15,7 +15,8 @@
  *   stop:   CLEAN
  *
  * The thread goes on after an error made the volume read-only: an e2fsck must
- * not start while it is mounted. Once another owns the volume nothing more is
+ * not start while it is mounted. But not when it was shut down: that may be because the
+ * device is another's by now; and then CLEAN is written only over our own count. Once another owns the volume nothing more is
  * written to this block, and the journal is aborted, whatever errors= says.
  *
  * Locks:   none; the block belongs to who starts, then to the thread, then to who stops
@@ -171,6 +172,15 @@ static int claim(struct ext4_mmp *m)
 	return wait_still(m, wait, seq);
 }
 
+/* Is what was read last our own? */
+static bool says_us(const struct ext4_mmp *m)
+{
+	u32 seq = le32_to_cpu(m->mmp->mmp_seq);
+
+	return (seq == m->seq || seq == next_seq(m)) &&
+	       !memcmp(m->mmp->mmp_nodename, m->nodename, sizeof(m->nodename));
+}
+
 /*
  * After a silence in which another may have taken us for dead. A write that failed
  * may have reached the disk; it is repeated with the same count until it succeeds.
@@ -178,13 +188,10 @@ static int claim(struct ext4_mmp *m)
 static bool still_ours(struct ext4_mmp *m)
 {
 	int err = mmp_read(m);
-	u32 seq;
 
 	if (err)
 		return true; /* it was reported; nothing says that it is another's */
-	seq = le32_to_cpu(m->mmp->mmp_seq);
-	if ((seq == m->seq || seq == next_seq(m)) &&
-	    !memcmp(m->mmp->mmp_nodename, m->nodename, sizeof(m->nodename)))
+	if (says_us(m))
 		return true;
 	m->lost = true;
 	(void)ext4_error(m->sbi, 0, m->blk, -EBUSY,
@@ -206,7 +213,7 @@ static void mmp_main(void *arg)
 		int err;
 
 		sleep_s(m, m->interval);
-		if (atomic_load(&m->stop))
+		if (atomic_load(&m->stop) || atomic_load(&m->sbi->shut_down))
 			return;
 		if (clock_mono_ns() - written > check * ext4_mmp_second_ns && !still_ours(m))
 			return;
@@ -291,6 +298,8 @@ void ext4_mmp_stop(struct ext4_sb *sbi)
 	atomic_store(&m->stop, true);
 	wake_up(&m->stop);
 	thread_join(m->thread);
+	if (atomic_load(&m->sbi->shut_down) && !m->lost)
+		m->lost = mmp_read(m) || !says_us(m);
 	if (!m->lost)
 		err = mmp_write(m, EXT4_MMP_SEQ_CLEAN, check_interval(m->interval * CHECK_MULT));
 	if (err)

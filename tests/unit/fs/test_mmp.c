@@ -278,6 +278,36 @@ static void test_goes_on_after_failed_writes(void **state)
 	assert_int_equal(memvol_fsck(&mv), 0);
 }
 
+/* Shut down it is silent, and leaves alone what another has written since. */
+static void test_silent_after_a_shutdown(void **state)
+{
+	for (int taken = 0; taken < 2; taken++) {
+		u32 nr;
+
+		/* Its time never comes. */
+		ext4_mmp_second_ns = 1000000000000ull;
+		assert_int_equal(mount_it(&rw), 0);
+		nr = atomic_load(&writes);
+		assert_int_equal(sl_shutdown(sb, SL_SHUTDOWN_NOLOGFLUSH), 0);
+		if (taken)
+			rival_counts(mv.fd);
+		assert_int_equal(sl_unmount(sb), 0);
+		assert_int_equal(atomic_load(&writes), nr + !taken);
+		if (taken)
+			assert_string_equal(on_disk()->mmp_nodename, "rival");
+		else
+			assert_int_equal(le32_to_cpu(on_disk()->mmp_seq),
+					 EXT4_MMP_SEQ_CLEAN);
+	}
+	/* ... or comes at once. */
+	set_seq(EXT4_MMP_SEQ_CLEAN);
+	ext4_mmp_second_ns = 1000000;
+	assert_int_equal(mount_it(&rw), 0);
+	assert_int_equal(sl_shutdown(sb, SL_SHUTDOWN_NOLOGFLUSH), 0);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(le32_to_cpu(on_disk()->mmp_seq), EXT4_MMP_SEQ_CLEAN);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -290,6 +320,7 @@ int main(void)
 		T(test_refused_beside_e2fsck_and_damage),
 		T(test_stops_when_it_lost_the_volume),
 		T(test_goes_on_after_failed_writes),
+		T(test_silent_after_a_shutdown),
 	};
 
 	thread_register();
