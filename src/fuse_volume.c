@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
+#include "lib/thread.h"
 #include "src/caps.h"
 #include "src/session.h"
 #include "src/sluice_ioctl.h"
@@ -131,16 +132,24 @@ static void checkpoint(fuse_req_t req, const void *in, size_t in_size)
 		fuse_reply_ioctl(req, 0, NULL, 0);
 }
 
+/*
+ * What lies at that address may be for others of our threads to read, in a mapping of a
+ * file of this mount, or never come: so it is looked at for those only who may shut
+ * down. (shut_down() tells the others.)
+ */
 static u32 wanted_of_caller(fuse_req_t req, void *arg)
 {
-	u32 how;
-	struct iovec to = { &how, sizeof(how) }, from = { arg, sizeof(how) };
+	u32 how = SL_SHUTDOWN_LOGFLUSH, wanted;
+	struct iovec to = { &wanted, sizeof(wanted) }, from = { arg, sizeof(wanted) };
 	pid_t pid = fuse_req_ctx(req)->pid;
 
-	if (pid > 0 &&
-	    process_vm_readv(pid, &to, 1, &from, 1, 0) == (ssize_t)sizeof(how))
+	if (pid <= 0 || !req_capable(req, CAP_SYS_ADMIN))
 		return how;
-	return SL_SHUTDOWN_LOGFLUSH;
+	thread_blocks_begin();
+	if (process_vm_readv(pid, &to, 1, &from, 1, 0) == (ssize_t)sizeof(wanted))
+		how = wanted;
+	thread_blocks_end();
+	return how;
 }
 
 bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
