@@ -122,7 +122,7 @@ static bool enter(struct inode *inode, lblk_t lblk, const u8 *data, u64 len, u64
 }
 
 /* The absent blocks at or after *at, up to the end of its leaf: one extent of them at
- * most. False: no more, for now. */
+ * most. False: nothing more is to be read ahead on this request. */
 static bool read_one(struct readahead *ra, struct inode *inode, lblk_t *at, lblk_t end,
 		     u64 size)
 {

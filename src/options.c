@@ -166,16 +166,22 @@ static int take_errors(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+/* One of two words: false and true. */
+static int take_one_of(struct parse *p, const char *name, const char *value,
+		       const char *no, const char *yes, bool *out)
+{
+	if (strcmp(value, no) && strcmp(value, yes))
+		return refuse(p, "Bad value for '%s': '%s' is none of %s, %s", name, value,
+			      no, yes);
+	*out = !strcmp(value, yes);
+	return 0;
+}
+
 static int take_datacache(struct parse *p, const char *name, const char *value,
 			  size_t field)
 {
-	bool *full = (bool *)((char *)p->o + field);
-
-	if (strcmp(value, "full") && strcmp(value, "writeback"))
-		return refuse(p, "Bad value for '%s': '%s' is none of writeback, "
-			      "full", name, value);
-	*full = !strcmp(value, "full");
-	return 0;
+	return take_one_of(p, name, value, "writeback", "full",
+			   (bool *)((char *)p->o + field));
 }
 
 static int take_inode_iter(struct parse *p, const char *name, const char *value,
@@ -290,13 +296,8 @@ static int take_data(struct parse *p, const char *name, const char *value,
 static int take_data_err(struct parse *p, const char *name, const char *value,
 			 size_t field)
 {
-	bool *abort = (bool *)((char *)p->o + field);
-
-	if (strcmp(value, "abort") && strcmp(value, "ignore"))
-		return refuse(p, "Bad value for '%s': '%s' is none of ignore, "
-			      "abort", name, value);
-	*abort = !strcmp(value, "abort");
-	return 0;
+	return take_one_of(p, name, value, "ignore", "abort",
+			   (bool *)((char *)p->o + field));
 }
 
 /* With or without "=0" or "=1" (or more). */

@@ -16,12 +16,36 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include "lib/log.h"
+#include "lib/thread.h"
+
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* cmocka's asserts jump, so they are for the thread of the test; this is for any. */
+#define CHECK(cond)                                                            \
+	do {                                                                   \
+		if (!(cond)) {                                                 \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
+				#cond);                                        \
+			abort();                                               \
+		}                                                              \
+	} while (0)
+
+/* The setup of a group whose tests mount volumes: what is logged shows up when it is an
+ * error, or all of it with SL_DEBUG in the environment. */
+static inline int unit_setup(void **state)
+{
+	(void)state;
+	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
+	thread_register();
+	return 0;
+}
 
 /*
  * Runs fn(arg) in a child; fails the test unless that ends by abort() and has

@@ -28,16 +28,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* cmocka's asserts jump; threads use this. */
-#define CHECK(cond)                                                            \
-	do {                                                                   \
-		if (!(cond)) {                                                 \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
-				#cond);                                        \
-			abort();                                               \
-		}                                                              \
-	} while (0)
-
 /* ---- a budget that counts; its zones take turns ---- */
 
 struct budget {

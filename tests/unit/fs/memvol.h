@@ -115,6 +115,14 @@ static inline int memvol_fsck(struct memvol *mv)
 	return volume_fsck(&mv->v);
 }
 
+/* The volume's end: whole for e2fsck, and *mv as before memvol_make(). */
+static inline void memvol_end(struct memvol *mv)
+{
+	assert_int_equal(memvol_fsck(mv), 0);
+	memvol_free(mv);
+	memset(mv, 0, sizeof(*mv));
+}
+
 /* debugfs -w with this command, on the volume while it is not mounted. */
 static inline void memvol_debugfs(struct memvol *mv, const char *command)
 {

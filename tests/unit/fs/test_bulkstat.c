@@ -1225,13 +1225,6 @@ static void test_arguments(void **state)
 	volume_free(&v);
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_WARN);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1255,5 +1248,5 @@ int main(void)
 		cmocka_unit_test(test_arguments),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

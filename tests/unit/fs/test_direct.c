@@ -646,13 +646,6 @@ static void test_overwrite_that_goes_on(void **state)
 	end(f);
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -671,5 +664,5 @@ int main(void)
 		cmocka_unit_test(test_overwrite_that_goes_on),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

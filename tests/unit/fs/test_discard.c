@@ -19,15 +19,6 @@
 #define ROOM (512u * BLK)    /* what is free in one piece */
 #define LONG_PIECE (250u * BLK)
 
-/* On any thread. */
-#define CHECK(cond)                                                            \
-	do {                                                                   \
-		if (!(cond)) {                                                 \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
-			abort();                                               \
-		}                                                              \
-	} while (0)
-
 static const struct sl_cred root_cred = { 0, 0, 022 };
 static struct memvol mv;
 static struct super_block *sb;
@@ -342,13 +333,6 @@ static void test_beside(void **state)
 	memvol_free(&mv);
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	static int online;
@@ -360,5 +344,5 @@ int main(void)
 		cmocka_unit_test(test_beside),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

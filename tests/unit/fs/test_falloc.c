@@ -707,13 +707,6 @@ static void test_seek_beside_write_out(void **state)
 	end();
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -732,5 +725,5 @@ int main(void)
 		cmocka_unit_test(test_races_4k),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

@@ -1054,13 +1054,6 @@ static void test_data_before_its_place(void **state)
 	end();
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1085,5 +1078,5 @@ int main(void)
 		cmocka_unit_test(test_data_before_its_place),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

@@ -450,13 +450,6 @@ static void test_lookup_cached_beside_changes(void **state)
 	end();
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_ERR);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -470,5 +463,5 @@ int main(void)
 		cmocka_unit_test(test_lookup_cached_beside_changes),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

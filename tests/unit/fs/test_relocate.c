@@ -41,13 +41,6 @@ static void end(void)
 	assert_int_equal(sl_unmount(sb), 0);
 }
 
-static void forget_volume(void)
-{
-	assert_int_equal(memvol_fsck(&mv), 0);
-	memvol_free(&mv);
-	memset(&mv, 0, sizeof(mv));
-}
-
 static void fill(u8 *data, u32 block)
 {
 	for (u32 i = 0; i < BS; i++)
@@ -135,7 +128,7 @@ static void test_scattered_file_becomes_one_run(void **state)
 	assert_int_equal(places(), 1);
 	check();
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* What is dirty and cached stays so, and finds its new place. */
@@ -158,7 +151,7 @@ static void test_dirty_data_follows(void **state)
 	sl_release(f);
 	check();
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* The copy fails: all stays where it was, and no block is lost. */
@@ -180,7 +173,7 @@ static void test_failed_copy_changes_nothing(void **state)
 	assert_int_equal(sl_relocate(file), 0);
 	assert_int_equal(places(), 1);
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* Cut before the commit, and after it: the bytes are there, and e2fsck finds nothing. */
@@ -207,7 +200,7 @@ static void test_power_cut(void **state)
 		assert_int_equal(places(), committed ? 1 : before);
 		check();
 		end();
-		forget_volume();
+		memvol_end(&mv);
 	}
 }
 
@@ -232,7 +225,7 @@ static void test_refused(void **state)
 	access_end(&a, &file->i_mapping);
 	assert_int_equal(sl_relocate(file), 0);
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* Who has asked where its blocks are may swap to them until he closes the file. */
@@ -259,7 +252,7 @@ static void test_not_while_swapped_to(void **state)
 	assert_int_equal(places(), 1);
 	check();
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* Many extents, in a tree of more than one level, in several pieces. */
@@ -296,7 +289,7 @@ static void test_deep_tree(void **state)
 	}
 	sl_release(f);
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 int main(void)

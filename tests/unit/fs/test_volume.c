@@ -505,13 +505,6 @@ static void test_inline_data(void **state)
 	stress("-b 4096 -O inline_data", "128M", 2, 500);
 }
 
-static int setup(void **state)
-{
-	log_init("test", getenv("SL_DEBUG") ? LOG_LVL_DEBUG : LOG_LVL_WARN);
-	thread_register();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -529,5 +522,5 @@ int main(void)
 		cmocka_unit_test(test_inline_data),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, unit_setup, NULL);
 }

@@ -32,15 +32,6 @@
 #define HAMMER_DEFAULT 1200
 #endif
 
-#define CHECK(cond)                                                            \
-	do {                                                                   \
-		if (!(cond)) {                                                 \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
-				#cond);                                        \
-			abort();                                               \
-		}                                                              \
-	} while (0)
-
 static const struct sl_cred root_cred = { 0, 0, 022 };
 static struct memvol mv;
 static struct super_block *sb;
@@ -69,13 +60,6 @@ static void end(void)
 {
 	sl_iput(file);
 	assert_int_equal(sl_unmount(sb), 0);
-}
-
-static void forget_volume(void)
-{
-	assert_int_equal(memvol_fsck(&mv), 0);
-	memvol_free(&mv);
-	memset(&mv, 0, sizeof(mv));
 }
 
 static u64 stat_value(const char *name)
@@ -131,7 +115,7 @@ static void test_data_follows_its_reader(void **state)
 	zone_set_home(0);
 	sl_release(f);
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 /* ---- everything at once ---- */
@@ -332,7 +316,7 @@ static void hammer(u32 zones)
 	begin(zones);
 	check_all();
 	end();
-	forget_volume();
+	memvol_end(&mv);
 }
 
 static void test_hammer_one_zone(void **state)
