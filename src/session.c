@@ -8,11 +8,11 @@
  * the type is fuse, and the daemon is a moment longer at work than umount(8).
  *
  * libfuse 3.14 leaves some things out, which are done on the messages
- * themselves, as linux/fuse.h has them: three bits of the INIT reply (parallel
- * directory operations, KILLPRIV_V2, SETXATTR_EXT), the "clear suid" bits of OPEN,
+ * themselves, as linux/fuse.h has them: four bits of the INIT reply (parallel
+ * directory operations, KILLPRIV_V2, SETXATTR_EXT, idmapped mounts), the "clear suid" bits of OPEN,
  * CREATE and WRITE, the long form of SETXATTR, SYNCFS, STATX (times of birth), and
  * TMPFILE, which is made a CREATE. A newer libfuse sets the same bits of INIT again,
- * but for SETXATTR_EXT, which it is not told of.
+ * but for SETXATTR_EXT and idmapped mounts, which it is not told of.
  *
  * Locks:   volume_lock (outside of all of the file system's): sb against its
  *          unmounting, for the statistics of the main thread. Requests need
@@ -93,6 +93,8 @@ _Static_assert(sizeof(struct fuse_init_out) == 64, "FUSE INIT reply");
 /* Newer than the headers we are built with. */
 #define OPCODE_TMPFILE 51
 #define OPCODE_STATX 52
+/* Of flags2 in INIT. */
+#define ALLOW_IDMAP (1u << 8)
 
 struct wire_time {
 	s64 sec;
@@ -174,6 +176,7 @@ struct session {
 	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
 	bool noacl;		/* [const after session_create] the kernel checks none */
+	bool idmap;		/* [const after session_create] idmapped mounts are wanted */
 	bool setxattr_ext;	/* [const after INIT] SETXATTR has its long form */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
 	_Atomic bool down;	/* [atomic] the volume is shut down */
@@ -196,7 +199,7 @@ struct session {
 
 	_Atomic int init_state;	/* [atomic] enum init_state */
 	_Atomic u64 init_unique; /* [atomic] */
-	u32 init_flags;		/* [the thread with INIT] what the kernel can */
+	u32 init_flags, init_flags2; /* [the thread with INIT] what the kernel can */
 
 	struct dropper *dropper; /* [const after session_mount] */
 	struct counter_set *requests; /* [const] by opcode; others at 0 */
@@ -486,6 +489,9 @@ static void note_init(struct session *s, const struct fuse_in_header *in,
 	s->init_unique = in->unique;
 	if (len - sizeof(*in) >= offsetof(struct fuse_init_in, flags) + 4)
 		s->init_flags = arg->flags;
+	if (len - sizeof(*in) >= offsetof(struct fuse_init_in, flags2) + 4 &&
+	    s->init_flags & FUSE_INIT_EXT)
+		s->init_flags2 = arg->flags2;
 }
 
 /* Of a volume that is shut down, what ext4 in the kernel still carries out: to look at
@@ -761,6 +767,14 @@ static ssize_t write_init(struct session *s, int fd, const struct iovec *iov,
 			     (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 |
 			      FUSE_SETXATTR_EXT);
 		s->setxattr_ext = s->init_flags & FUSE_SETXATTR_EXT;
+		if (s->idmap && s->init_flags2 & ALLOW_IDMAP &&
+		    iov[1].iov_len == sizeof(out)) {
+			out.flags |= FUSE_INIT_EXT;
+			out.flags2 |= ALLOW_IDMAP;
+		} else if (s->idmap) {
+			log_warn("%s: the kernel has no idmapped mounts of FUSE",
+				 s->device);
+		}
 		changed[0] = iov[0];
 		changed[1] = (struct iovec){ &out, iov[1].iov_len };
 		iov = changed;
@@ -1014,6 +1028,7 @@ static int open_volume(struct session *s, struct options *o)
 	s->readonly = sl.readonly;
 	/* With ACLs the kernel would check permissions in any case. */
 	s->noacl = sl.noacl || o->fakeroot;
+	s->idmap = o->idmap;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;
 	sl.regions = s->regions;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -770,6 +772,70 @@ static int cmd_syslog(char **a)
 	return 1;
 }
 
+/* ---- idmapped mounts ---- */
+
+static void write_map(pid_t pid, const char *which, const char *text)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, which);
+	fd = open_or_die(path, O_WRONLY);
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		err(1, "%s", path);
+	close(fd);
+}
+
+/* A user namespace in which the ids from ON_DISK are those from SHOWN outside. */
+static int user_namespace(const char *on_disk, const char *shown, const char *count)
+{
+	int ready[2], done[2], fd;
+	char text[64], path[64];
+	pid_t pid;
+
+	if (pipe(ready) || pipe(done))
+		err(1, "pipe");
+	pid = fork();
+	if (pid < 0)
+		err(1, "fork");
+	if (!pid) {
+		char c = unshare(CLONE_NEWUSER) ? 'n' : 'y';
+
+		close(done[1]);
+		if (write(ready[1], &c, 1) != 1 || read(done[0], &c, 1) < 0)
+			_exit(1);
+		_exit(0);
+	}
+	if (read(ready[0], text, 1) != 1 || *text != 'y')
+		errx(1, "no user namespace");
+	snprintf(text, sizeof(text), "%s %s %s", on_disk, shown, count);
+	write_map(pid, "uid_map", text);
+	write_map(pid, "gid_map", text);
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+	fd = open_or_die(path, O_RDONLY);
+	close(done[0]);
+	close(done[1]);
+	if (waitpid(pid, NULL, 0) != pid)
+		err(1, "waitpid");
+	return fd;
+}
+
+/* DIR WHERE ON_DISK SHOWN COUNT: DIR is mounted at WHERE, too, with other owners */
+static int cmd_idmap(char **a)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
+	int fd = open_tree(AT_FDCWD, a[0], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (fd < 0)
+		err(1, "%s", a[0]);
+	attr.userns_fd = (uint64_t)user_namespace(a[2], a[3], a[4]);
+	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)))
+		return report("idmap", -1);
+	if (move_mount(fd, "", AT_FDCWD, a[1], MOVE_MOUNT_F_EMPTY_PATH))
+		err(1, "%s", a[1]);
+	return report("idmap", 0);
+}
+
 static const struct {
 	const char *name;
 	int args;
@@ -813,6 +879,7 @@ static const struct {
 	{ "handle-open", 2, cmd_handle_open },
 	{ "posix-lock", 1, cmd_posix_lock },
 	{ "syslog", 2, cmd_syslog },
+	{ "idmap", 5, cmd_idmap },
 };
 
 int main(int argc, char **argv)
