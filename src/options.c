@@ -535,6 +535,8 @@ static const struct option_row rows[] = {
 	VALUE("fsname", fsname, take_text),
 	BOOL("kernel", kernel, true),
 	BOOL("fakeroot", fakeroot, true),
+	BOOL("export", noexport, false),
+	BOOL("noexport", noexport, true),
 	BOOL("idmap", idmap, true),
 	BOOL("noidmap", idmap, false),
 	STATE("suid", suid, OPT_YES),
@@ -969,6 +971,7 @@ void options_usage(void)
 	      "  [no]user_xattr [no]acl  max_dir_size_kb=N  [no]auto_da_alloc\n"
 	      "  data=ordered|writeback  data_err=ignore|abort  inode_readahead_blks=N\n"
 	      "  [no]suid [no]dev [no]exec [no]allow_other fsname=NAME kernel fakeroot\n"
+	      "  [no]export\n"
 	      "  [no]idmap\n",
 	      stdout);
 }

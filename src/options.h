@@ -38,6 +38,7 @@ struct options {
 	enum tristate suid, dev, exec, allow_other;
 	bool kernel;	      /* as the kernel's ext4: suid,dev,allow_other */
 	bool fakeroot;	      /* no permissions are checked */
+	bool noexport;	      /* the kernel finds no file by its handle */
 	bool idmap;	      /* mount --bind -o X-mount.idmap=... is allowed */
 	bool data_journal;    /* data=journal: for read-only mounts only */
 	bool atime_given;     /* sl.atime is what somebody asked for */

@@ -176,6 +176,7 @@ struct session {
 	bool strict_atime;	/* [const after session_create] each read tells us */
 	bool readonly;		/* [const after session_create] */
 	bool noacl;		/* [const after session_create] the kernel checks none */
+	bool noexport;		/* [const after session_create] no files by handle */
 	bool idmap;		/* [const after session_create] idmapped mounts are wanted */
 	bool setxattr_ext;	/* [const after INIT] SETXATTR has its long form */
 	_Atomic bool writeback;	/* [atomic; const after INIT] the kernel delays writes */
@@ -713,7 +714,7 @@ void session_init(struct session *s, struct fuse_conn_info *conn)
 {
 	const unsigned wanted =
 		FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC |
-		FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_IOCTL_DIR |
+		(s->noexport ? 0 : FUSE_CAP_EXPORT_SUPPORT) | FUSE_CAP_IOCTL_DIR |
 		FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO |
 		FUSE_CAP_PARALLEL_DIROPS |
 		FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
@@ -1028,6 +1029,7 @@ static int open_volume(struct session *s, struct options *o)
 	s->readonly = sl.readonly;
 	/* With ACLs the kernel would check permissions in any case. */
 	s->noacl = sl.noacl || o->fakeroot;
+	s->noexport = o->noexport;
 	s->idmap = o->idmap;
 	choose_type(s, o);
 	sl.mountpoint = s->mountpoint;

@@ -361,6 +361,16 @@ static void test_kernel_and_fakeroot(void **state)
 	refuse("sluice dev mnt -o fakeroot,kernel", "contradict");
 }
 
+static void test_export(void **state)
+{
+	accept("sluice dev mnt");
+	assert_false(o.noexport);
+	accept("sluice dev mnt -o noexport");
+	assert_true(o.noexport);
+	accept("sluice dev mnt -o noexport,export");
+	assert_false(o.noexport);
+}
+
 static void test_options_of_fstab_are_ignored(void **state)
 {
 	accept("sluice dev mnt -o defaults,noauto,auto,user,user=joe,users,owner,"
@@ -450,6 +460,7 @@ int main(void)
 		cmocka_unit_test(test_options_without_effect_are_noted_once),
 		cmocka_unit_test(test_command_line_overrides_superblock),
 		cmocka_unit_test(test_kernel_and_fakeroot),
+		cmocka_unit_test(test_export),
 		cmocka_unit_test(test_options_of_fstab_are_ignored),
 		cmocka_unit_test(test_generic_options),
 		cmocka_unit_test(test_comma_in_a_value_is_escaped),
