@@ -746,7 +746,7 @@ int bcache_create(struct super_block *sb)
 	bc->ht = cds_lfht_new(1024, 1024, 0,
 			      CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING, NULL);
 	bc->pool = mem_pool_new(0, zones, lists, zone_nodes(sb->s_budget));
-	bc->lru = lru_new(zones, lists);
+	bc->lru = lru_new(zones, zone_hash_lists(sb->s_budget));
 	if (!bc->ht || !bc->pool || !bc->lru) {
 		if (bc->ht)
 			cds_lfht_destroy(bc->ht, NULL);

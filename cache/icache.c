@@ -47,6 +47,9 @@
  * kernel's writeback does, a batch being worked off and what a pass did not
  * finish: nothing is served twice before everything old enough was served
  * once. While I_SYNC is set the inode is on dl->syncing and on none of these.
+ * All four exist DIRTY_LISTS times, each set with its lock and chosen by the
+ * inode's number, so that those who make inodes dirty and clean seldom meet; a
+ * pass takes the oldest of all batches, and refills all when all are empty.
  *
  * Tags. DIRTY goes on when the inode gets dirty, and off when it is clean and
  * nothing of it is under WRITEBACK; if that ends later, a walk takes it off.
@@ -92,6 +95,8 @@
 /* What one inode is charged: struct inode and what the file system adds. */
 #define INODE_COST 1024
 #define WRITERS_BATCH 32
+/* More than there are CPUs to spare threads that wait for one that was preempted. */
+#define DIRTY_LISTS 16u
 
 _Static_assert(ZONES_MAX <= SHADOW_ZONE_MASK + 1, "a zone fits in a shadow");
 
@@ -105,14 +110,16 @@ struct dirty_list {
 	struct cds_list_head batch;   /* [lock] being worked off */
 	struct cds_list_head more;    /* [lock] written, and dirty still */
 	struct cds_list_head syncing; /* [lock] I_SYNC is set */
-};
+	_Atomic u32 nr;               /* on the first three [write lock] */
+} __cacheline_aligned;
 
 struct icache {
 	struct super_block *sb;   /* [const] */
 	struct lru *lru;          /* [const] */
 	struct mem_pool *pool;    /* of inodes [const] NULL: malloc's */
 	struct ic_tree tree;
-	struct dirty_list dirty;
+	struct dirty_list dirty[DIRTY_LISTS];
+	_Atomic u32 dirty_round;  /* refills of the batches [atomic] */
 	struct shrinker shrinker;
 	struct counter *inodes, *shadows, *hits, *misses, *evicted;
 	_Atomic u64 refaults, refaults_near, thrashed; /* [atomic] */
@@ -360,10 +367,14 @@ static void slot_wait(struct icache *ic, ino_nr ino, const struct inode *seen)
 
 /* ---- LRU ---- */
 
+static u32 ino_hash(ino_nr ino)
+{
+	return ino * 0x9E3779B1u >> 16;
+}
+
 static struct lru_list *inode_lru(struct icache *ic, const struct inode *inode)
 {
-	return lru_list_of(ic->lru, inode->i_zone,
-			   inode->i_ino * 0x9E3779B1u >> 16);
+	return lru_list_of(ic->lru, inode->i_zone, ino_hash(inode->i_ino));
 }
 
 static void lru_add_inode_locked(struct icache *ic, struct inode *inode)
@@ -383,12 +394,27 @@ static void lru_del_inode_locked(struct icache *ic, struct inode *inode)
 	state_clear_locked(inode, I_LRU);
 }
 
-/* ---- dirty list ---- */
+/* ---- dirty lists ---- */
+
+static struct dirty_list *dirty_list_of(struct icache *ic,
+					const struct inode *inode)
+{
+	return &ic->dirty[ino_hash(inode->i_ino) % DIRTY_LISTS];
+}
+
+/* relaxed: the lock orders; a bare reader need not see what happens just now */
+static void dirty_count_locked(struct dirty_list *dl, s32 delta)
+{
+	u32 nr = atomic_load_explicit(&dl->nr, memory_order_relaxed);
+
+	assert_spin_held(&dl->lock);
+	atomic_store_explicit(&dl->nr, nr + (u32)delta, memory_order_relaxed);
+}
 
 /* i_lock held. As of now, at the end of the queue. */
 static void dirty_queue_locked(struct icache *ic, struct inode *inode)
 {
-	struct dirty_list *dl = &ic->dirty;
+	struct dirty_list *dl = dirty_list_of(ic, inode);
 
 	tag_locked(ic, inode, INODE_TAG_DIRTY, true);
 	spin_lock(&dl->lock);
@@ -396,16 +422,22 @@ static void dirty_queue_locked(struct icache *ic, struct inode *inode)
 		/* The clock is read inside, so that the queue is in order. */
 		inode->i_dirtied_when = clock_mono_ns();
 		cds_list_add_tail(&inode->i_io_list, &dl->queue);
+		dirty_count_locked(dl, 1);
 	}
 	spin_unlock(&dl->lock);
 }
 
-/* i_lock held. */
+/* i_lock held, I_SYNC not set. */
 static void dirty_unqueue_locked(struct icache *ic, struct inode *inode)
 {
-	spin_lock(&ic->dirty.lock);
-	cds_list_del_init(&inode->i_io_list);
-	spin_unlock(&ic->dirty.lock);
+	struct dirty_list *dl = dirty_list_of(ic, inode);
+
+	spin_lock(&dl->lock);
+	if (!cds_list_empty(&inode->i_io_list)) {
+		cds_list_del_init(&inode->i_io_list);
+		dirty_count_locked(dl, -1);
+	}
+	spin_unlock(&dl->lock);
 }
 
 /* ---- the end of an inode ---- */
@@ -1109,7 +1141,10 @@ void inode_mark_dirty(struct inode *inode, u32 flags)
 		return;
 	spin_lock(&inode->i_lock);
 	old = inode_state(inode);
-	state_set_locked(inode, flags);
+	/*
+	 * On its list before the flags say so: whoever finds the flags above need
+	 * not wait for us, and a sync that he begins then must find the inode.
+	 */
 	if (!(old & I_DIRTY)) {
 		if (old & I_SYNC)
 			/* icache_written() queues it, as of now. */
@@ -1117,6 +1152,7 @@ void inode_mark_dirty(struct inode *inode, u32 flags)
 		else if (!(old & (I_NEW | I_FREEING)))
 			dirty_queue_locked(ic, inode);
 	}
+	state_set_locked(inode, flags);
 	spin_unlock(&inode->i_lock);
 }
 
@@ -1166,17 +1202,21 @@ static void list_splice_tail_init(struct cds_list_head *from,
 	CDS_INIT_LIST_HEAD(from);
 }
 
-/*
- * The next candidate. When the batch has none, it is filled with what was not
- * finished before and what is old enough in the queue.
- */
-static struct inode *dirty_pick(struct dirty_list *dl, u64 older_than)
+/* No lock is taken of a list with nothing on it: what was made dirty before the
+ * caller began to look is counted. */
+static bool dirty_list_is_empty(const struct dirty_list *dl)
+{
+	return !atomic_load_explicit(&dl->nr, memory_order_relaxed);
+}
+
+/* Into the batch: what was not finished before, and what is old enough. */
+static void dirty_refill(struct dirty_list *dl, u64 older_than)
 {
 	struct inode *inode, *next;
 
-	inode = dirty_first(&dl->batch, older_than);
-	if (inode)
-		return inode;
+	if (dirty_list_is_empty(dl))
+		return;
+	spin_lock(&dl->lock);
 	list_splice_tail_init(&dl->more, &dl->batch);
 	cds_list_for_each_entry_safe(inode, next, &dl->queue, i_io_list) {
 		if (inode->i_dirtied_when > older_than)
@@ -1184,12 +1224,56 @@ static struct inode *dirty_pick(struct dirty_list *dl, u64 older_than)
 		cds_list_del(&inode->i_io_list);
 		cds_list_add_tail(&inode->i_io_list, &dl->batch);
 	}
-	return dirty_first(&dl->batch, older_than);
+	spin_unlock(&dl->lock);
+}
+
+/* Of the first ones of all batches the oldest; RCU read side held. */
+static struct inode *dirty_oldest(struct icache *ic, u64 older_than)
+{
+	struct inode *oldest = NULL;
+	u64 when = 0;
+
+	for (u32 i = 0; i < DIRTY_LISTS; i++) {
+		struct dirty_list *dl = &ic->dirty[i];
+		struct inode *inode;
+
+		if (dirty_list_is_empty(dl))
+			continue;
+		spin_lock(&dl->lock);
+		inode = dirty_first(&dl->batch, older_than);
+		if (inode && (!oldest || inode->i_dirtied_when < when)) {
+			oldest = inode;
+			when = inode->i_dirtied_when;
+		}
+		spin_unlock(&dl->lock);
+	}
+	return oldest;
+}
+
+/*
+ * The next candidate. When no batch has one, all are filled, by one of those who
+ * see that: who comes too late looks again. RCU read side held.
+ */
+static struct inode *dirty_pick(struct icache *ic, u64 older_than)
+{
+	for (;;) {
+		u32 round = atomic_load(&ic->dirty_round);
+		struct inode *inode = dirty_oldest(ic, older_than);
+
+		if (inode)
+			return inode;
+		if (!atomic_compare_exchange_strong(&ic->dirty_round, &round,
+						    round + 1))
+			continue;
+		for (u32 i = 0; i < DIRTY_LISTS; i++)
+			dirty_refill(&ic->dirty[i], older_than);
+		return dirty_oldest(ic, older_than);
+	}
 }
 
 struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
 {
-	struct dirty_list *dl = &sb->s_icache->dirty;
+	struct icache *ic = sb->s_icache;
 	u32 busy = I_BUSY | I_SYNC;
 
 	/*
@@ -1198,13 +1282,12 @@ struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
 	 * it still is one. If not, somebody took it off the list.
 	 */
 	for (;;) {
+		struct dirty_list *dl;
 		struct inode *inode;
 		u32 state;
 
 		rcu_read_lock();
-		spin_lock(&dl->lock);
-		inode = dirty_pick(dl, older_than);
-		spin_unlock(&dl->lock);
+		inode = dirty_pick(ic, older_than);
 		if (!inode) {
 			rcu_read_unlock();
 			return NULL;
@@ -1214,9 +1297,11 @@ struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
 		if (state & I_DIRTY && !(state & busy)) {
 			atomic_fetch_add(&inode->i_count, 1);
 			state_set_locked(inode, I_SYNC);
+			dl = dirty_list_of(ic, inode);
 			spin_lock(&dl->lock);
 			cds_list_del(&inode->i_io_list);
 			cds_list_add_tail(&inode->i_io_list, &dl->syncing);
+			dirty_count_locked(dl, -1);
 			spin_unlock(&dl->lock);
 			spin_unlock(&inode->i_lock);
 			rcu_read_unlock();
@@ -1229,15 +1314,17 @@ struct inode *icache_next_dirty(struct super_block *sb, u64 older_than)
 
 void icache_written(struct inode *inode)
 {
-	struct dirty_list *dl = &inode->i_sb->s_icache->dirty;
+	struct dirty_list *dl = dirty_list_of(inode->i_sb->s_icache, inode);
 
 	spin_lock(&inode->i_lock);
 	assert(inode_state(inode) & I_SYNC);
 	state_clear_locked(inode, I_SYNC);
 	spin_lock(&dl->lock);
 	cds_list_del_init(&inode->i_io_list);
-	if (inode_state(inode) & I_DIRTY)
+	if (inode_state(inode) & I_DIRTY) {
 		cds_list_add_tail(&inode->i_io_list, &dl->more);
+		dirty_count_locked(dl, 1);
+	}
 	spin_unlock(&dl->lock);
 	untag_if_written_locked(inode->i_sb->s_icache, inode);
 	spin_unlock(&inode->i_lock);
@@ -1249,22 +1336,32 @@ void inode_wait_sync(struct inode *inode)
 	wait_event(inode, !(inode_state(inode) & I_SYNC));
 }
 
-bool icache_wait_writers(struct super_block *sb)
+/* Those of one list, referenced, as far as there is room. */
+static u32 take_writers(struct dirty_list *dl, struct inode **found, u32 room)
 {
-	struct dirty_list *dl = &sb->s_icache->dirty;
-	struct inode *found[WRITERS_BATCH];
 	struct inode *inode;
 	u32 nr = 0;
 
 	/* Whoever set I_SYNC has a reference until after icache_written(). */
 	spin_lock(&dl->lock);
 	cds_list_for_each_entry(inode, &dl->syncing, i_io_list) {
-		if (nr == WRITERS_BATCH)
+		if (nr == room)
 			break;
 		inode_get(inode);
 		found[nr++] = inode;
 	}
 	spin_unlock(&dl->lock);
+	return nr;
+}
+
+bool icache_wait_writers(struct super_block *sb)
+{
+	struct inode *found[WRITERS_BATCH];
+	u32 nr = 0;
+
+	for (u32 i = 0; i < DIRTY_LISTS; i++)
+		nr += take_writers(&sb->s_icache->dirty[i], found + nr,
+				   WRITERS_BATCH - nr);
 	for (u32 i = 0; i < nr; i++) {
 		inode_wait_sync(found[i]);
 		inode_put(found[i]);
@@ -1632,6 +1729,16 @@ static void icache_free(struct icache *ic)
 	free(ic);
 }
 
+static void dirty_list_init(struct dirty_list *dl)
+{
+	spin_init(&dl->lock, RANK_CACHE_LIST);
+	CDS_INIT_LIST_HEAD(&dl->queue);
+	CDS_INIT_LIST_HEAD(&dl->batch);
+	CDS_INIT_LIST_HEAD(&dl->more);
+	CDS_INIT_LIST_HEAD(&dl->syncing);
+	atomic_init(&dl->nr, 0);
+}
+
 int icache_create(struct super_block *sb, ino_nr max_ino)
 {
 	u32 zones = zone_count(sb->s_budget);
@@ -1645,7 +1752,7 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 		return -ENOMEM;
 	memset(ic, 0, size);
 	ic->sb = sb;
-	ic->lru = lru_new(zones, zone_lists(sb->s_budget));
+	ic->lru = lru_new(zones, zone_hash_lists(sb->s_budget));
 	/* A stamp comes round after at least two turnovers of the cache. */
 	while (budget_limit(sb->s_budget) / INODE_COST >> ic->stamp_shift >=
 	       1ull << (SHADOW_STAMP_BITS - 1))
@@ -1665,11 +1772,8 @@ int icache_create(struct super_block *sb, ino_nr max_ino)
 		icache_free(ic);
 		return -ENOMEM;
 	}
-	spin_init(&ic->dirty.lock, RANK_CACHE_LIST);
-	CDS_INIT_LIST_HEAD(&ic->dirty.queue);
-	CDS_INIT_LIST_HEAD(&ic->dirty.batch);
-	CDS_INIT_LIST_HEAD(&ic->dirty.more);
-	CDS_INIT_LIST_HEAD(&ic->dirty.syncing);
+	for (u32 i = 0; i < DIRTY_LISTS; i++)
+		dirty_list_init(&ic->dirty[i]);
 	ic->shrinker = (struct shrinker){
 		.name = "inodes",
 		.kind = BUDGET_INODE,
@@ -1694,7 +1798,8 @@ void icache_destroy(struct super_block *sb)
 	/* Twice: freeing an inode may queue callbacks for its mapping. */
 	rcu_barrier();
 	rcu_barrier();
-	spin_destroy(&ic->dirty.lock);
+	for (u32 i = 0; i < DIRTY_LISTS; i++)
+		spin_destroy(&ic->dirty[i].lock);
 	sb_iter_destroy(sb);
 	icache_free(ic);
 	sb->s_icache = NULL;

@@ -52,6 +52,11 @@ u32 zone_lists(const struct budget *b)
 	return min_of(per_zone, LISTS_MAX);
 }
 
+u32 zone_hash_lists(const struct budget *b)
+{
+	return min_of(4 * zone_lists(b), LISTS_MAX);
+}
+
 const int *zone_nodes(const struct budget *b)
 {
 	return b->nodes;

@@ -27,6 +27,11 @@
 u32 zone_count(const struct budget *b);
 /* LRU lists and pool lists that each zone should have: 1 to 16. */
 u32 zone_lists(const struct budget *b);
+/*
+ * The same for lists that are chosen by a hash and not by CPU: more than CPUs, for a
+ * thread that is preempted with a list's lock stops those who come to the same list.
+ */
+u32 zone_hash_lists(const struct budget *b);
 /* The home zone of this thread. Cheap: stores to nothing shared. */
 u32 zone_home(const struct budget *b);
 /* Of pretended zones, `nr` modulo zones is this thread's home from now on. */
