@@ -153,9 +153,11 @@ static inline void image_copy(struct image *to, const struct image *from)
 
 /* ---- structures ---- */
 
+/* Behind the block with the superblock, which is not first_block with bigalloc. */
 static inline struct ext4_group_desc *image_gd(const struct image *im, u32 g)
 {
-	return (void *)(image_block(im, im->first_block + 1) + (size_t)g * im->desc_size);
+	return (void *)(image_block(im, EXT4_SUPER_OFFSET / im->bs + 1) +
+			(size_t)g * im->desc_size);
 }
 
 static inline struct ext4_inode_disk *image_inode(const struct image *im, u32 ino)
