@@ -398,15 +398,25 @@ static inline u32 name_end(const char *name, u32 len)
 	return word;
 }
 
-bool dir_block_find(struct ext4_sb *sbi, void *data, const char *name, u32 len,
-		    u32 end, u32 *off, u32 *prev)
+static inline u32 dir_entry_used(const struct ext4_dir_entry *de)
+{
+	return le32_to_cpu(de->inode) ? EXT4_DIR_REC_LEN(de->name_len) : 0;
+}
+
+/* need > 0: the first record before the name with so much to spare is *room, else
+ * DIR_NO_ENTRY. (A constant 0 leaves that out of the loop.) */
+static inline bool block_find(const struct ext4_sb *sbi, void *data, const char *name,
+			      u32 len, u32 end, u32 *off, u32 *prev, u32 need,
+			      u32 *room)
 {
 	u32 bs = sbi->s.s_blocksize, before = DIR_NO_ENTRY;
 	u32 last = name_end(name, len);
 	u32 at = 0;
 
+	*room = DIR_NO_ENTRY;
 	while (at < end) {
 		struct ext4_dir_entry *de = dir_entry(data, at);
+		u32 rec_len = dir_rec_len(de, bs);
 
 		if (de->name_len == len && name_end(de->name, len) == last &&
 		    le32_to_cpu(de->inode) && memcmp(de->name, name, len) == 0) {
@@ -414,15 +424,38 @@ bool dir_block_find(struct ext4_sb *sbi, void *data, const char *name, u32 len,
 			*prev = before;
 			return true;
 		}
+		if (need && rec_len >= need && *room == DIR_NO_ENTRY &&
+		    rec_len - dir_entry_used(de) >= need)
+			*room = at;
 		before = at;
-		at += dir_rec_len(de, bs);
+		at += rec_len;
 	}
 	return false;
 }
 
-static u32 dir_entry_used(const struct ext4_dir_entry *de)
+bool dir_block_find(struct ext4_sb *sbi, void *data, const char *name, u32 len,
+		    u32 end, u32 *off, u32 *prev)
 {
-	return le32_to_cpu(de->inode) ? EXT4_DIR_REC_LEN(de->name_len) : 0;
+	u32 room;
+
+	return block_find(sbi, data, name, len, end, off, prev, 0, &room);
+}
+
+bool dir_leaf_find(struct ext4_sb *sbi, struct buffer *b, const char *name, u32 len,
+		   u32 *off, u32 *prev, struct dir_room *room)
+{
+	u32 end = dir_usable(sbi), at;
+	bool found;
+
+	if (!room || room->b)
+		return dir_block_find(sbi, b->b_data, name, len, end, off, prev);
+	found = block_find(sbi, b->b_data, name, len, end, off, prev, room->need, &at);
+	if (!found && at != DIR_NO_ENTRY) {
+		buffer_get(b);
+		room->b = b;
+		room->off = at;
+	}
+	return found;
 }
 
 /*
@@ -486,11 +519,26 @@ static void dir_entry_fill(struct ext4_sb *sbi, struct ext4_dir_entry *de,
 	memcpy(de->name, ne->name, ne->len);
 }
 
+/* Into the record at `at`, which has room. */
+static void dir_insert_at(struct ext4_sb *sbi, void *data, u32 at,
+			  const struct dir_new_entry *ne)
+{
+	struct ext4_dir_entry *de = dir_entry(data, at);
+	u32 used = dir_entry_used(de), rec_len = dir_rec_len(de, sbi->s.s_blocksize);
+
+	assert(rec_len - used >= EXT4_DIR_REC_LEN(ne->len));
+	if (used) {
+		dir_set_rec_len(de, used);
+		de = dir_entry(data, at + used);
+		dir_set_rec_len(de, rec_len - used);
+	}
+	dir_entry_fill(sbi, de, ne);
+}
+
 void dir_leaf_insert(struct ext4_sb *sbi, void *data,
 		     const struct dir_new_entry *ne)
 {
 	u32 need = EXT4_DIR_REC_LEN(ne->len), used, at;
-	struct ext4_dir_entry *de;
 
 	at = dir_leaf_slack(sbi, data, need, &used);
 	if (at == DIR_NO_ENTRY) {
@@ -498,16 +546,7 @@ void dir_leaf_insert(struct ext4_sb *sbi, void *data,
 		at = dir_leaf_slack(sbi, data, need, &used);
 	}
 	assert(at != DIR_NO_ENTRY);
-	de = dir_entry(data, at);
-	used = dir_entry_used(de);
-	if (used) {
-		u32 rec_len = dir_rec_len(de, sbi->s.s_blocksize);
-
-		dir_set_rec_len(de, used);
-		de = dir_entry(data, at + used);
-		dir_set_rec_len(de, rec_len - used);
-	}
-	dir_entry_fill(sbi, de, ne);
+	dir_insert_at(sbi, data, at, ne);
 }
 
 void dir_leaf_init(struct ext4_sb *sbi, void *data)
@@ -546,8 +585,9 @@ static void dir_leaf_delete(struct ext4_sb *sbi, void *data, u32 off, u32 prev)
 
 /* ---------------------------------------------------------------- searching */
 
+/* room: as in dx_find(); NULL with `any`. */
 static int dir_linear_find(struct ext4_inode *dir, const char *name, u32 len,
-			   bool any, struct dir_slot *slot)
+			   bool any, struct dir_slot *slot, struct dir_room *room)
 {
 	struct ext4_sb *sbi = ext4_sb_of(dir);
 	struct dir_scan sc;
@@ -557,9 +597,11 @@ static int dir_linear_find(struct ext4_inode *dir, const char *name, u32 len,
 		err = dir_scan_next(&sc, &slot->b, &slot->lblk);
 		if (err || !slot->b)
 			break;
-		if (dir_block_find(sbi, slot->b->b_data, name, len,
-				   dir_entries_end(sbi, slot->b), &slot->off,
-				   &slot->prev))
+		if (any ? dir_block_find(sbi, slot->b->b_data, name, len,
+					 dir_entries_end(sbi, slot->b),
+					 &slot->off, &slot->prev) :
+			  dir_leaf_find(sbi, slot->b, name, len, &slot->off,
+					&slot->prev, room))
 			return 0;
 		buffer_put(slot->b);
 		slot->b = NULL;
@@ -607,7 +649,7 @@ static int dir_dots_find(struct ext4_inode *dir, u32 len, struct dir_slot *slot)
 
 /* For reading: without the index if that is broken. */
 static int dir_lookup(struct ext4_inode *dir, const char *name, u32 len,
-		      struct dir_slot *slot)
+		      struct dir_slot *slot, struct dir_room *room)
 {
 	int err;
 
@@ -619,13 +661,13 @@ static int dir_lookup(struct ext4_inode *dir, const char *name, u32 len,
 	if (dir_is_dots(name, len))
 		return dir_dots_find(dir, len, slot);
 	if (!ext4_dir_is_indexed(dir))
-		return dir_linear_find(dir, name, len, false, slot);
+		return dir_linear_find(dir, name, len, false, slot, room);
 	if (!dx_broken(dir)) {
-		err = dx_find(dir, name, len, slot);
+		err = dx_find(dir, name, len, slot, room);
 		if (!dir_err_is_corruption(err) || !dx_broken(dir))
 			return err;
 	}
-	return dir_linear_find(dir, name, len, true, slot);
+	return dir_linear_find(dir, name, len, true, slot, NULL);
 }
 
 /* May the directory be changed at all? */
@@ -648,7 +690,7 @@ static int dir_lookup_write(struct handle *h, struct ext4_inode *dir,
 	err = dir_check_writable(dir);
 	if (err)
 		return err;
-	err = dir_lookup(dir, name, len, slot);
+	err = dir_lookup(dir, name, len, slot, NULL);
 	if (err)
 		return err;
 	/* The lookup may have found the index broken just now. */
@@ -927,7 +969,7 @@ int ext4_dir_find(struct ext4_inode *dir, const char *name, u32 len,
 
 	if (dir->i_inline)
 		return ext4_inline_find(dir, name, len, ino, ftype);
-	err = dir_lookup(dir, name, len, &slot);
+	err = dir_lookup(dir, name, len, &slot, NULL);
 	if (err)
 		return err;
 	de = dir_entry(slot.b->b_data, slot.off);
@@ -937,8 +979,82 @@ int ext4_dir_find(struct ext4_inode *dir, const char *name, u32 len,
 	return 0;
 }
 
+int ext4_dir_find_place(struct ext4_inode *dir, const char *name, u32 len,
+			ino_nr *ino, u8 *ftype, struct ext4_dir_place *place)
+{
+	struct dir_room room = { .need = EXT4_DIR_REC_LEN(len) };
+	struct ext4_dir_entry *de;
+	struct dir_slot slot;
+	int err;
+
+	*place = (struct ext4_dir_place){
+		.seq = atomic_load_explicit(&dir->i_dir_seq, memory_order_relaxed),
+	};
+	if (dir->i_inline)
+		return ext4_inline_find(dir, name, len, ino, ftype);
+	err = dir_lookup(dir, name, len, &slot, &room);
+	if (err == -ENOENT) {
+		place->b = room.b;
+		place->off = room.off;
+		return err;
+	}
+	buffer_put(room.b);
+	if (err)
+		return err;
+	de = dir_entry(slot.b->b_data, slot.off);
+	*ino = le32_to_cpu(de->inode);
+	*ftype = dir_ftype(ext4_sb_of(dir), de);
+	place->b = slot.b;
+	place->off = slot.off;
+	place->prev = slot.prev;
+	place->found = true;
+	return 0;
+}
+
+void ext4_dir_place_put(struct ext4_dir_place *place)
+{
+	buffer_put(place->b);
+	place->b = NULL;
+}
+
+/*
+ * Whether the place says how the name stands now. Names and blocks change with
+ * i_rwsem held and the counter raised; who holds it since has only to know that he
+ * did not do so himself.
+ */
+static bool dir_place_is_good(const struct ext4_inode *dir,
+			      const struct ext4_dir_place *place, bool found)
+{
+	return place && place->b && place->found == found && !dir->i_inline &&
+	       place->seq == atomic_load_explicit(&dir->i_dir_seq,
+						  memory_order_relaxed);
+}
+
+static int dir_place_add(struct handle *h, struct ext4_inode *dir,
+			 const struct ext4_dir_place *place,
+			 const struct dir_new_entry *ne)
+{
+	int err = handle_get_write_access(h, place->b);
+
+	if (err)
+		return err;
+	dir_change_begin(dir);
+	dir_insert_at(ext4_sb_of(dir), place->b->b_data, place->off, ne);
+	dir_change_end(dir);
+	handle_dirty(h, place->b);
+	dir_changed(dir);
+	return 0;
+}
+
 int ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
 		 u32 len, ino_nr ino, u8 ftype)
+{
+	return ext4_dir_add_place(h, dir, NULL, name, len, ino, ftype);
+}
+
+int ext4_dir_add_place(struct handle *h, struct ext4_inode *dir,
+		       const struct ext4_dir_place *place, const char *name,
+		       u32 len, ino_nr ino, u8 ftype)
 {
 	struct dir_new_entry ne = {
 		.name = name, .len = len, .ino = ino, .ftype = ftype,
@@ -955,6 +1071,8 @@ int ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
 	err = dir_check_writable(dir);
 	if (err)
 		return err;
+	if (place && dir_place_is_good(dir, place, false))
+		return dir_place_add(h, dir, place, &ne);
 	dir_change_begin(dir);
 	err = ext4_dir_is_indexed(dir) ? dx_add(h, dir, &ne) :
 					 dir_linear_add(h, dir, &ne);
@@ -962,15 +1080,40 @@ int ext4_dir_add(struct handle *h, struct ext4_inode *dir, const char *name,
 	return err;
 }
 
+/* dir_lookup_write() of what was found before. */
+static int dir_place_write(struct handle *h, struct ext4_inode *dir,
+			   const struct ext4_dir_place *place, struct dir_slot *slot)
+{
+	int err = dir_check_writable(dir);
+
+	if (!err)
+		err = handle_get_write_access(h, place->b);
+	if (err)
+		return err;
+	buffer_get(place->b);
+	*slot = (struct dir_slot){ .b = place->b, .off = place->off,
+				   .prev = place->prev };
+	return 0;
+}
+
 int ext4_dir_remove(struct handle *h, struct ext4_inode *dir, const char *name,
 		    u32 len, ino_nr ino)
+{
+	return ext4_dir_remove_place(h, dir, NULL, name, len, ino);
+}
+
+int ext4_dir_remove_place(struct handle *h, struct ext4_inode *dir,
+			  const struct ext4_dir_place *place, const char *name,
+			  u32 len, ino_nr ino)
 {
 	struct dir_slot slot;
 	int err;
 
 	if (len && dir_is_dots(name, len))
 		return -EINVAL;
-	err = dir_lookup_write(h, dir, name, len, &slot);
+	err = place && dir_place_is_good(dir, place, true) ?
+		      dir_place_write(h, dir, place, &slot) :
+		      dir_lookup_write(h, dir, name, len, &slot);
 	if (err)
 		return err;
 	if (le32_to_cpu(dir_entry(slot.b->b_data, slot.off)->inode) != ino) {
@@ -1053,7 +1196,7 @@ int ext4_dir_get_dotdot(struct ext4_inode *dir, ino_nr *parent)
 
 	if (dir->i_inline)
 		return ext4_inline_parent(dir, parent);
-	err = dir_lookup(dir, "..", 2, &slot);
+	err = dir_lookup(dir, "..", 2, &slot, NULL);
 	if (err)
 		return err;
 	*parent = le32_to_cpu(dir_entry(slot.b->b_data, slot.off)->inode);

@@ -74,6 +74,16 @@ struct dir_slot {
 	u32 prev; /* DIR_NO_ENTRY: first in the block */
 };
 
+/*
+ * Where a name that is not there could go, for searches that look for it on the way:
+ * the first record with `need` bytes to spare of the leaves that may have it.
+ */
+struct dir_room {
+	u32 need;
+	struct buffer *b; /* referenced; NULL: none found */
+	u32 off;
+};
+
 /* What an entry is to say. */
 struct dir_new_entry {
 	const char *name;
@@ -121,6 +131,9 @@ u32 dir_entries_end(const struct ext4_sb *sbi, const struct buffer *b);
 /* Finds a name in a leaf; *prev as in struct dir_slot. */
 bool dir_block_find(struct ext4_sb *sbi, void *data, const char *name, u32 len,
 		    u32 end, u32 *off, u32 *prev);
+/* The same in b; room (may be NULL) is filled in if it is empty and b has some. */
+bool dir_leaf_find(struct ext4_sb *sbi, struct buffer *b, const char *name, u32 len,
+		   u32 *off, u32 *prev, struct dir_room *room);
 
 /* Can an entry of a name of len bytes go in (perhaps after compaction)? */
 bool dir_leaf_has_room(struct ext4_sb *sbi, void *data, u32 len);
@@ -200,8 +213,9 @@ u32 dx_this_hash(const struct dx_path *p);
 bool dx_next_hash(const struct dx_path *p, u32 *hash);
 void dx_close(struct dx_path *p);
 
+/* room: may be NULL; of the first leaf, as an index wants it. */
 int __must_check dx_find(struct ext4_inode *dir, const char *name, u32 len,
-			 struct dir_slot *slot);
+			 struct dir_slot *slot, struct dir_room *room);
 int __must_check dx_add(struct handle *h, struct ext4_inode *dir,
 			const struct dir_new_entry *ne);
 /* Makes the full single block b an indexed directory and adds ne. */

@@ -501,6 +501,31 @@ int __must_check ext4_dir_add(struct handle *h, struct ext4_inode *dir, const ch
 /* Removes the entry if it names `ino`; -ENOENT. */
 int __must_check ext4_dir_remove(struct handle *h, struct ext4_inode *dir,
 				 const char *name, u32 len, ino_nr ino);
+
+/*
+ * Where a name was found, or was not and has room, so that the change need not search
+ * again. For one name, under the directory's i_rwsem held exclusively from
+ * ext4_dir_find_place() on, which fills it in whatever it returns; ends with
+ * ext4_dir_place_put(). If the directory's blocks changed meanwhile (they were
+ * converted, say), or nothing was found out, the change searches as usual.
+ */
+struct ext4_dir_place {
+	struct buffer *b; /* referenced; NULL: nothing is known */
+	u32 off, prev;    /* of the entry; or off: of the record with the room */
+	u32 seq;          /* i_dir_seq then */
+	bool found;
+};
+int __must_check ext4_dir_find_place(struct ext4_inode *dir, const char *name, u32 len,
+				     ino_nr *ino, u8 *ftype,
+				     struct ext4_dir_place *place);
+void ext4_dir_place_put(struct ext4_dir_place *place);
+/* As ext4_dir_add() and ext4_dir_remove(), of the name that the place was found for. */
+int __must_check ext4_dir_add_place(struct handle *h, struct ext4_inode *dir,
+				    const struct ext4_dir_place *place,
+				    const char *name, u32 len, ino_nr ino, u8 ftype);
+int __must_check ext4_dir_remove_place(struct handle *h, struct ext4_inode *dir,
+				       const struct ext4_dir_place *place,
+				       const char *name, u32 len, ino_nr ino);
 /* Makes the existing entry name another inode (rename over, exchange). */
 int __must_check ext4_dir_replace(struct handle *h, struct ext4_inode *dir,
 				  const char *name, u32 len, ino_nr ino, u8 ftype);

@@ -453,7 +453,8 @@ static int dx_name_hash(struct ext4_inode *dir, u32 version, const char *name,
 
 /* From the leaf that the path leads to through all that continue `hash`. */
 static int dx_search_leaves(struct ext4_inode *dir, struct dx_path *p, u32 hash,
-			    const char *name, u32 len, struct dir_slot *slot)
+			    const char *name, u32 len, struct dir_slot *slot,
+			    struct dir_room *room)
 {
 	struct ext4_sb *sbi = ext4_sb_of(dir);
 	u32 next;
@@ -463,9 +464,10 @@ static int dx_search_leaves(struct ext4_inode *dir, struct dx_path *p, u32 hash,
 		err = dx_leaf(dir, p, &slot->lblk, &slot->b);
 		if (err)
 			return err;
-		if (dir_block_find(sbi, slot->b->b_data, name, len,
-				   dir_usable(sbi), &slot->off, &slot->prev))
+		if (dir_leaf_find(sbi, slot->b, name, len, &slot->off,
+				  &slot->prev, room))
 			return 0;
+		room = NULL; /* a new name goes into the first or splits it */
 		buffer_put(slot->b);
 		slot->b = NULL;
 		if (!dx_next_hash(p, &next) || next != (hash | 1))
@@ -477,7 +479,7 @@ static int dx_search_leaves(struct ext4_inode *dir, struct dx_path *p, u32 hash,
 }
 
 int dx_find(struct ext4_inode *dir, const char *name, u32 len,
-	    struct dir_slot *slot)
+	    struct dir_slot *slot, struct dir_room *room)
 {
 	struct dx_path p;
 	u32 hash;
@@ -489,7 +491,7 @@ int dx_find(struct ext4_inode *dir, const char *name, u32 len,
 	if (!err)
 		err = dx_descend(dir, &p, hash);
 	if (!err)
-		err = dx_search_leaves(dir, &p, hash, name, len, slot);
+		err = dx_search_leaves(dir, &p, hash, name, len, slot, room);
 	dx_close(&p);
 	return err;
 }
@@ -819,7 +821,7 @@ static int dx_check_new(struct ext4_inode *dir, const struct dx_path *p,
 	err = dx_next(dir, &walk);
 	if (!err)
 		err = dx_search_leaves(dir, &walk, hash, ne->name, ne->len,
-				       &slot);
+				       &slot, NULL);
 	if (!err) {
 		buffer_put(slot.b);
 		err = -EEXIST;

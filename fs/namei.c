@@ -331,7 +331,8 @@ static int fill_new(struct handle *h, struct ext4_inode *ei, struct ext4_inode *
 
 /* name NULL: it gets none, and is an orphan. */
 static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
-		     u32 len, const struct creation *c, struct inode **out)
+		     u32 len, const struct ext4_dir_place *place,
+		     const struct creation *c, struct inode **out)
 {
 	struct ext4_sb *sbi = ext4_sb_of(dir);
 	struct inode *inode;
@@ -344,8 +345,8 @@ static int create_in(struct handle *h, struct ext4_inode *dir, const char *name,
 	ei = EXT4_I(inode);
 	err = fill_new(h, ei, dir, c);
 	if (!err && name)
-		err = ext4_dir_add(h, dir, name, len, inode->i_ino,
-				   ext4_ftype(sbi, c->mode));
+		err = ext4_dir_add_place(h, dir, place, name, len, inode->i_ino,
+					 ext4_ftype(sbi, c->mode));
 	if (err || !name) {
 		ei->i_linkable = !err;
 		/* An orphan: deleted when the caller drops it. */
@@ -373,6 +374,7 @@ static int create(struct inode *dir, const char *name, size_t len,
 	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
 	struct ext4_inode *di = EXT4_I(dir);
 	u32 acl_credits, acl_revokes;
+	struct ext4_dir_place place;
 	struct inode *inode;
 	struct creation c;
 	struct handle *h;
@@ -388,6 +390,7 @@ static int create(struct inode *dir, const char *name, size_t len,
 		return -EEXIST;
 	do {
 		inode = NULL;
+		place.b = NULL;
 		c = *wanted;
 		rwsem_down_write(&dir->i_rwsem);
 		err = ext4_may_change(dir, false);
@@ -396,7 +399,8 @@ static int create(struct inode *dir, const char *name, size_t len,
 		if (!err && S_ISDIR(c.mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
 		if (!err && name) {
-			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
+			err = ext4_dir_find_place(di, name, (u32)len, &ino, &ft,
+						  &place);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
 		}
 		if (!err)
@@ -415,9 +419,10 @@ static int create(struct inode *dir, const char *name, size_t len,
 		if (!err) {
 			if (ext4_is_privileged(sbi, c.cred))
 				handle_set_privileged(h);
-			err = create_in(h, di, name, (u32)len, &c, &inode);
+			err = create_in(h, di, name, (u32)len, &place, &c, &inode);
 			err = ext4_stop_sync(h, err, di, NULL);
 		}
+		ext4_dir_place_put(&place);
 		rwsem_up_write(&dir->i_rwsem);
 		ext4_acl_new_free(&c.acl);
 		if (err)
@@ -537,10 +542,11 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 
 /* --------------------------------------------------------------- removal */
 
-static int remove_name(struct handle *h, struct ext4_inode *dir, const char *name,
+static int remove_name(struct handle *h, struct ext4_inode *dir,
+		       const struct ext4_dir_place *place, const char *name,
 		       u32 len, struct ext4_inode *ei)
 {
-	int err = ext4_dir_remove(h, dir, name, len, ei->vfs.i_ino);
+	int err = ext4_dir_remove_place(h, dir, place, name, len, ei->vfs.i_ino);
 
 	if (err)
 		return err;
@@ -571,6 +577,7 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 {
 	struct ext4_sb *sbi = EXT4_SB(dir->i_sb);
 	struct ext4_inode *di = EXT4_I(dir);
+	struct ext4_dir_place place;
 	struct inode *inode = NULL;
 	struct handle *h;
 	ino_nr ino;
@@ -583,7 +590,7 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 	if (ext4_is_dots(name, len))
 		return !is_rmdir ? -EISDIR : len == 1 ? -EINVAL : -ENOTEMPTY;
 	rwsem_down_write(&dir->i_rwsem);
-	err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
+	err = ext4_dir_find_place(di, name, (u32)len, &ino, &ft, &place);
 	if (err)
 		goto out_dir;
 	if (ino == dir->i_ino) {
@@ -604,11 +611,12 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 					    2 * EXT4_INODE_CREDITS,
 				    0, &h);
 	if (!err) {
-		err = remove_name(h, di, name, (u32)len, EXT4_I(inode));
+		err = remove_name(h, di, &place, name, (u32)len, EXT4_I(inode));
 		err = ext4_stop_sync(h, err, di, NULL);
 	}
 	rwsem_up_write(&inode->i_rwsem);
 out_dir:
+	ext4_dir_place_put(&place);
 	rwsem_up_write(&dir->i_rwsem);
 	inode_put(inode); /* the last reference deletes it */
 	return err;

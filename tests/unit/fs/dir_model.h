@@ -16,6 +16,7 @@ static struct {
 	u8 *present;
 	u32 count;
 	u32 *seen;    /* how often the current listing had it */
+	u32 changes, places; /* tried; with a place known before */
 } model;
 
 static inline void model_begin(u32 nr, u32 min_len, u32 max_len)
@@ -23,7 +24,7 @@ static inline void model_begin(u32 nr, u32 min_len, u32 max_len)
 	model.nr = nr;
 	model.min_len = max_of(min_len, 8u);
 	model.max_len = max_of(max_len, model.min_len);
-	model.count = 0;
+	model.count = model.changes = model.places = 0;
 	model.present = calloc(nr, 1);
 	model.seen = calloc(nr, sizeof(*model.seen));
 	assert_non_null(model.present);
@@ -53,12 +54,40 @@ static inline u32 model_name(u32 i, char *out)
 	return len;
 }
 
+/*
+ * Every other change searches first, as those of namei.c do, and says where that
+ * has found the name or the room. *err: of the search.
+ */
+static inline bool model_place(u32 i, const char *name, u32 len,
+			       struct ext4_dir_place *place, int *err)
+{
+	ino_nr ino;
+	u8 ft;
+
+	if (model.changes++ % 2)
+		return false;
+	*err = ext4_dir_find_place(&fake.dir, name, len, &ino, &ft, place);
+	assert_int_equal(*err, model.present[i] ? 0 : -ENOENT);
+	assert_true(*err || (place->found && ino == MODEL_INO + i));
+	model.places += place->b != NULL;
+	return true;
+}
+
 static inline int model_add(u32 i)
 {
+	struct ext4_dir_place place;
 	char name[256];
 	u32 len = model_name(i, name);
-	int err = fake_add(name, len, MODEL_INO + i);
+	int err;
 
+	if (model_place(i, name, len, &place, &err)) {
+		err = ext4_dir_add_place(&fake.h, &fake.dir, &place, name, len,
+					 MODEL_INO + i, EXT4_FT_REG_FILE);
+		ext4_dir_place_put(&place);
+		fake_stop(err);
+	} else {
+		err = fake_add(name, len, MODEL_INO + i);
+	}
 	if (model.present[i]) {
 		assert_int_equal(err, -EEXIST);
 	} else if (!err) {
@@ -71,9 +100,18 @@ static inline int model_add(u32 i)
 static inline void model_remove(u32 i)
 {
 	char name[256];
+	struct ext4_dir_place place;
 	u32 len = model_name(i, name);
-	int err = fake_remove(name, len, MODEL_INO + i);
+	int err;
 
+	if (model_place(i, name, len, &place, &err)) {
+		err = ext4_dir_remove_place(&fake.h, &fake.dir, &place, name, len,
+					    MODEL_INO + i);
+		ext4_dir_place_put(&place);
+		fake_stop(err);
+	} else {
+		err = fake_remove(name, len, MODEL_INO + i);
+	}
 	assert_int_equal(err, model.present[i] ? 0 : -ENOENT);
 	model.count -= model.present[i];
 	model.present[i] = 0;

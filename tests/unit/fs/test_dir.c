@@ -69,6 +69,52 @@ static void test_names(void **state)
 	fake_end();
 }
 
+/* A place from before another change is not believed. */
+static void test_stale_place(void **state)
+{
+	struct ext4_dir_place place;
+	ino_nr ino;
+	u8 ft;
+
+	fake_begin(&linear_1k);
+	assert_int_equal(ext4_dir_find_place(&fake.dir, "one", 3, &ino, &ft, &place),
+			 -ENOENT);
+	assert_non_null(place.b);
+	assert_false(place.found);
+	assert_int_equal(fake_add("two", 3, 12), 0);
+	assert_int_equal(ext4_dir_add_place(&fake.h, &fake.dir, &place, "one", 3, 11,
+					    EXT4_FT_REG_FILE), 0);
+	fake_stop(0);
+	ext4_dir_place_put(&place);
+	assert_int_equal(fake_find("one", 3), 11);
+	assert_int_equal(fake_find("two", 3), 12);
+
+	assert_int_equal(ext4_dir_find_place(&fake.dir, "one", 3, &ino, &ft, &place), 0);
+	assert_int_equal(ino, 11);
+	assert_true(place.found);
+	assert_int_equal(ext4_dir_add_place(&fake.h, &fake.dir, &place, "one", 3, 13,
+					    EXT4_FT_REG_FILE), -EEXIST);
+	fake_stop(-EEXIST);
+	assert_int_equal(fake_remove("one", 3, 11), 0);
+	assert_int_equal(ext4_dir_remove_place(&fake.h, &fake.dir, &place, "one", 3,
+					       11), -ENOENT);
+	fake_stop(-ENOENT);
+	ext4_dir_place_put(&place);
+	assert_int_equal(fake_find("two", 3), 12);
+
+	/* And one of now, of another inode than the caller's. */
+	assert_int_equal(ext4_dir_find_place(&fake.dir, "two", 3, &ino, &ft, &place), 0);
+	assert_int_equal(ext4_dir_remove_place(&fake.h, &fake.dir, &place, "two", 3,
+					       11), -ENOENT);
+	fake_stop(-ENOENT);
+	assert_int_equal(ext4_dir_remove_place(&fake.h, &fake.dir, &place, "two", 3,
+					       12), 0);
+	fake_stop(0);
+	ext4_dir_place_put(&place);
+	assert_int_equal(fake_find("two", 3), 0);
+	fake_end();
+}
+
 static void test_dotdot(void **state)
 {
 	ino_nr parent;
@@ -542,6 +588,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_new_directory),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_stale_place),
 		cmocka_unit_test(test_dotdot),
 		cmocka_unit_test(test_without_filetype),
 		cmocka_unit_test(test_is_empty),
