@@ -317,11 +317,30 @@ static int plan_with(struct change *c, u8 *old, bool in_body, bool in_block)
 	return plan_body(c, false);
 }
 
-/* i_rwsem held exclusively: nothing of this changes but h_refcount. */
+/* *same: with the very value that it is to have. */
+static bool is_in(const struct change *c, const struct xattr_list *l, bool *same)
+{
+	u32 at = xattr_find(l, &c->name);
+	const struct ext4_xattr_entry *e;
+
+	if (!at)
+		return false;
+	e = xattr_entry(l, at);
+	*same = c->value && !le32_to_cpu(e->e_value_inum) &&
+		le32_to_cpu(e->e_value_size) == c->len &&
+		!memcmp(l->data + l->base + le16_to_cpu(e->e_value_offs), c->value,
+			c->len);
+	return true;
+}
+
+/*
+ * i_rwsem held exclusively: nothing of this changes but h_refcount. A value that is
+ * there already changes nothing, not even ctime, as with the kernel's ext4.
+ */
 static int plan(struct change *c)
 {
 	struct ext4_sb *sbi = ext4_sb_of(c->ei);
-	bool in_body = false, in_block = false;
+	bool in_body = false, in_block = false, same = false;
 	struct xattr_list l;
 	u8 *old;
 	int err = copy_block(c->ei, &old);
@@ -334,16 +353,16 @@ static int plan(struct change *c)
 		goto out_free;
 	}
 	if (xattr_body_list(sbi, c->raw, c->ei->i_extra_isize, &l))
-		in_body = xattr_find(&l, &c->name) != 0;
+		in_body = is_in(c, &l, &same);
 	if (old) {
 		l = list_in(sbi, old);
-		in_block = xattr_find(&l, &c->name) != 0;
+		in_block = is_in(c, &l, &same);
 	}
 	if (in_body || in_block)
 		err = c->flags & SL_XATTR_CREATE ? -EEXIST : 0;
 	else if (c->flags & SL_XATTR_REPLACE || !(c->value || c->may_lack))
 		err = -ENODATA;
-	if (!err)
+	if (!err && !same)
 		err = plan_with(c, old, in_body, in_block);
 out_free:
 	free(old);
