@@ -996,7 +996,8 @@ void ext4_stat_of(const struct super_block *sb, ino_nr ino,
 		.st_uid = a->uid,
 		.st_gid = a->gid,
 		.st_rdev = a->rdev,
-		.st_size = (off_t)a->size,
+		/* A directory that is removed is empty. */
+		.st_size = S_ISDIR(a->mode) && !a->nlink ? 0 : (off_t)a->size,
 		/* Blocks promised to delayed data count, as in the kernel's ext4. */
 		.st_blocks = (blkcnt_t)(a->blocks +
 					(u64)a->delayed * (sb->s_blocksize >> 9)),
