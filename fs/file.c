@@ -61,6 +61,7 @@ struct sl_file {
 	_Atomic u64 scattered; /* bytes since the last were sent off [atomic] */
 	_Atomic u64 behind;    /* where the last small write ended [atomic] */
 	struct ext4_dir_cursor *cursor; /* [lock] directories */
+	_Atomic bool noatime; /* [atomic] */
 };
 
 /* ----------------------------------------------------------- open, close */
@@ -139,6 +140,12 @@ int sl_open(struct inode *inode, u32 flags, struct sl_file **out)
 		err = sl_setattr(inode, &st, valid, NULL, NULL);
 	}
 	return err ? err : new_file(inode, flags, out);
+}
+
+void sl_file_set_noatime(struct sl_file *f, bool noatime)
+{
+	if (atomic_load_explicit(&f->noatime, memory_order_relaxed) != noatime)
+		atomic_store_explicit(&f->noatime, noatime, memory_order_relaxed);
 }
 
 int sl_opendir(struct inode *dir, struct sl_file **out)
@@ -280,6 +287,13 @@ static int emit_entry(void *priv, const char *name, u32 len, ino_nr ino, u8 ftyp
 	return ctx->emit(ctx->priv, &de);
 }
 
+/* Orders nothing: a flag of the handle, for the handle's own reads. */
+static void file_accessed(struct sl_file *f)
+{
+	if (!atomic_load_explicit(&f->noatime, memory_order_relaxed))
+		ext4_touch_atime(f->inode);
+}
+
 int sl_readdir(struct sl_file *f, u64 pos,
 	       int (*emit)(void *priv, const struct sl_dirent *de), void *priv)
 {
@@ -298,7 +312,7 @@ int sl_readdir(struct sl_file *f, u64 pos,
 	rwsem_up_read(&f->inode->i_rwsem);
 	mutex_unlock(&f->lock);
 	if (!err)
-		ext4_touch_atime(f->inode);
+		file_accessed(f);
 	return err;
 }
 
@@ -481,7 +495,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	if (read_cached(inode, buf, &len, pos)) {
 		access_note(&f->access[WINDOW_READ], &inode->i_mapping, pos, len);
 		ext4_read_ahead(inode, &f->access[WINDOW_READ], pos, len);
-		ext4_touch_atime(inode);
+		file_accessed(f);
 		return (ssize_t)len;
 	}
 	if (inode->i_sb->s_data_full)
@@ -516,7 +530,7 @@ ssize_t sl_read(struct sl_file *f, void *buf, size_t len, u64 pos)
 	if (err && !done)
 		return err;
 	ext4_read_ahead(inode, &f->access[WINDOW_READ], pos, done);
-	ext4_touch_atime(inode);
+	file_accessed(f);
 	return (ssize_t)done;
 }
 

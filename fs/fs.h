@@ -365,6 +365,8 @@ enum sl_open_flags {
 };
 /* An open file description: keeps the write errors it has seen. Holds the inode. */
 int __must_check sl_open(struct inode *inode, u32 flags, struct sl_file **out);
+/* O_NOATIME: reading through f leaves the time of access alone. Any time. */
+void sl_file_set_noatime(struct sl_file *f, bool noatime);
 /* Last close. Write errors not seen by anyone are not returned here. */
 void sl_release(struct sl_file *f);
 struct inode *sl_file_inode(struct sl_file *f);

@@ -29,8 +29,10 @@ void op_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 		err = sl_opendir(dir, &file);
 		sl_iput(dir);
 	}
-	if (!err)
+	if (!err) {
+		sl_file_set_noatime(file, fi->flags & O_NOATIME);
 		err = fi_set_file(req, fi, file);
+	}
 	if (err) {
 		reply_status(req, err);
 		return;

@@ -60,6 +60,7 @@ static int set_handle(fuse_req_t req, struct fuse_file_info *fi,
 	 * the kernel need not ask. (With -o writeback it does.)
 	 */
 	fi->noflush = 1;
+	sl_file_set_noatime(file, fi->flags & O_NOATIME);
 	return fi_set_file(req, fi, file);
 }
 
@@ -137,6 +138,7 @@ void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t off,
 		stream_read(req, size, fi);
 		return;
 	}
+	sl_file_set_noatime(fi_file(fi), fi->flags & O_NOATIME);
 	buf = loop_reply_buffer(size);
 	n = buf ? sl_read(fi_file(fi), buf, size, (u64)off) : -ENOMEM;
 	if (n < 0)
