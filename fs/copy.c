@@ -86,7 +86,8 @@ ssize_t sl_copy_file_range(struct sl_file *in, u64 off_in, struct sl_file *out,
 		return n;
 	/* As fallocate: the request does not say whether to. */
 	if (cred && cred->uid) {
-		err = ext4_kill_suidgid(to, cred->gid != to->vfs.i_gid);
+		err = ext4_kill_suidgid(to, cred->gid != to->vfs.i_gid &&
+						    !cred->of_group);
 		if (err)
 			return err;
 	}

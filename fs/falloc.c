@@ -293,10 +293,10 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 		return err;
 	if (off + len > ext4_max_size(ei))
 		return -EFBIG;
-	/* FUSE has no word for it here, as it has for write. Supplementary
-	 * groups are not known: their members lose sgid too. */
+	/* FUSE has no word for it here, as it has for write. */
 	if (cred && cred->uid) {
-		err = ext4_kill_suidgid(ei, cred->gid != inode->i_gid);
+		err = ext4_kill_suidgid(ei, cred->gid != inode->i_gid &&
+						    !cred->of_group);
 		if (err)
 			return err;
 	}

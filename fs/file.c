@@ -137,6 +137,8 @@ int sl_open(struct inode *inode, u32 flags, struct sl_file **out)
 
 		if (flags & SL_OPEN_KILL_SUIDGID)
 			valid |= SL_KILL_SUIDGID;
+		if (flags & SL_OPEN_KILL_SGID)
+			valid |= SL_KILL_SGID;
 		err = sl_setattr(inode, &st, valid, NULL, NULL);
 	}
 	return err ? err : new_file(inode, flags, out);
@@ -958,7 +960,7 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 	if (region && 2 * w.left < region_resident(region))
 		w.region = NULL;
 	if (flags & SL_WRITE_KILL_SUIDGID) {
-		err = ext4_kill_suidgid(ei, false);
+		err = ext4_kill_suidgid(ei, flags & SL_WRITE_KILL_SGID);
 		if (err)
 			return err;
 	}

@@ -83,6 +83,7 @@ struct sl_options {
 struct sl_cred {
 	u32 uid, gid;
 	u32 umask; /* of new inodes, where the directory has no default ACL */
+	bool of_group; /* of the group of the file at hand, by a further one of his */
 };
 
 /*
@@ -362,6 +363,7 @@ enum sl_open_flags {
 	SL_OPEN_SYNC = 1u << 3,  /* O_SYNC; O_DSYNC as SL_OPEN_DSYNC */
 	SL_OPEN_DSYNC = 1u << 4,
 	SL_OPEN_KILL_SUIDGID = 1u << 5, /* with TRUNC */
+	SL_OPEN_KILL_SGID = 1u << 6, /* ... sgid whatever the group may do */
 };
 /* An open file description: keeps the write errors it has seen. Holds the inode. */
 int __must_check sl_open(struct inode *inode, u32 flags, struct sl_file **out);
@@ -383,6 +385,7 @@ enum sl_write_flags {
 	SL_WRITE_DIRECT = 1u << 2,
 	/* Accepted before, and only now handed on: into an immutable file, too. */
 	SL_WRITE_DELAYED = 1u << 3,
+	SL_WRITE_KILL_SGID = 1u << 4, /* with KILL_SUIDGID: whatever the group may do */
 };
 /* Bytes written: all of len, or fewer on -ENOSPC/-EIO part-way, or the error. */
 ssize_t __must_check sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos,

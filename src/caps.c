@@ -80,6 +80,35 @@ bool req_capable(fuse_req_t req, unsigned cap)
 	return ns && (!said || s.fsuid == ctx->uid) && s.effective >> cap & 1;
 }
 
+static bool has_group(const gid_t *list, int n, u32 gid)
+{
+	for (int i = 0; i < n; i++)
+		if (list[i] == gid)
+			return true;
+	return false;
+}
+
+bool req_in_group(fuse_req_t req, u32 gid)
+{
+	gid_t few[32], *all;
+	u32 own_uid, own_gid;
+	bool found;
+	int n;
+
+	req_ids(req, &own_uid, &own_gid);
+	if (own_gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, ARRAY_SIZE(few), few);
+	if (n <= (int)ARRAY_SIZE(few))
+		return has_group(few, n, gid);
+	all = calloc((size_t)n, sizeof(*all));
+	if (!all)
+		return false;
+	found = has_group(all, min_of(fuse_req_getgroups(req, n, all), n), gid);
+	free(all);
+	return found;
+}
+
 void req_ids(fuse_req_t req, u32 *uid, u32 *gid)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);

@@ -17,6 +17,9 @@
  * it does not matter.
  */
 bool req_capable(fuse_req_t req, unsigned cap);
+/* Is the sender of this group, by the request's or one of his further ones? Reads /proc, too; where
+ * that cannot be: by the request's alone. */
+bool req_in_group(fuse_req_t req, u32 gid);
 /*
  * The sender's user and group for files. With -o idmap the kernel says them only where
  * an inode is made, and then as the mount's map has them; else they are read from /proc,

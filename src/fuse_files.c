@@ -39,8 +39,6 @@ static u32 open_flags(int flags)
 		sl |= SL_OPEN_SYNC;
 	else if (flags & O_DSYNC)
 		sl |= SL_OPEN_DSYNC;
-	if (session_kills_suidgid())
-		sl |= SL_OPEN_KILL_SUIDGID;
 	return sl;
 }
 
@@ -76,7 +74,13 @@ void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 	}
 	err = req_inode(req, node, &inode);
 	if (!err) {
-		err = sl_open(inode, open_flags(fi->flags), &file);
+		u32 flags = open_flags(fi->flags);
+
+		if (session_kills_suidgid())
+			flags |= SL_OPEN_KILL_SUIDGID;
+		if (flags & SL_OPEN_KILL_SUIDGID && req_loses_sgid(req, inode))
+			flags |= SL_OPEN_KILL_SGID;
+		err = sl_open(inode, flags, &file);
 		sl_iput(inode);
 	}
 	if (!err)
@@ -171,9 +175,15 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char *buf, size_t size,
 	      off_t off, struct fuse_file_info *fi)
 {
 	struct sl_cred cred = req_cred(req);
-	u32 flags = session_kills_suidgid() ? SL_WRITE_KILL_SUIDGID : 0;
+	u32 flags = 0;
 	struct region *region = NULL;
 	ssize_t n;
+
+	if (session_kills_suidgid()) {
+		flags |= SL_WRITE_KILL_SUIDGID;
+		if (req_loses_sgid(req, sl_file_inode(fi_file(fi))))
+			flags |= SL_WRITE_KILL_SGID;
+	}
 
 	/* What was written when is the kernel's to know, then; it tells by
 	 * SETATTR. This may come much later, and may come after that. */
@@ -219,12 +229,21 @@ void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync,
 void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
 		  off_t len, struct fuse_file_info *fi)
 {
-	struct sl_cred cred = req_cred(req);
+	struct sl_cred cred = req_change_cred(req, sl_file_inode(fi_file(fi)));
 	int err = -EINVAL;
 
 	if (off >= 0 && len > 0)
 		err = sl_fallocate(fi_file(fi), mode, (u64)off, (u64)len, &cred);
 	reply_status(req, err);
+}
+
+static ssize_t copy_range(fuse_req_t req, off_t off_in, struct sl_file *in,
+			  off_t off_out, struct sl_file *out,
+			  size_t len)
+{
+	struct sl_cred cred = req_change_cred(req, sl_file_inode(out));
+
+	return sl_copy_file_range(in, (u64)off_in, out, (u64)off_out, len, &cred);
 }
 
 /*
@@ -237,14 +256,13 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
 			off_t off_out, struct fuse_file_info *fi_out, size_t len,
 			int flags)
 {
-	struct sl_cred cred = req_cred(req);
 	ssize_t n = -EINVAL;
 
 	if (node_in == STREAM_NODE)
 		n = -EOPNOTSUPP; /* the kernel reads and writes, then */
 	else if (!flags && off_in >= 0 && off_out >= 0)
-		n = sl_copy_file_range(fi_file(fi_in), (u64)off_in,
-				       fi_file(fi_out), (u64)off_out, len, &cred);
+		n = copy_range(req, off_in, fi_file(fi_in), off_out,
+			       fi_file(fi_out), len);
 	if (n < 0)
 		reply_status(req, (int)n);
 	else

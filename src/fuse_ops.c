@@ -14,6 +14,7 @@
  */
 #include "src/fuse_ops.h"
 
+#include <linux/capability.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,24 @@ struct sl_cred req_cred(fuse_req_t req)
 	struct sl_cred cred = { .umask = ctx->umask };
 
 	req_ids(req, &cred.uid, &cred.gid);
+	return cred;
+}
+
+bool req_loses_sgid(fuse_req_t req, struct inode *inode)
+{
+	struct stat st;
+
+	sl_getattr(inode, &st);
+	return S_ISREG(st.st_mode) &&
+	       (st.st_mode & (S_ISGID | S_IXGRP)) == S_ISGID &&
+	       !req_in_group(req, st.st_gid) && !req_capable(req, CAP_FSETID);
+}
+
+struct sl_cred req_change_cred(fuse_req_t req, struct inode *inode)
+{
+	struct sl_cred cred = req_cred(req);
+
+	cred.of_group = cred.uid && !req_loses_sgid(req, inode);
 	return cred;
 }
 
@@ -215,8 +234,15 @@ static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
 	if (node != STREAM_NODE)
 		err = req_inode(req, node, &inode);
 	if (!err) {
-		err = sl_setattr(inode, attr, setattr_mask(to_set), &cred,
-				 &after);
+		u32 valid = setattr_mask(to_set);
+
+		/* chown() to nobody and no group: suid and sgid go all the same, but
+		 * FUSE has no word for it. */
+		if (!to_set)
+			valid |= SL_KILL_SUIDGID;
+		if (valid & SL_KILL_SUIDGID && req_loses_sgid(req, inode))
+			valid |= SL_KILL_SGID;
+		err = sl_setattr(inode, attr, valid, &cred, &after);
 		sl_iput(inode);
 	}
 	if (err)

@@ -46,6 +46,14 @@ static inline fuse_ino_t ino_to_node(u64 ino)
 struct super_block *req_sb(fuse_req_t req);
 struct sl_cred req_cred(fuse_req_t req);
 /*
+ * Does a change of this file by the sender take setgid away even where the group may not
+ * execute it? Not if he is of the file's group, by a further one, too, or has
+ * CAP_FSETID. Reads /proc, only where it matters.
+ */
+bool req_loses_sgid(fuse_req_t req, struct inode *inode);
+/* req_cred(), with what sl_fallocate() and sl_copy_file_range() want to know of that. */
+struct sl_cred req_change_cred(fuse_req_t req, struct inode *inode);
+/*
  * The superuser, or the user that the daemon runs as? The kernel passes the user as
  * he is in the user namespace that the mount was made in, so "0" is that one's; who is
  * nobody there is (uid_t)-1, and so neither.
