@@ -237,13 +237,31 @@ void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t off,
 	reply_status(req, err);
 }
 
-static ssize_t copy_range(fuse_req_t req, off_t off_in, struct sl_file *in,
-			  off_t off_out, struct sl_file *out,
+/* The kernel keeps what it knows of the source, and knows of no reading by a copy. */
+static void source_was_read(fuse_req_t req, fuse_ino_t node, struct sl_file *file,
+			    const struct timespec *before)
+{
+	struct stat st;
+
+	sl_getattr(sl_file_inode(file), &st);
+	if (st.st_atim.tv_sec != before->tv_sec ||
+	    st.st_atim.tv_nsec != before->tv_nsec)
+		session_attrs_changed(fuse_req_userdata(req), node);
+}
+
+static ssize_t copy_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
+			  struct sl_file *in, off_t off_out, struct sl_file *out,
 			  size_t len)
 {
 	struct sl_cred cred = req_change_cred(req, sl_file_inode(out));
+	struct stat before;
+	ssize_t n;
 
-	return sl_copy_file_range(in, (u64)off_in, out, (u64)off_out, len, &cred);
+	sl_getattr(sl_file_inode(in), &before);
+	n = sl_copy_file_range(in, (u64)off_in, out, (u64)off_out, len, &cred);
+	if (n > 0)
+		source_was_read(req, node_in, in, &before.st_atim);
+	return n;
 }
 
 /*
@@ -261,7 +279,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t node_in, off_t off_in,
 	if (node_in == STREAM_NODE)
 		n = -EOPNOTSUPP; /* the kernel reads and writes, then */
 	else if (!flags && off_in >= 0 && off_out >= 0)
-		n = copy_range(req, off_in, fi_file(fi_in), off_out,
+		n = copy_range(req, node_in, off_in, fi_file(fi_in), off_out,
 			       fi_file(fi_out), len);
 	if (n < 0)
 		reply_status(req, (int)n);
