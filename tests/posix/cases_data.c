@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tests/posix/cases_data.c - content: read, write, sizes and their limits, holes
+ *
+ * Locks: none. See posix.h.
+ */
+#include "posix.h"
+
+static const struct posix_case data[] = {
+	{ "write beyond the end leaves zeros", "f F; fill F 10", "open F rw; pwrite 0 5 100 = 5; size F = 105; byte 0 50 = 0; byte 0 9 = 120; byte 0 100 = 121", "F:amcs" },
+	{ "write far beyond the end", "f F", "open F rw; pwrite 0 1 1G = 1; size F = 1G+1; byte 0 512M = 0; byte 0 1G = 121", "F:amcs" },
+	{ "read beyond the end", "f F; fill F 10", "open F r; pread 0 10 5 = 5; pread 0 10 10 = 0; pread 0 10 1T = 0", "F:a" },
+	{ "negative offsets", "f F; open F rw", "pread 0 1 -1 = EINVAL; pwrite 0 1 -1 = EINVAL; lseek 0 -1 set = EINVAL", NULL },
+	{ "no descriptor", NULL, "read 0 1 = EBADF; write 0 1 = EBADF; ftruncate 0 1 = EBADF; lseek 0 0 set = EBADF; fsync 0 = EBADF; fallocate 0 0 0 1 = EBADF", NULL },
+	{ "pwrite does not move", "f F; fill F 10; open F rw; old", "pwrite 0 5 3 = 5; lseek 0 0 cur = 0; pread 0 2 0 = 2; lseek 0 0 cur = 0", "F:amc" },
+	/* what is run as who wrote it */
+	{ "a write by others takes setuid and setgid", "f F; fill F 10; own F R; chmod F 6777; old", "U: open F w; U: write 0 1 = 1; mode F = 0777", "F:mcp" },
+	{ "a write by the owner, too", "f F 6755 U", "U: open F w; U: write 0 1 = 1; mode F = 0755", "F:mcsp" },
+	{ "a write by root leaves them", "f F 6755", "open F w; write 0 1 = 1; mode F = 06755", "F:mcs" },
+	{ "setgid without execute stays", "f F 2766 U", "U: open F w; U: write 0 1 = 1; mode F = 02766", "F:mcs" },
+	{ "setgid without execute, others' group", "f F 2766 3001:4000", "U: open F w; U: write 0 1 = 1; mode F = 0766", "F:mcsp" },
+	{ "setgid without execute, a further group of his", "f F 2766 0:4000", "W: open F w; W: write 0 1 = 1; mode F = 02766; W: fallocate 0 0 0 100; W: ftruncate 0 5; W: truncate F 3; W: open F w|trunc; mode F = 02766", "F:mc" },
+	{ "truncate of setgid without execute, others' group", "f F 2766 3001:4000", "U: truncate F 5; mode F = 0766", "F:mcsp" },
+	{ "O_TRUNC of setgid without execute, others' group", "f F 2766 3001:4000", "U: open F w|trunc; mode F = 0766", "F:mcp" },
+	{ "fallocate of setgid without execute, others' group", "f F 2766 3001:4000; open F w; old", "U: fallocate 0 0 0 5; mode F = 0766", "F:mcsp" },
+	{ "copying to setgid without execute", "f F 2766 3001:4000; f G 2766 0:4000; f H; fill H 10; open F w; open G w; open H r; old", "W: copy 2 1 5 = 5; mode G = 02766; U: copy 2 0 5 = 5; mode F = 0766", "F:mcsp G:mcs H:a" },
+	{ "setuid without execute goes", "f F 4666", "U: open F w; U: write 0 1 = 1; mode F = 0666", "F:mcsp" },
+	{ "a write of nothing leaves them", "f F 6777", "U: open F w; U: write 0 0 = 0; mode F = 06777", NULL },
+	{ "a direct write takes them", "f F; fill F 1B; own F R; chmod F 6777; old", "U: open F w|direct; U: pwrite 0 1B 0 = 1B; mode F = 0777", "F:mcp" },
+	{ "truncate takes them", "f F; fill F 10; chmod F 6777; old", "U: truncate F 5; mode F = 0777", "F:mcsp" },
+	{ "truncate to the same size takes them", "f F; fill F 10; chmod F 6777; old", "U: truncate F 10; mode F = 0777", "F:mcp" },
+	{ "ftruncate takes them", "f F; fill F 10; chmod F 6777; old; open F w", "U: ftruncate 0 5; mode F = 0777", "F:mcsp" },
+	{ "truncate by root leaves them", "f F; fill F 10; chmod F 6777; old", "truncate F 5; mode F = 06777", "F:mcs" },
+	{ "fallocate takes them", "f F; fill F 10; chmod F 6777; old; open F w", "U: fallocate 0 0 0 100; mode F = 0777", "F:mcsp" },
+	{ "punching takes them", "f F; fill F 10; chmod F 6777; old; open F w", "U: fallocate 0 punch|keep 0 5; mode F = 0777", "F:mcp" },
+	{ "copying takes them", "f F; f G; fill G 10; chmod F 6777; old; open F w; open G r", "U: copy 1 0 10 = 10; mode F = 0777", "F:mcsp G:a" },
+	{ "a mapping that is written", "f F 6777 U; fill F 10; chmod F 6777; old", "U: open F rw; U: mapwrite 0; mode F = 06777", "F:amc" },
+	/* sizes */
+	{ "truncate to less", "f F; fill F 100; open F r; old", "truncate F 50; size F = 50; byte 0 49 = 120; byte 0 50 = ENODATA", "F:amcs" },
+	{ "truncate to more", "f F; fill F 100; open F r; old", "truncate F 1B; size F = 1B; byte 0 99 = 120; byte 0 100 = 0", "F:amcs" },
+	{ "truncate to the same", "f F; fill F 100", "truncate F 100", "F:mc" },
+	{ "truncate of an empty file to nothing", "f F", "truncate F 0", "F:mc" },
+	{ "ftruncate to less", "f F; fill F 100; open F w", "ftruncate 0 50", "F:mcs" },
+	{ "ftruncate to the same", "f F; fill F 100; open F w; old", "ftruncate 0 100", "F:mc" },
+	{ "what was cut is zero when it grows again", "f F; fill F 2B; open F r; old", "truncate F 10; truncate F 2B; byte 0 9 = 120; byte 0 10 = 0; byte 0 1B = 0", "F:amc" },
+	{ "truncate of a directory", "d D", "truncate D 0 = EISDIR", NULL },
+	{ "truncate of a fifo", "p P", "truncate P 0 = EINVAL", NULL },
+	{ "truncate of nothing", "f F; l L none", "truncate none 0 = ENOENT; truncate F/x 0 = ENOTDIR; truncate '' 0 = ENOENT; truncate L 0 = ENOENT", "L:a" },
+	{ "truncate to a negative size", "f F; open F w", "truncate F -1 = EINVAL; ftruncate 0 -1 = EINVAL", NULL },
+	{ "truncate by others", "f F 644; fill F 10", "U: truncate F 5 = EACCES", NULL },
+	{ "truncate by others who may write", "f F 622; fill F 10", "U: truncate F 5", "F:mcs" },
+	{ "truncate of a negative size of nothing", NULL, "truncate none -1 = EINVAL", NULL },
+	{ "truncate where one may not search", "d D 700; f D/F 666", "U: truncate D/F 0 = EACCES", NULL },
+	{ "ftruncate needs no right but the descriptor", "f F 000 U; fill F 10; open F w", "V: ftruncate 0 5; size F = 5", "F:mcs" },
+	{ "ftruncate of a directory", "d D; open D r|dir", "ftruncate 0 0 = EINVAL", NULL },
+	{ "truncate through a link", "f F; fill F 10; l L F", "truncate L 3; size F = 3", "F:mcs L:a" },
+	/* limits */
+	{ "a size that no file has", "f F; open F w", "truncate F 9223372036854775807 = EFBIG; ftruncate 0 9223372036854775807 = EFBIG", NULL },
+	{ "a write where no file reaches", "f F; open F w", "pwrite 0 1 9223372036854775806 = EFBIG", NULL },
+	{ "a position where no file reaches", "f F; open F w", "lseek 0 9223372036854775806 set = EINVAL", NULL },
+	{ "the largest offset", "f F; open F rw", "truncate F 4294967295B-1B; size F = 4294967295B-1B; pread 0 1 4294967295B-2B = 1; lseek 0 0 end = 4294967295B-1B", "F:amcs" },
+	{ "one block beyond", "f F; open F w", "truncate F 4294967296B = EFBIG; pwrite 0 1 4294967296B = EFBIG; pwrite 0 1 4294967295B = EFBIG", NULL },
+	{ "RLIMIT_FSIZE: write", "f F; open F w", "rlimit 100; write 0 50 = 50; write 0 100 = 50; write 0 1 = EFBIG; size F = 100", "F:mcs" },
+	{ "RLIMIT_FSIZE: pwrite beyond", "f F; open F w", "rlimit 100; pwrite 0 1 100 = EFBIG; pwrite 0 1 99 = 1", "F:mcs" },
+	{ "RLIMIT_FSIZE: truncate", "f F; fill F 200; open F w; old", "rlimit 100; ftruncate 0 300 = EFBIG; truncate F 300 = EFBIG; ftruncate 0 150; size F = 150", "F:mcs" },
+	{ "RLIMIT_FSIZE: fallocate", "f F; open F w", "rlimit 100; fallocate 0 0 0 200 = EFBIG; fallocate 0 keep 0 200", "F:mc" },
+	{ "RLIMIT_FSIZE: overwriting is no growth", "f F; fill F 200; open F w; old", "rlimit 100; pwrite 0 1 50 = 1; pwrite 0 1 150 = EFBIG", "F:mc" },
+	{ "copying within a file", "f F; fill F 2B; open F rw; open F rw; old", "copy 0 1 1B = EINVAL; lseek 1 1B set = 1B; copy 0 1 1B = 1B; size F = 2B", "F:amc" },
+	{ "copying from the end", "f F; f G; open F r; open G w; old", "copy 0 1 10 = 0", NULL },
+	{ "copying from a directory", "d D; f G; open D r; open G w; old", "copy 0 1 10 = EISDIR", NULL },
+	{ "copying to a descriptor for reading", "f F; f G; open F r; open G r", "copy 0 1 10 = EBADF", NULL },
+	{ "copying to one for appending", "f F; f G; open F r; open G w|append", "copy 0 1 10 = EBADF", NULL },
+	{ "direct transfers not in blocks", "f F; fill F 2B; open F rw|direct; old", "pwrite 0 1B 0 = 1B; pread 0 1B 1B = 1B", "F:amc" },
+};
+
+const struct posix_table data_table = { "data", data, sizeof(data) / sizeof(data[0]) };
+
+static const struct posix_case range[] = {
+	{ "allocating grows", "f F; open F rw", "fallocate 0 0 0 1B+1; size F = 1B+1; blocks F = 1; byte 0 1B = 0", "F:amcs" },
+	{ "allocating without growing", "f F; open F rw", "fallocate 0 keep 0 4B; size F = 0; blocks F = 1", "F:mc" },
+	{ "allocating within the size", "f F; truncate F 8B; open F rw; old", "fallocate 0 0 1B 2B; size F = 8B; blocks F = 1", "F:mc" },
+	{ "allocating what there is", "f F; fill F 4B; open F rw|noatime; old", "fallocate 0 0 0 4B; size F = 4B; byte 0 0 = 120", "F:mc" },
+	{ "no length", "f F; open F rw", "fallocate 0 0 0 0 = EINVAL; fallocate 0 punch|keep 0 0 = EINVAL; fallocate 0 0 -1 1 = EINVAL; fallocate 0 0 0 -1 = EINVAL", NULL },
+	{ "modes that there are not", "f F; open F rw", "fallocate 0 unknown 0 1 = EOPNOTSUPP; fallocate 0 punch 0 1 = EOPNOTSUPP; fallocate 0 punch|zero|keep 0 1 = EOPNOTSUPP", NULL },
+	{ "for reading only", "f F; open F r", "fallocate 0 0 0 1 = EBADF", NULL },
+	{ "of a directory", "d D; open D r|dir", "fallocate 0 0 0 1 = EBADF", NULL },
+	{ "of a fifo", "p P; open P rw", "fallocate 0 0 0 1 = ESPIPE", NULL },
+	{ "beyond what a file can have", "f F; open F rw", "fallocate 0 0 9223372036854775806 10 = EFBIG; fallocate 0 0 4294967296B 1B = EFBIG", NULL },
+	{ "punching", "f F; fill F 4B; open F rw|noatime; old", "fallocate 0 punch|keep 1B 1B; size F = 4B; byte 0 1B = 0; byte 0 2B = 120; byte 0 1B-1 = 120", "F:mc" },
+	{ "punching parts of blocks", "f F; fill F 4B; open F rw|noatime; old", "fallocate 0 punch|keep 10 1B; byte 0 9 = 120; byte 0 10 = 0; byte 0 1B+9 = 0; byte 0 1B+10 = 120", "F:mc" },
+	{ "punching all", "f F; fill F 4B; open F rw; fsync 0; old", "fallocate 0 punch|keep 0 4B; size F = 4B; blocks F = 0", "F:mc" },
+	{ "punching beyond the end", "f F; fill F 1B; open F rw; old", "fallocate 0 punch|keep 2B 1B; size F = 1B", "F:mc" },
+	{ "zeroing", "f F; fill F 4B; open F rw|noatime; old", "fallocate 0 zero 1B 1B; size F = 4B; byte 0 1B = 0; byte 0 2B = 120; blocks F = 1", "F:mc" },
+	{ "zeroing parts of blocks", "f F; fill F 4B; open F rw|noatime; old", "fallocate 0 zero 10 1B; byte 0 9 = 120; byte 0 10 = 0; byte 0 1B+9 = 0; byte 0 1B+10 = 120", "F:mc" },
+	{ "zeroing grows", "f F; fill F 1B; open F rw; old", "fallocate 0 zero 0 2B; size F = 2B", "F:mcs" },
+	{ "zeroing without growing", "f F; fill F 1B; open F rw|noatime; old", "fallocate 0 zero|keep 0 2B; size F = 1B; byte 0 0 = 0", "F:mc" },
+	{ "collapsing", "f F; fill F 4B; open F rw; old", "fallocate 0 collapse 1B 1B; size F = 3B", "F:mcs" },
+	{ "inserting", "f F; fill F 4B; open F rw; old", "fallocate 0 insert 1B 1B; size F = 5B; byte 0 1B = 0", "F:amcs" },
+	{ "collapsing parts of blocks", "f F; fill F 4B; open F rw; old", "fallocate 0 collapse 1 1B = EINVAL; fallocate 0 collapse 0 4B = EINVAL; fallocate 0 insert 8B 1B = EINVAL", "F:mc" },
+	/* SEEK_DATA and SEEK_HOLE */
+	{ "an empty file has no data", "f F; open F r", "lseek 0 0 data = ENXIO; lseek 0 0 hole = ENXIO", NULL },
+	{ "a file full of data", "f F; fill F 2B; open F r", "lseek 0 0 data = 0; lseek 0 0 hole = 2B; lseek 0 2B data = ENXIO; lseek 0 2B hole = ENXIO; lseek 0 5 data = 5", NULL },
+	{ "a hole in front", "f F; open F rw; pwrite 0 100 64K; old", "lseek 0 0 data = 64K; lseek 0 0 hole = 0; lseek 0 64K hole = 64K+100", NULL },
+	{ "a hole behind", "f F; fill F 1B; truncate F 64K; open F r; old", "lseek 0 0 hole = 1B; lseek 0 1B data = ENXIO; lseek 0 64K hole = ENXIO", NULL },
+	{ "a hole punched", "f F; fill F 64K; open F rw; fsync 0; fallocate 0 punch|keep 16K 16K; old", "lseek 0 0 hole = 16K; lseek 0 16K data = 32K; lseek 0 20K hole = 20K", NULL },
+	{ "what is allocated has no data", "f F; open F rw; fallocate 0 0 0 64K; old", "lseek 0 0 data = ENXIO; lseek 0 0 hole = 0", NULL },
+	{ "negative and too far", "f F; fill F 10; open F r", "lseek 0 -1 data = ENXIO; lseek 0 -1 hole = ENXIO; lseek 0 11 data = ENXIO", NULL },
+	{ "a position that is none", "f F; open F r", "lseek 0 0 none = EINVAL; lseek 0 -1 end = EINVAL; lseek 0 1T end = 1T", NULL },
+	{ "of a fifo", "p P; open P rw", "lseek 0 0 set = ESPIPE", NULL },
+	{ "of a directory", "d D; f D/F; open D r|dir", "lseek 0 0 set = 0; lseek 0 -1 set = EINVAL", NULL },
+};
+
+const struct posix_table range_table = { "range", range, sizeof(range) / sizeof(range[0]) };
