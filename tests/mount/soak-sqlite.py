@@ -57,6 +57,10 @@ def write(path, mode, writer, acks):
         db.execute("insert into rows values(?, ?, ?)", (writer, n, blob(writer, n)))
         db.execute("update counts set n=? where writer=?", (n, writer))
         db.execute("commit")
+        # In the modes with a rollback journal SQLite takes it for success if it cannot
+        # open the directory, to sync it after the unlink, as when the daemon has died. It
+        # was alive then if it still is: this asks it.
+        os.statvfs(os.path.dirname(path))
         os.write(out, f"{writer} {n}\n".encode())
 
 
