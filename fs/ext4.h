@@ -201,6 +201,8 @@ static inline struct ext4_sb *ext4_sb_of(const struct ext4_inode *ei)
 }
 
 #define ext4_has_compat(sbi, f) (((sbi)->features_compat & EXT4_COMPAT_##f) != 0)
+/* Has it a journal, and is it used? */
+#define ext4_has_log(sbi) (ext4_has_compat(sbi, HAS_JOURNAL) && !(sbi)->opts.noload)
 #define ext4_has_incompat(sbi, f) (((sbi)->features_incompat & EXT4_INCOMPAT_##f) != 0)
 #define ext4_has_ro_compat(sbi, f) (((sbi)->features_ro_compat & EXT4_RO_COMPAT_##f) != 0)
 

@@ -47,7 +47,7 @@ struct sl_id {
 struct sl_options {
 	bool readonly;
 	bool no_journal;      /* a volume without one is written to all the same */
-	bool noload;          /* norecovery: ignore the log (read-only) */
+	bool noload;          /* norecovery: ignore the log; to write, it must be empty */
 	enum sl_errors errors;
 	enum sl_atime atime;
 	bool nodiratime;
@@ -151,6 +151,9 @@ size_t sl_windows_text(struct inode *inode, char *buf, size_t len);
  * but for what is changed again meanwhile. -EROFS, and the errors of sl_sync().
  */
 int __must_check sl_checkpoint(struct super_block *sb);
+/* The same, and the log is overwritten with zeros, or discarded. Also -EBUSY (others commit
+ * all the time) and -EOPNOTSUPP (no log, or no discard). */
+int __must_check sl_erase_log(struct super_block *sb, bool discard);
 /* drop_caches: clean folios, buffers, inodes. */
 void sl_drop_caches(struct super_block *sb);
 /* For users, in parts: clean folios of files alone, or what metadata is not in use,

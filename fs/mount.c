@@ -323,7 +323,8 @@ static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *n
 	return err;
 }
 
-/* For a volume without one, which the mount was told to write to. */
+/* For a volume without one, or without regard to its own, which is empty: the mount was
+ * told to. */
 static int make_journal(struct ext4_sb *sbi, struct journal **out)
 {
 	struct journal_params p = {
@@ -336,7 +337,8 @@ static int make_journal(struct ext4_sb *sbi, struct journal **out)
 		.priv = sbi,
 	};
 
-	log_warn("%s: no journal: after a crash the volume needs e2fsck", sbi->s.s_id);
+	log_warn("%s: no journal%s: after a crash the volume needs e2fsck", sbi->s.s_id,
+		 ext4_has_compat(sbi, HAS_JOURNAL) ? " is used" : "");
 	return journal_load(&p, out);
 }
 
@@ -368,7 +370,12 @@ static int recover(struct ext4_sb *sbi, struct journal *j)
 			sbi->s.s_id);
 		return -EFSCORRUPTED;
 	}
-	if (sbi->opts.readonly && sbi->opts.noload) {
+	if (sbi->opts.noload && !sbi->opts.readonly) {
+		log_err("%s: the journal has to be replayed first: norecovery needs a read-only mount (-o ro)",
+			sbi->s.s_id);
+		return -EINVAL;
+	}
+	if (sbi->opts.noload) {
 		log_warn("%s: the journal is not replayed (norecovery): contents may be inconsistent",
 			 sbi->s.s_id);
 		return 0;
@@ -471,9 +478,8 @@ static int check_writable(struct ext4_sb *sbi)
 			sbi->s.s_id, why);
 		return -EROFS;
 	}
-	if (sbi->opts.noload || sbi->opts.sb_block) {
-		log_err("%s: %s needs a read-only mount (-o ro)", sbi->s.s_id,
-			sbi->opts.noload ? "norecovery" : "sb=");
+	if (sbi->opts.sb_block) {
+		log_err("%s: sb= needs a read-only mount (-o ro)", sbi->s.s_id);
 		return -EINVAL;
 	}
 	if (sbi->bdev->bd_readonly) {
@@ -696,6 +702,11 @@ static int mount_volume(struct ext4_sb *sbi)
 			err = 0;
 		if (!err && j)
 			err = recover(sbi, j);
+		if (!err && !sbi->opts.readonly && !ext4_has_log(sbi)) {
+			journal_free(j);
+			j = NULL;
+			err = make_journal(sbi, &j);
+		}
 	} else if (!err && !sbi->opts.readonly) {
 		err = make_journal(sbi, &j);
 	}

@@ -301,7 +301,7 @@ int ext4_write_super_mounted(struct ext4_sb *sbi)
 	u64 now = (u64)time(NULL);
 	int err;
 
-	if (ext4_has_compat(sbi, HAS_JOURNAL)) {
+	if (ext4_has_log(sbi)) {
 		sbi->features_incompat |= EXT4_INCOMPAT_RECOVER;
 		es->s_feature_incompat = cpu_to_le32(sbi->features_incompat);
 	} else { /* not clean until it is unmounted */
@@ -349,7 +349,7 @@ int ext4_write_super_clean(struct ext4_sb *sbi)
 
 	es->s_feature_incompat = cpu_to_le32(le32_to_cpu(es->s_feature_incompat) &
 					     ~(u32)EXT4_INCOMPAT_RECOVER);
-	if (!ext4_has_compat(sbi, HAS_JOURNAL))
+	if (!ext4_has_log(sbi))
 		es->s_state = cpu_to_le16(le16_to_cpu(es->s_state) |
 					  (sbi->mount_state & EXT4_VALID_FS));
 	if (ext4_orphan_empty(sbi))
@@ -509,6 +509,24 @@ int sl_checkpoint(struct super_block *sb)
 		return err;
 	journal_write_back(j);
 	return journal_aborted(j);
+}
+
+#define ERASE_TRIES 20
+
+int sl_erase_log(struct super_block *sb, bool discard)
+{
+	struct journal *j = EXT4_SB(sb)->journal;
+	int err = -EBUSY;
+
+	if (!j)
+		return -EROFS;
+	/* Who commits between the two steps makes a third necessary. */
+	for (int i = 0; err == -EBUSY && i < ERASE_TRIES; i++) {
+		err = sl_sync(sb);
+		if (!err)
+			err = journal_erase(j, discard);
+	}
+	return err;
 }
 
 void sl_drop_caches_of(struct super_block *sb, enum sl_drop what)

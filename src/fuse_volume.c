@@ -104,7 +104,6 @@ static void shut_down(fuse_req_t req, u32 how)
 		fuse_reply_ioctl(req, 0, NULL, 0);
 }
 
-/* The log itself is not erased: it has work to do. */
 static void checkpoint(fuse_req_t req, const void *in, size_t in_size)
 {
 	const u32 erase = EXT4_IOC_CHECKPOINT_FLAG_DISCARD |
@@ -122,7 +121,8 @@ static void checkpoint(fuse_req_t req, const void *in, size_t in_size)
 		else if (flags & EXT4_IOC_CHECKPOINT_FLAG_DRY_RUN)
 			err = 0;
 		else if (flags & erase)
-			err = -EOPNOTSUPP;
+			err = sl_erase_log(req_sb(req), flags & erase &
+					   EXT4_IOC_CHECKPOINT_FLAG_DISCARD);
 		else
 			err = sl_checkpoint(req_sb(req));
 	}

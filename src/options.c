@@ -860,8 +860,6 @@ static int check_together(struct parse *p)
 		return refuse(p, "no device given");
 	if (!o->mountpoint)
 		return refuse(p, "no mount point given");
-	if (o->sl.noload && !o->sl.readonly)
-		return refuse(p, "'norecovery' is for read-only mounts: add 'ro'");
 	if (o->data_journal && !o->sl.readonly)
 		return refuse(p, "'data=journal' is not supported: the data of files is not journalled; "
 			      "use 'data=ordered'%s", o->from_superblock ?

@@ -322,6 +322,51 @@ void checkpoint_all(struct journal *j)
 	move_tail(j);
 }
 
+/* [from, end) of the log, which is empty. */
+static int erase_blocks(struct journal *j, u32 from, bool discard)
+{
+	u32 most = 2 * ARENA_HALF / j->blocksize, n;
+	int err = 0;
+
+	memset(j->arena, 0, 2 * ARENA_HALF);
+	for (; !err && from < j->maxlen; from += n) {
+		u64 pos = journal_map(j, from, &n) * j->blocksize;
+
+		if (!discard)
+			n = min_of(n, most);
+		err = discard ? bdev_discard(j->bd, pos, (u64)n * j->blocksize) :
+				bdev_write(j->bd, pos, j->arena, (size_t)n * j->blocksize,
+					   BIO_META);
+	}
+	return err ?: bdev_flush(j->bd);
+}
+
+int checkpoint_erase(struct journal *j, bool discard)
+{
+	int err = journal_aborted(j);
+
+	if (err)
+		return err;
+	drop_finished(j);
+	if (!cds_list_empty(&j->j_cp))
+		return -EBUSY;
+	/* All is in place; from now on nothing on disk asks for what is erased. */
+	err = journal_flush(j);
+	if (!err)
+		err = journal_write_tail(j, 0, j->next_seq - 1);
+	if (err) {
+		log_err("%s: journal: cannot empty the log: error %d", j->sb->s_id, -err);
+		journal_abort(j, err);
+		return err;
+	}
+	spin_lock(&j->j_lock);
+	j->tail = j->head;
+	j->space_wanted = false;
+	spin_unlock(&j->j_lock);
+	jevent_wake(&j->ev_start);
+	return erase_blocks(j, j->first, discard);
+}
+
 void checkpoint_discard(struct journal *j)
 {
 	struct transaction *t, *next;

@@ -490,6 +490,7 @@ static void journal_thread(void *arg)
 	for (;;) {
 		u32 seen = jevent_read(&j->ev_thread);
 		u64 deadline, placed;
+		bool erase, discard;
 		enum work w;
 
 		spin_lock(&j->j_lock);
@@ -497,9 +498,17 @@ static void journal_thread(void *arg)
 		placed = !journal_aborted(j) && checkpoint_asked_for(j)
 				 ? atomic_load(&j->place_done)
 				 : j->place_asked;
+		erase = j->erase_asked;
+		discard = j->erase_discard;
+		j->erase_asked = false;
 		spin_unlock(&j->j_lock);
 		if (atomic_exchange(&j->place_done, placed) != placed)
 			wake_up(&j->place_done);
+		if (erase) {
+			j->erase_error = checkpoint_erase(j, discard);
+			jevent_wake(&j->ev_erased);
+			continue;
+		}
 		switch (w) {
 		case WORK_COMMIT:
 			journal_commit_running(j);
@@ -658,6 +667,36 @@ void journal_write_back(struct journal *j)
 	spin_unlock(&j->j_lock);
 	journal_kick(j);
 	wait_event(&j->place_done, atomic_load(&j->place_done) >= asked);
+}
+
+int journal_erase(struct journal *j, bool discard)
+{
+	u32 seen;
+	int err = 0;
+
+	if (j->in_place)
+		return -EOPNOTSUPP;
+	journal_write_back(j);
+	spin_lock(&j->j_lock);
+	if (j->erasing)
+		err = -EBUSY;
+	j->erasing = true;
+	spin_unlock(&j->j_lock);
+	if (err)
+		return err;
+	seen = jevent_read(&j->ev_erased);
+	spin_lock(&j->j_lock);
+	j->erase_asked = true;
+	j->erase_discard = discard;
+	spin_unlock(&j->j_lock);
+	journal_kick(j);
+	jevent_wait(&j->ev_erased, seen);
+	/* The thread writes it for who is erasing only, and that is us. */
+	err = j->erase_error;
+	spin_lock(&j->j_lock);
+	j->erasing = false;
+	spin_unlock(&j->j_lock);
+	return err;
 }
 
 void journal_set_cache_limit(struct journal *j, u64 limit)

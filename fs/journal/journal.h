@@ -121,6 +121,13 @@ void journal_set_commit_interval(struct journal *j, u32 ms); /* 0: default */
  * Between journal_run() and journal_shutdown(). Sleeps; no lock, no handle.
  */
 void journal_write_back(struct journal *j);
+/*
+ * The same, and then the whole log but its superblock is overwritten with zeros, or
+ * discarded on the device. The log is empty then; commits wait meanwhile. -EBUSY: others
+ * commit all the time, or do this just now; a block stays in use. -EOPNOTSUPP: there is
+ * no log, or no discard. After an I/O error a part is erased, which does no harm.
+ */
+int __must_check journal_erase(struct journal *j, bool discard);
 /* The budget has another limit: what waits for a checkpoint is kept to its share. The
  * size of a transaction stays what it was at the mount. */
 void journal_set_cache_limit(struct journal *j, u64 limit);

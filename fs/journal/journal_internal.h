@@ -186,6 +186,9 @@ struct journal {
 	bool started;           /* [j_lock] thread runs */
 	u64 place_asked;        /* [j_lock] calls of journal_write_back() */
 	jtid_t place_tid;       /* [j_lock] they want what is up to this one in place */
+	bool erase_asked;       /* [j_lock] by journal_erase(), one at a time */
+	bool erase_discard;     /* [j_lock] how */
+	bool erasing;           /* [j_lock] one is under way */
 	u32 head;               /* [j_lock] next free log block */
 	u32 tail;               /* [j_lock] first block still needed */
 	u32 commit_interval_ms; /* [j_lock] */
@@ -194,6 +197,8 @@ struct journal {
 	_Atomic u64 flush_started, flush_done; /* [atomic] numbers of flushes */
 	_Atomic u64 place_done; /* [atomic, write: thread] of place_asked */
 
+	int erase_error;        /* [thread, before ev_erased] */
+	struct jevent ev_erased; /* what was asked for is done */
 	struct jevent ev_start;  /* handles may start: unlocked, or space */
 	struct jevent ev_commit; /* a commit ended, or abort */
 	struct jevent ev_thread; /* something for the thread */
@@ -300,6 +305,8 @@ void checkpoint_remove(struct journal *j, struct journal_head *jh);
 void checkpoint_insert(struct journal *j, struct journal_head *jh, struct transaction *t);
 /* Everything in place, the tail at the head (all must be committed). */
 void checkpoint_all(struct journal *j);
+/* On the journal thread: journal_erase(), if nothing is on a checkpoint list. */
+int checkpoint_erase(struct journal *j, bool discard);
 /* After abort: empties the lists without writing. */
 void checkpoint_discard(struct journal *j);
 

@@ -201,7 +201,6 @@ static void test_bad_values_are_named(void **state)
 
 static void test_values_that_do_not_fit_each_other(void **state)
 {
-	refuse("sluice dev mnt -o norecovery", "add 'ro'");
 	refuse("sluice dev mnt -o dirty_bytes=1M,dirty_background_bytes=2M",
 	       "dirty_background_bytes");
 }
