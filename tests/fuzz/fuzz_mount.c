@@ -32,10 +32,11 @@ static struct volume volumes[] = {
 	{ "log-csum-1k" },
 	{ "plain-4k" },
 	{ "inline-4k" },
-	{ "eainode-1k", .ro = true },
-	{ "indirect-1k", .ro = true },
-	{ "bigalloc-4k", .ro = true },
+	{ "eainode-1k" },
+	{ "indirect-1k" },
+	{ "bigalloc-4k" },
 	{ "nojournal-1k", .no_journal = true },
+	{ "attrs-1k" },
 };
 
 enum {
@@ -299,8 +300,8 @@ static void op_xattr(struct state *s, u8 op, struct inode *inode)
 	switch (op) {
 	case 0:
 		memset(value, 'v', sizeof(value));
-		if (len & 1)
-			for (u32 i = 0; i < min_of(len, 44u); i++)
+		if (len & 4) /* as of each access control list */
+			for (u32 i = 0; i < min_of(len, 60u); i++)
 				value[i] = in_u8(s->in);
 		GET(sl_setxattr(inode, attr, value, len & 512 ? len : len & 127,
 				in_u8(s->in) % 3, &torment_cred));
@@ -552,6 +553,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	struct super_block *sb;
 	struct volume *v;
 	u32 flags, nr;
+	int err;
 
 	get_ready();
 	if (size < 4)
@@ -562,7 +564,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	for (u32 i = 0; i < nr; i++)
 		patch_read(v, &in, &p[i]);
 	patches_apply(v, p, nr, !(flags & OPT_NO_FIX));
-	opts.readonly = v->ro || (flags & OPT_RO);
+	opts.readonly = flags & OPT_RO;
 	opts.noload = opts.readonly && (flags & OPT_NOLOAD);
 	opts.no_journal = v->no_journal;
 	opts.errors = flags & OPT_ERRORS_RO ? SL_ERRORS_RO : SL_ERRORS_CONTINUE;
@@ -572,7 +574,12 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	opts.noacl = flags & OPT_NOACL;
 	opts.datacache_full = flags & OPT_DATACACHE;
 	opts.atime = flags & OPT_ATIME ? SL_ATIME_STRICT : SL_ATIME_RELATIME;
-	if (!volume_mount(v, &opts, &sb)) {
+	err = volume_mount(v, &opts, &sb);
+	if (err == -EROFS && !opts.readonly) { /* a feature that is only read */
+		opts.readonly = true;
+		err = volume_mount(v, &opts, &sb);
+	}
+	if (!err) {
 		work(v, sb, &in);
 		if (flags & OPT_CRASH && !opts.readonly) {
 			GET(sl_shutdown(sb, SL_SHUTDOWN_NOLOGFLUSH));

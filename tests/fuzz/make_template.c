@@ -12,7 +12,7 @@
 
 #define SMALL_NAMES 130
 
-enum how { FILLED, LOGGED, AS_MADE };
+enum how { FILLED, LOGGED, AS_MADE, ATTRS };
 
 static const struct {
 	const char *name, *features, *size;
@@ -37,6 +37,7 @@ static const struct {
 	{ "bigalloc-4k", "-J size=4 -b 4096 -N 256 -C 16384 -O bigalloc", "12M", AS_MADE },
 	{ "nojournal-1k", "-J size=1 -b 1024 -N 256 -O meta_bg,^resize_inode", "3M", FILLED,
 	  "tune2fs -O ^has_journal '%s' >/dev/null; : '%s' '%s'" },
+	{ "attrs-1k", "-J size=1 -b 1024 -N 256 -O ^metadata_csum", "3M", ATTRS },
 };
 
 static void fill(struct super_block *sb, struct torment_report *r)
@@ -78,6 +79,36 @@ static void fill(struct super_block *sb, struct torment_report *r)
 	MUST(sl_sync(sb));
 }
 
+/* Access control lists in the inode, in a block, in a block of several; default ones. */
+static void fill_attrs(struct super_block *sb, struct torment_report *r)
+{
+	static const u8 acl[] = {
+		2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 6, 0, 5, 0, 0, 0,
+		4, 0, 6, 0, 255, 255, 255, 255, 16, 0, 6, 0, 255, 255, 255, 255,
+		32, 0, 4, 0, 255, 255, 255, 255,
+	};
+	struct inode *root, *dir, *inode;
+	char big[300], name[16];
+
+	(void)r;
+	memset(big, 'v', sizeof(big));
+	MUST(sl_iget(sb, 2, &root));
+	MUST(sl_lookup(root, "victim", 6, &dir));
+	MUST(sl_setxattr(dir, "system.posix_acl_default", acl, sizeof(acl), 0, &torment_cred));
+	MUST(sl_setxattr(root, "system.posix_acl_default", acl, sizeof(acl), 0, &torment_cred));
+	for (int i = 0; i < 6; i++) {
+		snprintf(name, sizeof(name), "new%d", i);
+		inode = template_file(dir, name);
+		MUST(sl_setxattr(inode, "user.big", big, sizeof(big), 0, &torment_cred));
+		if (i & 1)
+			MUST(sl_setxattr(inode, "security.x", "x", 1, 0, &torment_cred));
+		sl_iput(inode);
+	}
+	sl_iput(dir);
+	sl_iput(root);
+	MUST(sl_sync(sb));
+}
+
 /* Several transactions stay in the log, blocks that were revoked, and orphans. */
 static void leave_log(struct super_block *sb, struct torment_report *r)
 {
@@ -106,7 +137,8 @@ static void leave_log(struct super_block *sb, struct torment_report *r)
 
 int main(int argc, char **argv)
 {
-	struct torment filled = { .fn = fill }, logged = { .fn = leave_log, .crash = true };
+	struct torment filled = { .fn = fill }, attrs = { .fn = fill_attrs };
+	struct torment logged = { .fn = leave_log, .crash = true };
 	struct torment_report r;
 	struct workdir w;
 	struct image im;
@@ -117,8 +149,11 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(templates); i++) {
 		workdir_make(&w);
 		template_make_ro(&w, templates[i].features, templates[i].size, &im);
-		if (templates[i].how != AS_MADE &&
+		if ((templates[i].how == FILLED || templates[i].how == LOGGED) &&
 		    (torment(&filled, &im, w.log, &r) || r.mount_err || r.unmount_err))
+			image_die(templates[i].name);
+		if (templates[i].how == ATTRS &&
+		    (torment(&attrs, &im, w.log, &r) || r.mount_err || r.unmount_err))
 			image_die(templates[i].name);
 		if (templates[i].how == LOGGED && torment(&logged, &im, w.log, &r))
 			image_die(templates[i].name);

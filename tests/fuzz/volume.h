@@ -30,7 +30,6 @@
 
 struct volume {
 	const char *name;
-	bool ro;         /* has features that are only read */
 	bool no_journal;
 	struct image clean, work;
 	struct meta_map meta;
