@@ -88,6 +88,7 @@ static inline struct ext4_inode *EXT4_I(struct inode *inode)
 #define EXT4_LBLK_END ((lblk_t)0xFFFFFFFFu)
 
 struct ext4_discarder;  /* discard.c */
+struct ext4_quota;      /* quota.c */
 struct ext4_group_info; /* balloc.c, group.c */
 
 struct ext4_error_record {
@@ -128,6 +129,7 @@ struct ext4_sb {
 	u64 overhead;         /* blocks used by structures, for statfs */
 	u32 resuid, resgid;
 	ino_nr journal_ino, orphan_file_ino;
+	ino_nr prj_quota_ino; /* hidden like those; 0: none */
 	u8 uuid[16];
 	bool has_csum;        /* metadata_csum */
 	bool has_gdt_csum;    /* uninit_bg */
@@ -163,6 +165,7 @@ struct ext4_sb {
 	struct counter *reserved;     /* blocks promised to delayed allocation */
 	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
+	struct ext4_quota *quota;     /* quota.c; NULL: volume without it, or read-only */
 	struct ext4_mmp *mmp;         /* mmp.c; NULL: volume without it, or read-only */
 
 	struct mutex rename_lock;     /* RANK_RENAME */
@@ -626,8 +629,8 @@ int __must_check ext4_inode_prepare(struct handle *h, struct ext4_inode *ei,
 void ext4_inode_finish(struct handle *h, struct ext4_inode *ei, struct buffer *b,
 		       u32 offset);
 int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei);
-/* i_blocks += delta file-system blocks (i_lock inside). */
-void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks);
+/* i_blocks += delta file-system blocks, charged to the owner in h (i_lock inside). */
+void ext4_inode_add_blocks(struct handle *h, struct ext4_inode *ei, s64 blocks);
 bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not reserved */
 /* Those of the flags that an inode of this type may have. flags.c */
 u32 ext4_flags_of_type(u32 flags, u32 mode);
@@ -638,6 +641,11 @@ int __must_check ext4_may_enter(const struct ext4_inode *dir,
 /* A new inode in h, linked nowhere: in the cache, I_NEW, one reference. */
 int __must_check ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 				const struct sl_cred *cred, u64 rdev, struct inode **out);
+/* The group that a new inode in dir belongs to. */
+u32 ext4_new_gid(const struct ext4_inode *dir, const struct sl_cred *cred);
+/* Before the handle in which ext4_new_inode() is called; i_rwsem of dir held exclusively.
+ * -ENOSPC, ... */
+int __must_check ext4_prepare_new(struct ext4_inode *dir, const struct sl_cred *cred);
 void ext4_set_size(struct ext4_inode *ei, u64 size); /* i_size, in memory */
 void ext4_stat_of(const struct super_block *sb, ino_nr ino,
 		  const struct inode_attrs *a, struct stat *st);

@@ -493,4 +493,50 @@ struct ext4_orphan_block_tail {
 	le32 ob_checksum;
 };
 
+/* ---- quota files, vfsv1: blocks of 1 KiB, whatever the volume's are ---- */
+
+#define EXT4_QUOTA_BLOCK 1024u
+#define EXT4_QUOTA_USR_MAGIC 0xD9C01F11u
+#define EXT4_QUOTA_GRP_MAGIC 0xD9C01927u
+#define EXT4_QUOTA_PRJ_MAGIC 0xD9C03F14u
+#define EXT4_QUOTA_VERSION 1u
+/* Tree: block 1 is its root; each level is found by one byte of the id, highest first. */
+#define EXT4_QUOTA_ROOT 1u
+#define EXT4_QUOTA_DEPTH 4u
+#define EXT4_QUOTA_REFS (EXT4_QUOTA_BLOCK / 4)
+
+/* Block 0 */
+struct ext4_quota_header {
+	le32 magic;
+	le32 version;
+	le32 bgrace, igrace; /* s */
+	le32 flags;
+	le32 blocks;     /* in use, free ones included */
+	le32 free_blk;   /* first of a list of unused blocks; 0: none */
+	le32 free_entry; /* first of a list of blocks with room for a record; 0: none */
+};
+_Static_assert(sizeof(struct ext4_quota_header) == 32, "quota header");
+
+/* What all the last-level references name: blocks of records. */
+struct ext4_quota_leaf {
+	le32 next_free, prev_free; /* in the list of free_entry */
+	le16 entries; /* in use */
+	le16 pad1;
+	le32 pad2;
+};
+_Static_assert(sizeof(struct ext4_quota_leaf) == 16, "quota leaf");
+
+struct ext4_quota_record {
+	le32 id;
+	le32 pad;
+	le64 ihardlimit, isoftlimit, curinodes;
+	le64 bhardlimit, bsoftlimit; /* KiB */
+	le64 curspace; /* bytes */
+	le64 btime, itime;
+};
+_Static_assert(sizeof(struct ext4_quota_record) == 72, "quota record");
+#define EXT4_QUOTA_RECORDS                                                     \
+	((EXT4_QUOTA_BLOCK - (u32)sizeof(struct ext4_quota_leaf)) /            \
+	 (u32)sizeof(struct ext4_quota_record))
+
 #endif

@@ -453,7 +453,7 @@ static int create_in_hole(struct create *c)
 	if (err)
 		return err;
 	create_enter(c);
-	ext4_inode_add_blocks(ei, c->new.len);
+	ext4_inode_add_blocks(c->h, ei, c->new.len);
 	atomic_store_explicit(&ei->i_alloc_goal, c->new.pblk + c->new.len,
 			      memory_order_relaxed);
 	return 0;

@@ -320,5 +320,5 @@ void ext_insert(struct handle *h, struct ext_path *p, const struct ext *e,
 		entry = &up;
 	}
 	assert(room->used == room->nr);
-	ext4_inode_add_blocks(p->ei, room->nr);
+	ext4_inode_add_blocks(h, p->ei, room->nr);
 }

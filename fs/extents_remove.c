@@ -28,7 +28,7 @@ int ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b)
 	pblk_t blk = b->b_blocknr;
 	int err;
 
-	ext4_inode_add_blocks(ei, -1);
+	ext4_inode_add_blocks(h, ei, -1);
 	err = handle_forget(h, b, blk);
 	if (err == -EROFS)
 		return err;
@@ -43,7 +43,7 @@ int ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk, u32 len,
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 
-	ext4_inode_add_blocks(ei, -(s64)len);
+	ext4_inode_add_blocks(h, ei, -(s64)len);
 	for (u32 i = 0; forget && i < len; i++) {
 		int err = handle_forget(h, NULL, blk + i);
 

@@ -64,7 +64,7 @@ static const struct feature ro_compat[] = {
 	{ EXT4_RO_COMPAT_DIR_NLINK, "dir_nlink", RW },
 	{ EXT4_RO_COMPAT_EXTRA_ISIZE, "extra_isize", RW },
 	{ EXT4_RO_COMPAT_HAS_SNAPSHOT, "snapshot", RO },
-	{ EXT4_RO_COMPAT_QUOTA, "quota", RO },
+	{ EXT4_RO_COMPAT_QUOTA, "quota", RW },
 	/* Extents of bigalloc are in blocks, so reading needs nothing more. */
 	{ EXT4_RO_COMPAT_BIGALLOC, "bigalloc", RO },
 	{ EXT4_RO_COMPAT_METADATA_CSUM, "metadata_csum", RW },
@@ -114,6 +114,10 @@ int ext4_feature_check(struct ext4_sb *sbi, bool *ro, char *why, size_t whylen)
 		RO, names, sizeof(names));
 	collect(ro_compat, ARRAY_SIZE(ro_compat), sbi->features_ro_compat, RO,
 		RO, names, sizeof(names));
+	/* Who is charged for such a value is not known yet. */
+	if (ext4_has_ro_compat(sbi, QUOTA) && ext4_has_incompat(sbi, EA_INODE))
+		strncat(names, names[0] ? " quota with ea_inode" : "quota with ea_inode",
+			sizeof(names) - strlen(names) - 1);
 	if (!ext4_has_incompat(sbi, FILETYPE))
 		strncat(names, names[0] ? " ^filetype" : "^filetype",
 			sizeof(names) - strlen(names) - 1);

@@ -14,6 +14,7 @@
  * Source:  ext4-format brief 5; chattr(1); ioctl_iflags(2)
  */
 #include "fs/ext4.h"
+#include "fs/quota.h"
 
 #include <stdatomic.h>
 
@@ -110,18 +111,30 @@ static int check_project(const struct ext4_inode *ei, u32 projid)
 static int change(struct ext4_inode *ei, u32 flags, u32 projid)
 {
 	struct inode *inode = &ei->vfs;
+	struct ext4_owner to = ext4_owner_of(ei);
+	struct buffer *b;
 	struct handle *h;
-	int err = journal_start(ext4_sb_of(ei)->journal, EXT4_INODE_CREDITS, 0, &h);
+	u32 offset;
+	int err;
 
+	to.id[EXT4_QUOTA_PRJ] = projid;
+	err = ext4_quota_prepare(ext4_sb_of(ei), &to);
+	if (!err)
+		err = journal_start(ext4_sb_of(ei)->journal, EXT4_INODE_CREDITS, 0, &h);
 	if (err)
 		return err;
+	err = ext4_inode_prepare(h, ei, &b, &offset);
+	if (err)
+		goto out_stop;
 	inode_attrs_lock(inode);
+	ext4_quota_transfer(h, ei, &to);
+	atomic_store(&ei->i_projid, projid);
 	inode->i_flags = flags | (inode->i_flags & ~(u32)FLAGS_SETTABLE);
 	inode->i_version++;
 	inode_attrs_unlock(inode);
-	atomic_store(&ei->i_projid, projid);
 	ext4_touch(ei, EXT4_T_CTIME);
-	err = ext4_mark_inode_dirty(h, ei);
+	ext4_inode_finish(h, ei, b, offset);
+out_stop:
 	return ext4_stop_sync(h, err, ei, NULL);
 }
 

@@ -17,6 +17,7 @@
  */
 #include "fs/acl.h"
 #include "fs/ext4.h"
+#include "fs/quota.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
 #include "lib/wait.h"
@@ -68,7 +69,8 @@ bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino)
 	if (ino == EXT4_ROOT_INO)
 		return true;
 	return ino >= sbi->first_ino && ino <= sbi->inodes_count &&
-	       ino != sbi->orphan_file_ino && ino != sbi->journal_ino;
+	       ino != sbi->orphan_file_ino && ino != sbi->journal_ino &&
+	       ino != sbi->prj_quota_ino;
 }
 
 /* ----------------------------------------------------------- from disk */
@@ -572,15 +574,15 @@ int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
 	return ext4_mark_inode_dirty(h, ei);
 }
 
-void ext4_inode_add_blocks(struct ext4_inode *ei, s64 blocks)
+void ext4_inode_add_blocks(struct handle *h, struct ext4_inode *ei, s64 blocks)
 {
 	struct inode *inode = &ei->vfs;
 	s64 delta = blocks * (s64)(ext4_sb_of(ei)->s.s_blocksize >> 9);
 
 	inode_attrs_lock(inode);
-	inode->i_blocks = (s64)inode->i_blocks + delta > 0
-				  ? (u64)((s64)inode->i_blocks + delta)
-				  : 0;
+	delta = max_of(delta, -(s64)inode->i_blocks);
+	inode->i_blocks = (u64)((s64)inode->i_blocks + delta);
+	ext4_quota_charge(h, ei, 0, delta * 512);
 	inode_attrs_unlock(inode);
 }
 
@@ -618,6 +620,14 @@ void ext4_touch(struct ext4_inode *ei, u32 which)
 
 /* ------------------------------------------------------------ new inodes */
 
+/* It comes (1), or goes (-1) with what blocks it has by a damaged count. */
+static void charge_inode(struct handle *h, struct ext4_inode *ei, s64 n)
+{
+	spin_lock(&ei->vfs.i_lock);
+	ext4_quota_charge(h, ei, n, n * (s64)(ei->vfs.i_blocks << 9));
+	spin_unlock(&ei->vfs.i_lock);
+}
+
 static u32 inherited_flags(const struct ext4_inode *dir, u32 mode)
 {
 	u32 flags = dir->vfs.i_flags & EXT4_FL_INHERITED;
@@ -625,6 +635,27 @@ static u32 inherited_flags(const struct ext4_inode *dir, u32 mode)
 	/* What this daemon does not do for new files is not promised on disk. */
 	flags &= ~(u32)(EXT4_JOURNAL_DATA_FL | EXT4_CASEFOLD_FL);
 	return ext4_flags_of_type(flags, mode);
+}
+
+u32 ext4_new_gid(const struct ext4_inode *dir, const struct sl_cred *cred)
+{
+	return ext4_sb_of(dir)->opts.grpid || dir->vfs.i_mode & S_ISGID ?
+		       dir->vfs.i_gid : cred->gid;
+}
+
+static u32 new_projid(const struct ext4_inode *dir)
+{
+	if (likely(!(dir->vfs.i_flags & EXT4_PROJINHERIT_FL)) ||
+	    !ext4_has_ro_compat(ext4_sb_of(dir), PROJECT))
+		return 0;
+	return atomic_load(&dir->i_projid);
+}
+
+int ext4_prepare_new(struct ext4_inode *dir, const struct sl_cred *cred)
+{
+	struct ext4_owner o = { { cred->uid, ext4_new_gid(dir, cred), new_projid(dir) } };
+
+	return ext4_quota_prepare(ext4_sb_of(dir), &o);
 }
 
 int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
@@ -647,19 +678,12 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 	inode->i_ino = ino;
 	inode->i_mode = mode;
 	inode->i_uid = cred->uid;
-	inode->i_gid = cred->gid;
-	if (sbi->opts.grpid) {
-		inode->i_gid = dir->vfs.i_gid;
-	} else if (dir->vfs.i_mode & S_ISGID) {
-		inode->i_gid = dir->vfs.i_gid;
-		if (S_ISDIR(mode))
-			inode->i_mode |= S_ISGID;
-	}
+	inode->i_gid = ext4_new_gid(dir, cred);
+	if (!sbi->opts.grpid && dir->vfs.i_mode & S_ISGID && S_ISDIR(mode))
+		inode->i_mode |= S_ISGID;
 	inode->i_nlink = S_ISDIR(mode) ? 2 : 1;
 	inode->i_flags = inherited_flags(dir, mode);
-	if (unlikely(dir->vfs.i_flags & EXT4_PROJINHERIT_FL) &&
-	    ext4_has_ro_compat(sbi, PROJECT))
-		atomic_store(&ei->i_projid, atomic_load(&dir->i_projid));
+	atomic_store(&ei->i_projid, new_projid(dir));
 	inode->i_rdev = rdev;
 	inode->i_generation = atomic_fetch_add(&sbi->inode_gen, 0x9E3779B1u);
 	inode->i_crtime = inode->i_atime = inode->i_mtime = inode->i_ctime =
@@ -685,6 +709,7 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 		goto out_ino;
 	}
 	inode_to_buffer(h, ei, true, b, offset);
+	charge_inode(h, ei, 1);
 	/* Without its creation nobody finds the data. */
 	atomic_store(&ei->i_datasync_tid, handle_tid(h));
 	*out = inode;
@@ -750,7 +775,10 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 	err = ext4_mark_inode_dirty(h, ei);
 	if (!err)
 		err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
-	return err ? stay_orphan(h, ei, err) : 0;
+	if (err)
+		return stay_orphan(h, ei, err);
+	charge_inode(h, ei, -1);
+	return 0;
 }
 
 static int try_delete(struct ext4_inode *ei)
@@ -1064,12 +1092,28 @@ static struct timespec storable_time(const struct ext4_inode *ei,
 	return t;
 }
 
-static void apply_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid)
+/* The owner that ei is to have. */
+static struct ext4_owner owner_after(const struct ext4_inode *ei, const struct stat *st,
+				     u32 valid)
+{
+	struct ext4_owner o = ext4_owner_of(ei);
+
+	if (valid & SL_SET_UID)
+		o.id[EXT4_QUOTA_USR] = st->st_uid;
+	if (valid & SL_SET_GID)
+		o.id[EXT4_QUOTA_GRP] = st->st_gid;
+	return o;
+}
+
+static void apply_attrs(struct handle *h, struct ext4_inode *ei, const struct stat *st,
+			u32 valid)
 {
 	struct inode *inode = &ei->vfs;
 	struct timespec now = now_of(ext4_sb_of(ei));
+	struct ext4_owner to = owner_after(ei, st, valid);
 
 	inode_attrs_lock(inode);
+	ext4_quota_transfer(h, ei, &to);
 	if (valid & SL_SET_UID)
 		inode->i_uid = st->st_uid;
 	if (valid & SL_SET_GID)
@@ -1104,7 +1148,9 @@ static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 vali
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	u32 credits = EXT4_INODE_CREDITS + (acl ? EXT4_XATTR_SET_CREDITS : 0);
+	struct buffer *b;
 	struct handle *h;
+	u32 offset;
 	int err = journal_start(sbi->journal, credits, acl ? 1 : 0, &h);
 
 	if (err)
@@ -1114,9 +1160,11 @@ static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 vali
 			handle_set_privileged(h);
 		err = ext4_acl_store(h, ei, acl, len);
 	}
+	if (!err)
+		err = inode_access(h, ei, false, &b, &offset);
 	if (!err) {
-		apply_attrs(ei, st, valid);
-		err = ext4_mark_inode_dirty(h, ei);
+		apply_attrs(h, ei, st, valid);
+		inode_to_buffer(h, ei, false, b, offset);
 	}
 	return ext4_stop_sync(h, err, ei, NULL);
 }
@@ -1126,11 +1174,12 @@ static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 vali
 static int set_attrs(struct ext4_inode *ei, const struct stat *st, u32 valid,
 		     const struct sl_cred *cred)
 {
-	int err = 0, tries = 0;
+	struct ext4_owner to = owner_after(ei, st, valid);
+	int err = ext4_quota_prepare(ext4_sb_of(ei), &to), tries = 0;
 	void *acl = NULL;
 	u32 len = 0;
 
-	if (valid & SL_SET_MODE)
+	if (!err && valid & SL_SET_MODE)
 		err = ext4_acl_after_chmod(ei, st->st_mode, &acl, &len);
 	if (err)
 		return err;

@@ -20,6 +20,7 @@
  * Source:  ext4-format brief 13
  */
 #include "fs/alloc_internal.h"
+#include "fs/quota.h"
 #include "fs/super_internal.h"
 #include "cache/migrate.h"
 #include "lib/thread.h"
@@ -94,6 +95,7 @@ static void pre_commit(void *priv, struct handle *h)
 	s64 inodes = counter_sum(sbi->free_inodes);
 	u32 lo, hi;
 
+	ext4_quota_pre_commit(sbi, h);
 	if (blocks < 0 || inodes < 0)
 		return; /* the allocator reports what it found */
 	lo = (u32)blocks;
@@ -611,6 +613,8 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 	if (!err)
 		err = flusher_start(&sbi->s, &fp, &sbi->flusher);
 	if (!err)
+		err = ext4_quota_start(sbi);
+	if (!err)
 		err = ext4_orphan_load(sbi);
 	if (!err)
 		err = recover_orphans(sbi);
@@ -632,8 +636,10 @@ static void free_sb(struct ext4_sb *sbi)
 {
 	struct super_block *sb = &sbi->s;
 
+	ext4_quota_stop(sbi);
 	if (sb->s_icache)
 		icache_evict_all(sb);
+	ext4_quota_free(sbi);
 	ext4_orphan_free(sbi);
 	ext4_groups_free(sbi);
 	ext4_syszone_free(sbi);
@@ -855,6 +861,7 @@ fail:
 	balancer_stop(&sbi->s);
 	stop_writing(sbi);
 	if (sbi->journal) {
+		ext4_quota_stop(sbi);
 		/* Leaves what was done recoverable: the log is replayed next time. */
 		if (!journal_aborted(sbi->journal))
 			icache_evict_all(&sbi->s);
@@ -884,6 +891,7 @@ int sl_unmount(struct super_block *sb)
 	if (sbi->journal) {
 		err = flusher_sync_all(sbi->flusher);
 		stop_writing(sbi);
+		ext4_quota_stop(sbi);
 		icache_evict_all(sb);
 		err2 = journal_shutdown(sbi->journal);
 		ext4_discard_stop(sbi);

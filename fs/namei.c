@@ -404,6 +404,8 @@ static int create(struct inode *dir, const char *name, size_t len,
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
 		}
 		if (!err)
+			err = ext4_prepare_new(di, c.cred);
+		if (!err)
 			err = ext4_acl_inherit(di, c.cred->umask, &c.mode, &c.acl);
 		acl_credits = ext4_acl_new_any(&c.acl) ? EXT4_ACL_NEW_CREDITS : 0;
 		acl_revokes = ext4_acl_new_any(&c.acl) ? EXT4_ACL_NEW_REVOKES : 0;

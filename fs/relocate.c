@@ -210,7 +210,7 @@ static int switch_whole(struct piece *p, struct ext_path *path, struct ext *e, p
 	if (i > 0)
 		ext_merge_pair(leaf->eh, i - 1);
 	ext_dirty(p->h, path, path->depth);
-	ext4_inode_add_blocks(p->ei, e->len);
+	ext4_inode_add_blocks(p->h, p->ei, e->len);
 	return ext_free_data(p->h, p->ei, from, e->len, false);
 }
 

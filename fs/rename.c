@@ -362,6 +362,8 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 	lock_inodes(from->inode, to->inode);
 	if (!(flags & RENAME_EXCHANGE))
 		err = check_empty(to);
+	if (!err && from->leaves)
+		err = ext4_prepare_new(EXT4_I(from->dir), from->leaves);
 	if (!err)
 		err = journal_start(sbi->journal,
 				    EXT4_DIR_ADD_CREDITS +

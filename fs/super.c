@@ -238,6 +238,10 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 	sbi->orphan_file_ino = ext4_has_compat(sbi, ORPHAN_FILE)
 				       ? le32_to_cpu(es->s_orphan_file_inum)
 				       : 0;
+	sbi->prj_quota_ino = ext4_has_ro_compat(sbi, QUOTA) &&
+					     ext4_has_ro_compat(sbi, PROJECT)
+				     ? le32_to_cpu(es->s_prj_quota_inum)
+				     : 0;
 	sbi->nsec_times = sbi->inode_size > EXT4_GOOD_OLD_INODE_SIZE;
 	sbi->want_extra_isize = 0;
 	if (sbi->nsec_times) {

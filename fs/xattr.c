@@ -223,7 +223,7 @@ int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 		error = xattr_release_block(h, ei, b);
 	if (!error) {
 		ei->i_file_acl = 0;
-		ext4_inode_add_blocks(ei, -1);
+		ext4_inode_add_blocks(h, ei, -1);
 	}
 out_unlock:
 	mutex_unlock(&ei->xattr_sem);

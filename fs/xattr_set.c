@@ -451,7 +451,7 @@ static void store_block(struct handle *h, const struct change *c, struct buffer 
 		handle_dirty(h, b);
 	}
 	ei->i_file_acl = b ? b->b_blocknr : 0;
-	ext4_inode_add_blocks(ei, (b ? 1 : 0) - had);
+	ext4_inode_add_blocks(h, ei, (b ? 1 : 0) - had);
 	buffer_put(b);
 }
 

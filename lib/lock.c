@@ -53,6 +53,7 @@ static const char *const rank_names[RANK_NR] = {
 	[RANK_RENAME] = "rename",
 	[RANK_I_RWSEM] = "i_rwsem",
 	[RANK_WRITEBACK] = "writeback",
+	[RANK_QUOTA] = "quota",
 	[RANK_IO] = "io",
 	[RANK_HANDLE] = "handle",
 	[RANK_ORPHAN] = "orphan",

@@ -30,6 +30,7 @@ enum lock_rank {
 	RANK_I_RWSEM,    /* inode: operations; several may nest (ancestors first,
 			    directories before files, else lower number) */
 	RANK_WRITEBACK,  /* inode: one write-out pass at a time */
+	RANK_QUOTA,      /* volume: one new record of a quota file at a time */
 	RANK_IO,         /* pseudo: a folio or buffer locked for I/O */
 	RANK_HANDLE,     /* pseudo: an open journal handle */
 	RANK_ORPHAN,     /* ext4 orphan list, in memory and on disk */

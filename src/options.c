@@ -408,7 +408,7 @@ struct option_row {
 #define E4_REFUSED(n, why) \
 	{ .ext4 = true, .name = n, .kind = KIND_REFUSED, .text = why }
 
-#define NO_QUOTAS "quota files are neither kept up to date nor enforced"
+#define NO_QUOTAS "limits are not enforced, and usage is counted with the feature quota alone"
 #define REMOVED "the kernel's ext4 has none like it any more, either"
 #define NO_LOG_DEVICE "an external journal cannot be used"
 

@@ -645,6 +645,14 @@ int journal_shutdown(struct journal *j)
 	return journal_aborted(j);
 }
 
+void journal_set_handle_extra(struct journal *j, u32 blocks)
+{
+	spin_lock(&j->j_lock);
+	assert(!j->running);
+	j->handle_extra = blocks;
+	spin_unlock(&j->j_lock);
+}
+
 void journal_set_commit_interval(struct journal *j, u32 ms)
 {
 	spin_lock(&j->j_lock);

@@ -52,7 +52,8 @@ struct journal_extent {
 struct journal_ops {
 	/*
 	 * Commit thread; the transaction's handles have drained, no new one has
-	 * started: last changes, made through h (credits: 4 blocks).
+	 * started: last changes, made through h (credits: 4 blocks, and those of
+	 * handle_add_commit_block()).
 	 */
 	void (*pre_commit)(void *priv, struct handle *h);
 	/* Once, when the journal aborts; any thread, no journal lock held. */
@@ -169,6 +170,15 @@ int __must_check handle_restart(struct handle *h, u32 blocks, u32 revokes);
 int __must_check journal_reserve(struct journal *j, u32 blocks, struct handle **out);
 int __must_check handle_start_reserved(struct handle *h); /* on error h is freed */
 void handle_cancel_reserved(struct handle *h);
+
+/*
+ * Each handle has so many blocks beyond those it asked for, for
+ * handle_add_commit_block() alone. Before the first handle; 0 at first.
+ */
+void journal_set_handle_extra(struct journal *j, u32 blocks);
+/* One of them is kept for pre_commit of this transaction; once they are used up, one of
+ * the handle's own. Any lock that ranks before RANK_JOURNAL may be held. */
+void handle_add_commit_block(struct handle *h);
 
 struct journal *handle_journal(const struct handle *h);
 jtid_t handle_tid(const struct handle *h);

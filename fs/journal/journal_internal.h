@@ -78,6 +78,7 @@ struct transaction {
 	u32 handles;         /* [j_lock] open ones */
 	u32 credits;         /* [j_lock] blocks open handles may still dirty */
 	u32 nr_dirty;        /* [j_lock] buffers that will be logged */
+	u32 commit_blocks;   /* [j_lock] kept for pre_commit, by handle_add_commit_block() */
 	u32 rev_credits;     /* [j_lock] revokes open handles may still make */
 	u32 nr_revokes;      /* [j_lock] entries of `revokes` */
 	u64 expires_ns;      /* [j_lock] commit at this time at the latest */
@@ -166,6 +167,7 @@ struct journal {
 	u32 tags_per_block;     /* that we put in a descriptor */
 	u32 revokes_per_block;
 	u32 max_trans;          /* log blocks one transaction may need */
+	u32 handle_extra;       /* [const from the first handle on] of each, for pre_commit */
 	_Atomic u32 max_pinned; /* buffers on checkpoint lists before we write [atomic] */
 
 	/* Journal superblock: image and its writing. */
@@ -226,6 +228,7 @@ struct handle {
 	struct journal *j;
 	struct transaction *t; /* NULL: reserved, or failed restart */
 	u32 blocks, revokes;   /* left */
+	u32 extra;             /* left for handle_add_commit_block() */
 	u32 rsv_space;         /* reserved and not started: log blocks held */
 	bool sync;
 	bool internal;         /* pre_commit's */

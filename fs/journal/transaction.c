@@ -47,7 +47,7 @@ u32 transaction_need(const struct journal *j, const struct transaction *t,
 		     u32 blocks, u32 revokes)
 {
 	if (t) {
-		blocks += t->nr_dirty + t->credits;
+		blocks += t->nr_dirty + t->credits + t->commit_blocks;
 		revokes += t->nr_revokes + t->rev_credits;
 	}
 	return BASE_BLOCKS + blocks + DIV_ROUND_UP(blocks, j->tags_per_block) +
@@ -56,7 +56,8 @@ u32 transaction_need(const struct journal *j, const struct transaction *t,
 
 bool transaction_big(const struct journal *j, const struct transaction *t)
 {
-	return t->nr_dirty + t->nr_revokes / j->revokes_per_block > j->max_trans / 2;
+	return t->nr_dirty + t->commit_blocks + t->nr_revokes / j->revokes_per_block >
+	       j->max_trans / 2;
 }
 
 /* Log blocks set aside for a reserved handle of this many. */
@@ -77,7 +78,8 @@ u32 journal_max_credits(const struct journal *j)
 {
 	u32 room = j->max_trans - BASE_BLOCKS;
 
-	return room - DIV_ROUND_UP(room, j->tags_per_block);
+	room -= DIV_ROUND_UP(room, j->tags_per_block);
+	return room > j->handle_extra ? room - j->handle_extra : 0;
 }
 
 /* Can one transaction hold this at all? Guards the sums against overflow. */
@@ -85,7 +87,8 @@ static bool fits_ever(const struct journal *j, u32 blocks, u32 revokes)
 {
 	return blocks <= journal_max_credits(j) &&
 	       revokes / j->revokes_per_block < j->max_trans &&
-	       transaction_need(j, NULL, blocks, revokes) <= j->max_trans;
+	       transaction_need(j, NULL, blocks + j->handle_extra, revokes) <=
+		       j->max_trans;
 }
 
 /* ---- joining and leaving ---- */
@@ -135,13 +138,14 @@ static enum join try_join(struct journal *j, struct handle *h, u32 blocks, u32 r
 			  struct transaction **spare)
 {
 	struct transaction *t = j->running;
+	u32 all = blocks + j->handle_extra;
 	/* A reserved handle's blocks are in j->reserved until it joins. */
-	u32 more = h->rsv_space ? 0 : blocks, more_rev = h->rsv_space ? 0 : revokes;
+	u32 more = h->rsv_space ? 0 : all, more_rev = h->rsv_space ? 0 : revokes;
 
 	if (t && t->state != T_RUNNING)
 		return JOIN_WAIT;
 	if (t && !h->rsv_space &&
-	    transaction_need(j, t, blocks, revokes) > j->max_trans) {
+	    transaction_need(j, t, all, revokes) > j->max_trans) {
 		if (!tid_geq(j->request, t->tid))
 			j->request = t->tid;
 		journal_kick(j);
@@ -164,10 +168,11 @@ static enum join try_join(struct journal *j, struct handle *h, u32 blocks, u32 r
 	j->reserved -= h->rsv_space;
 	h->rsv_space = 0;
 	t->handles++;
-	t->credits += blocks;
+	t->credits += all;
 	t->rev_credits += revokes;
 	h->t = t;
 	h->blocks = blocks;
+	h->extra = j->handle_extra;
 	h->revokes = revokes;
 	return JOINED;
 }
@@ -223,7 +228,7 @@ static jtid_t handle_leave(struct handle *h)
 		return 0;
 	spin_lock(&j->j_lock);
 	tid = t->tid;
-	t->credits -= h->blocks;
+	t->credits -= h->blocks + h->extra;
 	t->rev_credits -= h->revokes;
 	assert(t->handles > 0);
 	last = --t->handles == 0 && (t->state == T_LOCKED || journal_aborted(j));
@@ -232,7 +237,7 @@ static jtid_t handle_leave(struct handle *h)
 	spin_unlock(&j->j_lock);
 	/* t may be gone from here on. */
 	h->t = NULL;
-	h->blocks = h->revokes = 0;
+	h->blocks = h->extra = h->revokes = 0;
 	rank_exit(RANK_HANDLE);
 	if (last)
 		jevent_wake(&j->ev_drain);
@@ -343,7 +348,8 @@ int handle_restart(struct handle *h, u32 blocks, u32 revokes)
 
 int journal_reserve(struct journal *j, u32 blocks, struct handle **out)
 {
-	u32 space = max_of(reserved_space(j, min_of(blocks, j->max_trans)), 1u);
+	u32 all = min_of(blocks, j->max_trans) + j->handle_extra;
+	u32 space = max_of(reserved_space(j, all), 1u);
 	struct handle *h;
 
 	*out = NULL;
@@ -421,12 +427,13 @@ int handle_start_reserved(struct handle *h)
 
 void handle_open_internal(struct journal *j, struct transaction *t, struct handle *h)
 {
-	*h = (struct handle){ .j = j, .t = t, .blocks = PRE_COMMIT_CREDITS,
-			      .internal = true };
+	*h = (struct handle){ .j = j, .t = t, .internal = true };
 	spin_lock(&j->j_lock);
 	assert(t->state == T_LOCKED && !t->handles);
 	t->handles = 1;
-	t->credits += PRE_COMMIT_CREDITS;
+	h->blocks = PRE_COMMIT_CREDITS + t->commit_blocks;
+	t->commit_blocks = 0;
+	t->credits += h->blocks;
 	spin_unlock(&j->j_lock);
 	rank_enter(RANK_HANDLE);
 }
@@ -437,6 +444,26 @@ void handle_close_internal(struct handle *h)
 	spin_lock(&h->j->j_lock);
 	h->t->handles--;
 	h->t->credits -= h->blocks;
+	spin_unlock(&h->j->j_lock);
+}
+
+void handle_add_commit_block(struct handle *h)
+{
+	struct transaction *t = h->t;
+
+	assert(!h->internal);
+	if (!t) /* a restart failed: nothing of the handle is written */
+		return;
+	if (h->extra) {
+		h->extra--;
+	} else {
+		assert(h->blocks > 0);
+		h->blocks--;
+	}
+	spin_lock(&h->j->j_lock);
+	assert(t->credits > 0);
+	t->credits--;
+	t->commit_blocks++;
 	spin_unlock(&h->j->j_lock);
 }
 

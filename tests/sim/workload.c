@@ -25,7 +25,7 @@
 const struct sim_mkfs sim_mkfs[] = {
 	{ "1k", "-b 1024 -J size=1 " CSUM ",orphan_file", "8M", 1024 },
 	{ "4k", "-b 4096 -J size=4 " CSUM ",orphan_file", "16M", 4096 },
-	{ "2k", "-b 2048 -J size=2 " CSUM ",^orphan_file", "8M", 2048 },
+	{ "2k", "-b 2048 -J size=2 " CSUM ",^orphan_file,quota,project", "8M", 2048 },
 	{ "1k-old", "-b 1024 -J size=1 -I 128 -O "
 		    "^metadata_csum,^64bit,^orphan_file,uninit_bg,^resize_inode",
 	  "8M", 1024 },

@@ -622,6 +622,61 @@ static void test_pre_commit(void **state)
 	jt_end(t);
 }
 
+/* What handles set aside is pre_commit's: more blocks than it has by itself. */
+#define EXTRA 3u
+
+static void change_set_aside(struct jt *t, struct handle *h)
+{
+	u32 *nr = t->priv;
+
+	CHECK(handle_credits(h) == 4 + *nr);
+	for (u32 blk = 20; blk < 20 + 4 + *nr; blk++) {
+		struct buffer *b;
+
+		CHECK(!buffer_read(&t->sb, blk, &jt_type, JT_SEED, &b));
+		CHECK(!handle_get_write_access(h, b));
+		jt_fill(b->b_data, b->b_sb->s_blocksize, blk, 1);
+		handle_dirty(h, b);
+		buffer_put(b);
+	}
+	*nr = 0;
+}
+
+static void test_extra_blocks(void **state)
+{
+	struct jt *t = jt_start(&small);
+	u32 max = journal_max_credits(t->j), nr = 0;
+	struct buffer *b = get(t, 1);
+	struct handle *h;
+
+	journal_set_handle_extra(t->j, EXTRA);
+	assert_int_equal(journal_max_credits(t->j), max - EXTRA);
+	assert_int_equal(journal_start(t->j, max - EXTRA + 1, 0, &h), -ENOSPC);
+	t->priv = &nr;
+	t->pre_commit = change_set_aside;
+	h = start(t, 2, 0);
+	for (; nr < EXTRA; nr++)
+		handle_add_commit_block(h);
+	assert_int_equal(handle_credits(h), 2);
+	/* One more is the handle's own. */
+	handle_add_commit_block(h);
+	nr++;
+	assert_int_equal(handle_credits(h), 1);
+	change(h, b, 1);
+	buffer_put(b);
+	assert_int_equal(handle_stop(h), 0);
+	h = start(t, 1, 0);
+	handle_add_commit_block(h);
+	nr++;
+	assert_int_equal(handle_stop(h), 0);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	assert_int_equal(nr, 0);
+	assert_int_equal(journal_shutdown(t->j), 0);
+	for (u32 blk = 20; blk < 20 + 4 + EXTRA + 2; blk++)
+		assert_true(jt_is(place(t, blk), t->c.bs, blk, 1, true));
+	jt_end(t);
+}
+
 /* ---- freeing ---- */
 
 static void forget(struct jt *t, pblk_t blk, bool with_buffer)
@@ -1557,6 +1612,7 @@ int main(void)
 		cmocka_unit_test(test_forget_set_aside),
 		cmocka_unit_test(test_forget_twice),
 		cmocka_unit_test(test_pre_commit),
+		cmocka_unit_test(test_extra_blocks),
 		cmocka_unit_test(test_forget),
 		cmocka_unit_test(test_forget_committing),
 		cmocka_unit_test(test_many_revokes),
