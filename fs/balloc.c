@@ -82,6 +82,7 @@ struct search {
 	bool last;     /* last pass: the best run of a group will do */
 	bool exact;
 	bool near;     /* exact first, then from the magazine */
+	group_t groups; /* the first so many are searched */
 	group_t goal_group;
 	u32 goal_off;  /* NO_GOAL: none */
 	u32 looked;    /* bitmaps looked at in this pass */
@@ -649,7 +650,7 @@ static int try_groups(struct search *s, group_t start, u32 nr, u32 max_looks)
 		error = try_group(s, g);
 		if (error != -ENOSPC)
 			return error;
-		if (++g == s->sbi->groups)
+		if (++g >= s->groups)
 			g = 0;
 	}
 	return -ENOSPC;
@@ -658,7 +659,7 @@ static int try_groups(struct search *s, group_t start, u32 nr, u32 max_looks)
 static int search_pass(struct search *s)
 {
 	struct ext4_sb *sbi = s->sbi;
-	u32 groups = sbi->groups;
+	u32 groups = s->groups;
 	u32 max_looks = s->last ? UINT32_MAX : BITMAPS_PER_PASS;
 	u32 near = min_of(NEAR_GROUPS, groups - 1);
 	group_t rotor;
@@ -735,9 +736,10 @@ static void set_goal(struct search *s, group_t hint, pblk_t goal)
 {
 	const struct ext4_sb *sbi = s->sbi;
 
-	s->goal_group = hint % sbi->groups;
+	s->goal_group = hint % s->groups;
 	s->goal_off = NO_GOAL;
-	if (goal >= sbi->first_data_block && goal < sbi->blocks_count) {
+	if (goal >= sbi->first_data_block && goal < sbi->blocks_count &&
+	    ext4_block_group(sbi, goal) < s->groups) {
 		s->goal_group = ext4_block_group(sbi, goal);
 		s->goal_off = ext4_block_offset(sbi, goal);
 	}
@@ -942,6 +944,14 @@ static int alloc_admitted(struct search *s, group_t hint, pblk_t goal, u32 flags
 	return 0;
 }
 
+/* Groups that lie below block 2^32. */
+static group_t low_groups(const struct ext4_sb *sbi)
+{
+	if (sbi->blocks_count <= (u64)UINT32_MAX + 1)
+		return sbi->groups;
+	return ext4_block_group(sbi, (u64)UINT32_MAX + 1);
+}
+
 static void search_init(struct search *s, struct handle *h, struct ext4_sb *sbi,
 			group_t hint, pblk_t goal, u32 flags, u32 want)
 {
@@ -951,6 +961,7 @@ static void search_init(struct search *s, struct handle *h, struct ext4_sb *sbi,
 		.sbi = sbi,
 		.want = min_of(want, sbi->blocks_per_group),
 		.exact = flags & EXT4_ALLOC_EXACT_GOAL,
+		.groups = flags & EXT4_ALLOC_LOW ? low_groups(sbi) : sbi->groups,
 		.source = ALLOC_SEARCH,
 	};
 	set_goal(s, hint, goal);
@@ -965,7 +976,8 @@ int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
 	if (s.goal_off == NO_GOAL) {
 		if (s.exact)
 			return -ENOSPC;
-		if (s.want <= sbi->alloc->small_blocks)
+		/* A magazine may hold blocks of any group. */
+		if (s.want <= sbi->alloc->small_blocks && s.groups == sbi->groups)
 			aim_at_magazine(&s, hint);
 	}
 	return alloc_admitted(&s, hint, goal, flags, len, out);
@@ -978,7 +990,8 @@ int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 	u64 end = (u64)lblk + *len, size;
 	struct search s;
 
-	if (!(flags & EXT4_ALLOC_APPEND) || !S_ISREG(ei->vfs.i_mode))
+	if (!(flags & EXT4_ALLOC_APPEND) || !S_ISREG(ei->vfs.i_mode) ||
+	    (flags & EXT4_ALLOC_LOW && low_groups(sbi) != sbi->groups))
 		return ext4_alloc_blocks(h, sbi, ei->i_group, goal, flags, len, out);
 
 	search_init(&s, h, sbi, ei->i_group, goal, flags, *len);
@@ -1201,6 +1214,13 @@ void ext4_release_reserved(struct ext4_sb *sbi, u32 n)
 {
 	counter_add(sbi->reserved, -(s64)n);
 	counter_add(sbi->alloc->avail, n);
+}
+
+void ext4_restore_reserved(struct ext4_sb *sbi, u32 n)
+{
+	/* Whatever is left: they were promised all the time. */
+	counter_add(sbi->alloc->avail, -(s64)n);
+	counter_add(sbi->reserved, n);
 }
 
 u64 ext4_count_free_blocks(struct ext4_sb *sbi)

@@ -34,6 +34,9 @@
  * not get to, for want of space, an overwrite that came meanwhile is kept. Small
  * direct writes are not worth that: they go through the cache as all others do.
  *
+ * In a block map holes are filled in one handle that is open over the transfer
+ * (indirect_write.c). What the cache has of them goes before: zeroes that were read.
+ *
  * Blocks that may be unwritten are in i_direct from before they are looked up until
  * they are converted, as others are under WRITEBACK: the end of a write-out beside them
  * must not zero them on the device (extents_convert.c).
@@ -59,8 +62,7 @@ static u64 direct_part(const struct ext4_inode *ei, const void *buf, u64 len,
 	const struct ext4_sb *sbi = ext4_sb_of(ei);
 	u64 bs = sbi->s.s_blocksize;
 
-	if (pos % bs || (uintptr_t)buf & (sbi->bdev->bd_sector - 1) ||
-	    !(ei->vfs.i_flags & EXT4_EXTENTS_FL) || ei->i_inline)
+	if (pos % bs || (uintptr_t)buf & (sbi->bdev->bd_sector - 1) || ei->i_inline)
 		return 0;
 	len = ALIGN_DOWN(len, bs);
 	return len < DIRECT_MIN ? 0 : len;
@@ -88,7 +90,8 @@ static void drop_cache(struct ext4_inode *ei, lblk_t start, lblk_t end)
 		ext4_release_reserved(ext4_sb_of(ei), n);
 }
 
-/* The extent at the front of [pos, pos+len), allocated if need be. */
+/* The extent at the front of [pos, pos+len), allocated if need be; in a block map a hole
+ * stays one. */
 static int place(struct ext4_inode *ei, u64 pos, u64 len, bool root,
 		 struct ext4_map *m)
 {
@@ -99,7 +102,7 @@ static int place(struct ext4_inode *ei, u64 pos, u64 len, bool root,
 
 	*m = (struct ext4_map){ .lblk = lblk, .len = nr };
 	err = ext4_map_blocks(ei, m);
-	if (err || m->flags)
+	if (err || m->flags || !(ei->vfs.i_flags & EXT4_EXTENTS_FL))
 		return err;
 	err = ext4_preallocate(ei, &at, lblk + m->len, root);
 	if (err)
@@ -139,6 +142,48 @@ static int transfer(struct ext4_inode *ei, const struct ext4_map *m, const void 
 	return err;
 }
 
+struct put {
+	struct ext4_inode *ei;
+	const void *buf;
+};
+
+static int put_blocks(void *arg, pblk_t pblk, u32 nr)
+{
+	const struct put *p = arg;
+	struct ext4_sb *sbi = ext4_sb_of(p->ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+
+	return bdev_write(sbi->bdev, pblk << bits, p->buf, (u64)nr << bits, 0);
+}
+
+/* The front of a hole of m->len blocks in a block map. Bytes, or the error. */
+static s64 fill_hole(struct ext4_inode *ei, const struct ext4_map *m, const void *buf,
+		     bool root)
+{
+	u8 bits = ext4_sb_of(ei)->s.s_blocksize_bits;
+	struct put p = { .ei = ei, .buf = buf };
+	struct ext4_ind_write w = {
+		.lblk = m->lblk,
+		.flags = root ? EXT4_CREATE_ROOT : 0,
+		.size = ((u64)m->lblk + m->len) << bits,
+		.put = put_blocks,
+		.arg = &p,
+	};
+	u32 nr = m->len;
+	u64 end;
+	int err;
+
+	/* Not with the handle open: this may wait for WRITEBACK. */
+	drop_cache(ei, m->lblk, m->lblk + m->len);
+	err = ext4_ind_write(ei, &w, &nr);
+	if (err)
+		return err;
+	end = ((u64)m->lblk + nr) << bits;
+	if (end > ei->vfs.i_size)
+		ext4_set_size(ei, end);
+	return (s64)nr << bits;
+}
+
 /* Writes one extent's worth. Bytes, or the error. */
 static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos,
 			bool root)
@@ -150,6 +195,8 @@ static s64 write_extent(struct ext4_inode *ei, const void *buf, u64 len, u64 pos
 
 	if (err)
 		return err;
+	if (!m.flags)
+		return fill_hole(ei, &m, buf, root);
 	bytes = (u64)m.len << bits;
 	end = pos + bytes;
 	err = transfer(ei, &m, buf);

@@ -299,6 +299,7 @@ enum ext4_alloc_flags {
 	EXT4_ALLOC_ROOT = 1u << 2,     /* may use the root reserve (as a privileged handle) */
 	EXT4_ALLOC_EXACT_GOAL = 1u << 3, /* only at the goal, else -ENOSPC */
 	EXT4_ALLOC_APPEND = 1u << 4,   /* data, right behind all that the file has */
+	EXT4_ALLOC_LOW = 1u << 5,      /* below block 2^32: for a block map */
 };
 /*
  * Allocates 1..*len consecutive blocks near goal (0: near group `hint`), in
@@ -340,6 +341,9 @@ int __must_check ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr 
  * reserve). Never sleeps. */
 int __must_check ext4_reserve_blocks(struct ext4_sb *sbi, u32 n, bool root);
 void ext4_release_reserved(struct ext4_sb *sbi, u32 n);
+/* Promises n blocks again that EXT4_ALLOC_DELAYED took in a handle, and that were given
+ * back in it. */
+void ext4_restore_reserved(struct ext4_sb *sbi, u32 n);
 /* Free blocks for statfs: free - reserved; and what is left for non-root. */
 u64 ext4_count_free_blocks(struct ext4_sb *sbi);
 
@@ -436,7 +440,15 @@ struct ext4_map {
 	pblk_t pblk;
 	u32 flags;
 };
+/* Nothing is mapped: an empty tree in i_block, or a block map if the inode has not
+ * EXT4_EXTENTS_FL. */
+void ext4_map_init(struct ext4_inode *ei);
 void ext4_ext_init_root(struct ext4_inode *ei); /* empty tree in i_block */
+/* What a new map is: EXT4_EXTENTS_FL, or 0 on a volume without the feature. */
+static inline u32 ext4_new_map_flag(const struct ext4_sb *sbi)
+{
+	return ext4_has_incompat(sbi, EXTENTS) ? EXT4_EXTENTS_FL : 0;
+}
 /* Checks the root in i_block (read_inode). */
 int __must_check ext4_ext_check_root(struct ext4_inode *ei);
 /*
@@ -456,7 +468,8 @@ enum ext4_create_flags {
  * As ext4_map_blocks(), but allocates where there is a hole: at most map->len
  * blocks, one extent; goal from the neighbouring extents, i_alloc_goal, or the inode's
  * group. Takes i_data_sem exclusively. Updates i_blocks; does not write the inode: the caller calls
- * ext4_mark_inode_dirty(h) after. Indirect-mapped inodes: -EOPNOTSUPP in holes.
+ * ext4_mark_inode_dirty(h) after. A block map has no unwritten blocks: -EOPNOTSUPP if
+ * these are wanted; its data goes by ext4_ind_write().
  * -ENOSPC, -EAGAIN (see ext4_alloc_blocks).
  */
 int __must_check ext4_map_create(struct handle *h, struct ext4_inode *ei,
@@ -487,6 +500,30 @@ int __must_check ext4_ext_convert_unwritten(struct handle *h, struct ext4_inode 
 int __must_check ext4_remove_blocks(struct handle *h, struct ext4_inode *ei,
 				    lblk_t start, u64 end, bool forget);
 u32 ext4_remove_credits(const struct ext4_inode *ei); /* to start with */
+
+/* ---------------------------------------------------- indirect_write.c */
+/*
+ * Before data for holes of [lblk, lblk+nr) is taken into the page cache of a file with a
+ * block map: its indirect blocks. In handles of its own; i_rwsem held, shared at least.
+ * root: may use what is reserved. -ENOSPC, ...
+ */
+int __must_check ext4_ind_prepare(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool root);
+/* Data for holes from lblk on; put() writes nr blocks of it to pblk, and waits for it. */
+struct ext4_ind_write {
+	lblk_t lblk;
+	u32 flags; /* enum ext4_create_flags; DELAYED: is used up only if all goes well */
+	u64 size;  /* the size on disk grows to it, as far as the blocks reach */
+	int (*put)(void *arg, pblk_t pblk, u32 nr);
+	void *arg;
+};
+/*
+ * Allocates up to *nr blocks (all holes), writes them and enters them into the map; *nr: how
+ * many. All in one handle, in which put() is called. wb_lock held, and the blocks under
+ * WRITEBACK; or i_rwsem exclusively, and nothing of them in the page cache. -ENOSPC and
+ * what put() says, among others: nothing was changed.
+ */
+int __must_check ext4_ind_write(struct ext4_inode *ei, const struct ext4_ind_write *w,
+				u32 *nr);
 
 /* ------------------------------- hash.c, dir.c, htree.c, readdir.c (dir) */
 /*

@@ -38,6 +38,14 @@ void ext4_ext_init_root(struct ext4_inode *ei)
 	eh->eh_max = cpu_to_le16((EXT4_I_BLOCK_BYTES - sizeof(*eh)) / EXT_ENTRY_BYTES);
 }
 
+void ext4_map_init(struct ext4_inode *ei)
+{
+	if (ext_inode_has_extents(ei))
+		ext4_ext_init_root(ei);
+	else
+		memset(ei->i_block, 0, sizeof(ei->i_block));
+}
+
 /* Index of the last entry with key <= lblk; -1 if there is none. */
 static int node_search(const struct ext4_extent_header *eh, lblk_t lblk)
 {
@@ -241,7 +249,11 @@ static u32 ext_depth_unlocked(const struct ext4_inode *cei)
  */
 u32 ext4_ext_insert_credits(const struct ext4_inode *ei, u32 n)
 {
-	u32 depth = min_of(ext_depth_unlocked(ei) + 1 + n / 64, (u32)EXT4_EXT_MAX_DEPTH);
+	u32 depth;
+
+	if (!ext_inode_has_extents(ei))
+		return n * IND_STEP_CREDITS + EXT4_INODE_CREDITS;
+	depth = min_of(ext_depth_unlocked(ei) + 1 + n / 64, (u32)EXT4_EXT_MAX_DEPTH);
 
 	return n * (ext_insert_step_credits(depth) + EXT4_ALLOC_CREDITS) +
 	       EXT4_INODE_CREDITS;
@@ -505,14 +517,9 @@ int ext4_map_create(struct handle *h, struct ext4_inode *ei, struct ext4_map *ma
 	if (map->lblk > LBLK_MAX)
 		return -EFBIG;
 	map->len = (u32)min_of((u64)map->len, EXT_LBLK_END - map->lblk);
-	if (!ext_inode_has_extents(ei)) {
-		err = ext4_map_blocks(ei, map);
-		if (!err && !map->flags)
-			err = -EOPNOTSUPP;
-		return err;
-	}
 	rwsem_down_write(&ei->i_data_sem);
-	err = map_create_locked(h, ei, map, flags);
+	err = ext_inode_has_extents(ei) ? map_create_locked(h, ei, map, flags)
+					: ext4_ind_create(h, ei, map, flags);
 	/* The tree first, then the leaves. */
 	if (!err)
 		map_learn(ei, map, 0);

@@ -11,7 +11,8 @@
  *   extents_convert.c  unwritten -> written
  *   extents_remove.c   truncate and punch
  *   extents_check.c    what is believed of a block read from disk
- *   indirect.c         the block maps of ext2 and ext3
+ *   indirect.c         the block maps of ext2 and ext3: lookup and removal
+ *   indirect_alloc.c   ... and what is entered into them
  *
  * Locks: i_data_sem, by the public functions; all here run inside it.
  * Source: ext4-format brief section 6; Documentation/filesystems/ext4/ifork.rst.
@@ -269,9 +270,73 @@ int __must_check ext_fold(struct handle *h, struct ext4_inode *ei, u32 most)
 	REQUIRES(&ei->i_data_sem);
 
 /* ---- indirect.c ---- */
+#define IND_NDIR 12u
+#define IND_LEVELS 3u
+extern const struct buffer_type ext4_indirect_block_type;
+
+/* What the tree with `levels` levels of indirect blocks spans; levels 0 stands for
+ * the direct blocks. */
+struct ind_tree {
+	u64 first, span;
+	u32 levels;
+};
+
+static inline u32 ind_per_block(const struct super_block *sb)
+{
+	return sb->s_blocksize / (u32)sizeof(le32);
+}
+static inline le32 *ind_slots(struct ext4_inode *ei)
+{
+	return (le32 *)(void *)ei->i_block;
+}
+/* The one where lblk belongs; the last if it is beyond what a map can hold. */
+struct ind_tree ind_tree_of(const struct super_block *sb, u64 lblk);
+int __must_check ind_bread(struct ext4_inode *ei, pblk_t blk, struct buffer **out);
+/* For the numbers in i_block, which no verify() checks. */
+int __must_check ind_check(struct ext4_inode *ei, pblk_t blk, u32 len);
 int __must_check ext4_ind_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
 	REQUIRES_SHARED(&ei->i_data_sem);
 int __must_check ext4_ind_remove(struct handle *h, struct ext4_inode *ei, lblk_t start,
 				 u64 end, bool forget) REQUIRES(&ei->i_data_sem);
+
+/* ---- indirect_alloc.c ---- */
+/* Of one step: three new indirect blocks, or the one that changes; bitmaps of those
+ * and of the data. */
+#define IND_STEP_CREDITS (IND_LEVELS + (IND_LEVELS + 1) * EXT4_ALLOC_CREDITS)
+
+/* Entries of the map that a run of new blocks will get. */
+struct ind_slot {
+	struct buffer *b; /* referenced, with write access in the handle; NULL: i_block */
+	le32 *e;          /* the first of them */
+};
+
+/* In how many of [lblk, lblk+*nr) the block that lblk's number stands in, is one: cuts
+ * *nr, and says whether that block (with all above it) exists. */
+int __must_check ind_exists(struct ext4_inode *ei, lblk_t lblk, u32 *nr, bool *exists)
+	REQUIRES_SHARED(&ei->i_data_sem);
+/*
+ * The indirect blocks for lblk, as far as they are missing: allocated, empty, part of the
+ * map. alloc_flags are the allocator's. -ENOSPC, -EAGAIN, ...: nothing was changed.
+ */
+int __must_check ind_make(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
+			  u32 alloc_flags) REQUIRES(&ei->i_data_sem);
+/*
+ * Blocks for the hole at lblk: at most *len, as far as one array of the map reaches.
+ * They are allocated, but not entered: the missing indirect blocks are made. flags: enum
+ * ext4_create_flags. -ENOSPC, -EAGAIN, -EFBIG, ...: nothing was changed.
+ */
+int __must_check ind_take(struct handle *h, struct ext4_inode *ei, lblk_t lblk, u32 flags,
+			  u32 *len, pblk_t *pblk, struct ind_slot *slot)
+	REQUIRES(&ei->i_data_sem);
+/* Enters them; in between i_data_sem may have been dropped, if nobody else was to fill
+ * or to remove these entries. -EFSCORRUPTED: somebody did, by a map that leads here twice. */
+int __must_check ind_enter(struct handle *h, struct ext4_inode *ei,
+			   const struct ind_slot *slot, pblk_t pblk, u32 len)
+	REQUIRES(&ei->i_data_sem);
+void ind_slot_put(struct ind_slot *slot);
+/* ext4_map_create(), for block maps: entered at once. */
+int __must_check ext4_ind_create(struct handle *h, struct ext4_inode *ei,
+				 struct ext4_map *map, u32 flags)
+	REQUIRES(&ei->i_data_sem);
 
 #endif

@@ -121,9 +121,6 @@ int ext4_feature_check(struct ext4_sb *sbi, bool *ro, char *why, size_t whylen)
 	if (!ext4_has_incompat(sbi, FILETYPE))
 		strncat(names, names[0] ? " ^filetype" : "^filetype",
 			sizeof(names) - strlen(names) - 1);
-	if (!ext4_has_incompat(sbi, EXTENTS))
-		strncat(names, names[0] ? " ^extent" : "^extent",
-			sizeof(names) - strlen(names) - 1);
 	if (!ext4_has_compat(sbi, HAS_JOURNAL) && !sbi->opts.no_journal)
 		strncat(names, names[0] ? " ^has_journal" : "^has_journal",
 			sizeof(names) - strlen(names) - 1);

@@ -584,31 +584,31 @@ static s64 look_up(struct ext4_inode *ei, lblk_t lblk, u32 nr, const u64 *unknow
 	return holes;
 }
 
-/* Space for holes: at write time, so that the writer learns of ENOSPC. */
-static int reserve(struct ext4_inode *ei, u32 n, bool root)
+/* Space for n holes in [lblk, lblk+nr): at write time, so that the writer learns of
+ * ENOSPC. */
+static int reserve(struct ext4_inode *ei, lblk_t lblk, u32 nr, u32 n, bool root)
 {
-	struct ext4_sb *sbi = ext4_sb_of(ei);
+	int err = 0;
 
 	if (!n)
 		return 0;
 	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
-		return -EOPNOTSUPP; /* indirect maps don't grow here */
-	return ext4_reserve_blocks(sbi, n, root);
+		err = ext4_ind_prepare(ei, lblk, nr, root);
+	return err ? err : ext4_reserve_blocks(ext4_sb_of(ei), n, root);
 }
 
 /*
  * -o nodelalloc: places for all holes of [lblk, lblk+nr) now, as unwritten
  * extents, so all that follows is as for a file that was preallocated: the data is
  * ordered before what makes it visible. What was allocated before an
- * error stays with the file, like any preallocation.
+ * error stays with the file, like any preallocation. A block map has no such
+ * extents: its blocks are always allocated at write-out.
  */
 static int allocate_now(struct ext4_inode *ei, lblk_t lblk, u32 nr, bool root)
 {
 	lblk_t end = lblk + nr;
 	int err = 0;
 
-	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
-		return -EOPNOTSUPP; /* indirect maps don't grow here */
 	while (!err && lblk < end)
 		err = ext4_preallocate(ei, &lblk, end, root);
 	return err;
@@ -684,14 +684,14 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	if (holes < 0)
 		return holes;
 	w->placed = !holes;
-	if (holes && sbi->opts.nodelalloc) {
+	if (holes && sbi->opts.nodelalloc && ei->vfs.i_flags & EXT4_EXTENTS_FL) {
 		err = allocate_now(ei, first, nr, w->root);
 		if (!err) { /* found by the next look, or by another's */
 			memset(mapped, 0xff, sizeof(mapped));
 			holes = 0;
 		}
 	} else {
-		err = reserve(ei, (u32)holes, w->root);
+		err = reserve(ei, first, nr, (u32)holes, w->root);
 	}
 	if (err == -ENOSPC && holes > 1 && len > bs) {
 		/* As much as there is room for: a block at a time near the end. */

@@ -4,8 +4,8 @@
  *
  * i_block holds 12 block numbers of data, then one each of a single, a double
  * and a triple indirect block (trees of 1, 2 and 3 levels of blocks full of
- * le32 numbers). Number 0 is a hole, at any level. Files of this kind can be
- * read, overwritten in place, cut and deleted, but get no new blocks.
+ * le32 numbers). Number 0 is a hole, at any level. Files of this kind are
+ * made where the volume has no extents, or were made by ext2 and ext3.
  *
  * The trees of a hostile image may be anything, a block that points to itself
  * included. Nothing here goes deeper than three levels, every number is
@@ -16,24 +16,18 @@
  * Removal goes from the end backwards, clearing entries in runs. An indirect
  * block is freed when it has no entry left, so at each restart of the handle
  * the map is valid and i_blocks right. The recursion keeps its buffers over
- * restarts: nobody else changes the map (i_rwsem is held by the caller, and
- * write-out gets no new blocks here).
+ * restarts: with i_rwsem held exclusively by the caller nobody else removes
+ * anything. Write-out may meanwhile enter blocks outside the range, into indirect
+ * blocks that were made before for the data on its way (indirect_write.c): such a
+ * one stays, though it is empty (ind_wanted()). None comes to be wanted while
+ * i_rwsem is held.
  *
  * Locks:  i_data_sem, shared or exclusive, taken by extents*.c; dropped
  *         around restarts
- * Source: Documentation/filesystems/ext4/ifork.rst (direct/indirect blocks)
+ * Source: Documentation/filesystems/ext4/ifork.rst (direct/indirect blocks).
+ *         Next: fs/indirect_alloc.c
  */
 #include "fs/extents_internal.h"
-
-#define IND_NDIR 12u
-#define IND_LEVELS 3u
-
-static u32 per_block(const struct super_block *sb)
-{
-	return sb->s_blocksize / (u32)sizeof(le32);
-}
-
-static const struct buffer_type indirect_block_type;
 
 static int indirect_verify(struct super_block *sb, const struct buffer *b,
 			   const void *data, u32 seed)
@@ -41,9 +35,9 @@ static int indirect_verify(struct super_block *sb, const struct buffer *b,
 	const struct ext4_sb *sbi = EXT4_SB(sb);
 	const le32 *e = data;
 
-	if (ext_block_claimed(b, &indirect_block_type, seed))
+	if (ext_block_claimed(b, &ext4_indirect_block_type, seed))
 		return -EFSCORRUPTED;
-	for (u32 i = 0; i < per_block(sb); i++) {
+	for (u32 i = 0; i < ind_per_block(sb); i++) {
 		u32 blk = le32_to_cpu(e[i]);
 
 		if (blk && !ext4_block_range_ok(sbi, blk, 1))
@@ -52,43 +46,40 @@ static int indirect_verify(struct super_block *sb, const struct buffer *b,
 	return 0;
 }
 
-static const struct buffer_type indirect_block_type = {
+const struct buffer_type ext4_indirect_block_type = {
 	.name = "indirect block",
 	.verify = indirect_verify,
 };
 
-/* Where the tree with `levels` levels of indirect blocks begins and what it
- * spans; levels 0 stands for the direct blocks. */
-struct ind_tree {
-	u64 first, span;
-	u32 levels;
-};
-
+/* The tree with `levels` levels of indirect blocks. */
 static struct ind_tree ind_tree(const struct super_block *sb, u32 levels)
 {
 	struct ind_tree t = { .span = IND_NDIR };
 
 	for (t.levels = 0; t.levels < levels; t.levels++) {
 		t.first += t.span;
-		t.span = t.levels ? t.span * per_block(sb) : per_block(sb);
+		t.span = t.levels ? t.span * ind_per_block(sb) : ind_per_block(sb);
 	}
 	return t;
 }
 
-static le32 *ind_slots(struct ext4_inode *ei)
+struct ind_tree ind_tree_of(const struct super_block *sb, u64 lblk)
 {
-	return (le32 *)(void *)ei->i_block;
+	struct ind_tree t = ind_tree(sb, 0);
+
+	while (lblk >= t.first + t.span && t.levels < IND_LEVELS)
+		t = ind_tree(sb, t.levels + 1);
+	return t;
 }
 
-static int ind_bread(struct ext4_inode *ei, pblk_t blk, struct buffer **out)
+int ind_bread(struct ext4_inode *ei, pblk_t blk, struct buffer **out)
 {
 	/* Nothing is summed up; the seed tells the owner. */
-	return ext4_bread(ext4_sb_of(ei), blk, ei->vfs.i_ino, &indirect_block_type,
+	return ext4_bread(ext4_sb_of(ei), blk, ei->vfs.i_ino, &ext4_indirect_block_type,
 			  ei->i_csum_seed, out);
 }
 
-/* i_block is not checked by verify(). */
-static int ind_check(struct ext4_inode *ei, pblk_t blk, u32 len)
+int ind_check(struct ext4_inode *ei, pblk_t blk, u32 len)
 {
 	if (ext4_block_range_ok(ext4_sb_of(ei), blk, len))
 		return 0;
@@ -131,15 +122,12 @@ static void map_hole(struct ext4_map *map, u64 left)
 int ext4_ind_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
 {
 	const struct super_block *sb = ei->vfs.i_sb;
-	struct ind_tree t = ind_tree(sb, 0);
+	struct ind_tree t = ind_tree_of(sb, map->lblk);
 	struct buffer *b = NULL;
-	u64 off = map->lblk, span;
+	u64 off = map->lblk - t.first, span;
 	u32 blk, level;
 	int err = 0;
 
-	while (off >= t.first + t.span && t.levels < IND_LEVELS)
-		t = ind_tree(sb, t.levels + 1);
-	off -= t.first;
 	if (off >= t.span) { /* beyond what a map can hold */
 		map_hole(map, map->len);
 		return 0;
@@ -162,12 +150,12 @@ int ext4_ind_map_blocks(struct ext4_inode *ei, struct ext4_map *map)
 		err = ind_bread(ei, blk, &b);
 		if (err)
 			return err;
-		span /= per_block(sb);
+		span /= ind_per_block(sb);
 		i = (u32)(off / span);
 		off %= span;
 		if (level == 1) {
 			err = map_entries(ei, map, (le32 *)(void *)b->b_data, i,
-					  per_block(sb));
+					  ind_per_block(sb));
 			break;
 		}
 		blk = le32_to_cpu(((le32 *)(void *)b->b_data)[i]);
@@ -265,6 +253,17 @@ static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r,
 	return 0;
 }
 
+/* Is data on its way for which the block that stands for [first, first+span), now
+ * empty, was made? */
+static bool ind_wanted(struct ext4_inode *ei, u32 level, u64 first, u64 span)
+{
+	u64 end = min_of(first + span, EXT_LBLK_END);
+
+	if (level > 1) /* the block below it would be there */
+		return false;
+	return mapping_next_dirty(&ei->vfs.i_mapping, (lblk_t)first, (lblk_t)end) < end;
+}
+
 /*
  * Removes what lies in the range below entry i of `up`, which stands for
  * [first, first+span) and has `level` levels of blocks below it (1..3).
@@ -273,7 +272,7 @@ static int ind_remove_tree(struct ext4_inode *ei, struct ind_rm *r,
 			   struct ind_array *up, u32 i, u32 level,
 			   u64 first, u64 span) REQUIRES(&ei->i_data_sem)
 {
-	u32 n = per_block(ei->vfs.i_sb), blk = le32_to_cpu(up->e[i]);
+	u32 n = ind_per_block(ei->vfs.i_sb), blk = le32_to_cpu(up->e[i]);
 	u64 sub = span / n, from = max_of(r->start, first) - first;
 	u64 to = min_of(r->end, first + span) - first;
 	struct ind_array a;
@@ -289,7 +288,7 @@ static int ind_remove_tree(struct ext4_inode *ei, struct ind_rm *r,
 		err = ind_remove_data(ei, r, &a, (u32)from, (u32)to);
 	for (u64 k = DIV_ROUND_UP(to, sub); level > 1 && !err && k-- > from / sub;)
 		err = ind_remove_tree(ei, r, &a, (u32)k, level - 1, first + k * sub, sub);
-	if (!err && array_empty(a.e, n)) {
+	if (!err && array_empty(a.e, n) && !ind_wanted(ei, level, first, span)) {
 		err = ind_ensure(ei, r, 1, 1);
 		if (!err)
 			err = ind_clear(r, up, i, 1);

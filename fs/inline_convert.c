@@ -51,7 +51,7 @@ static void set_sizes(struct ext4_inode *ei, u64 size)
 	rwsem_up_write(&ei->i_data_sem);
 }
 
-/* From here on an empty file or directory with extents; but i_inline stays until nothing
+/* From here on an empty file or directory with a map; but i_inline stays until nothing
  * can fail any more: who finds none goes on without a look at it under i_rwsem. */
 static void become_mapped(struct ext4_inode *ei, struct before *b)
 {
@@ -60,9 +60,10 @@ static void become_mapped(struct ext4_inode *ei, struct before *b)
 	b->content = ei->i_inline;
 	rwsem_down_write(&ei->i_data_sem);
 	memcpy(b->i_block, ei->i_block, sizeof(b->i_block));
-	ext4_ext_init_root(ei);
+	set_flags(ei, (b->flags & ~EXT4_INLINE_DATA_FL) |
+			      ext4_new_map_flag(ext4_sb_of(ei)));
+	ext4_map_init(ei);
 	rwsem_up_write(&ei->i_data_sem);
-	set_flags(ei, (b->flags & ~EXT4_INLINE_DATA_FL) | EXT4_EXTENTS_FL);
 }
 
 static void become_inline(struct ext4_inode *ei, const struct before *b)

@@ -164,15 +164,22 @@ static u64 map_max_size(const struct ext4_inode *ei)
 	return min_of(blocks, (u64)LBLK_MAX) << bits;
 }
 
-/* Without huge_file i_blocks counts up to 2^32 sectors, holes or not. */
+/* Without huge_file i_blocks counts up to 2^32 sectors, holes or not; of a block map
+ * also those of the map. */
 u64 ext4_max_size(const struct ext4_inode *ei)
 {
 	const struct ext4_sb *sbi = ext4_sb_of(ei);
 	u8 bits = sbi->s.s_blocksize_bits;
-	u64 max = map_max_size(ei);
+	u64 max = map_max_size(ei), blocks = UINT32_MAX >> (bits - 9);
 
+	if (!(ei->vfs.i_flags & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL))) {
+		u64 n = sbi->s.s_blocksize / 4;
+
+		/* All that a map of three levels has, or what that many blocks need. */
+		blocks -= min_of(3 + 2 * n + n * n, blocks / n + blocks / n / n + 4);
+	}
 	if (!ext4_has_ro_compat(sbi, HUGE_FILE))
-		max = min_of(max, (u64)(UINT32_MAX >> (bits - 9)) << bits);
+		max = min_of(max, blocks << bits);
 	return max;
 }
 
@@ -692,8 +699,8 @@ int ext4_new_inode(struct handle *h, struct ext4_inode *dir, u32 mode,
 	ei->i_group = ext4_inode_group(sbi, ino);
 	ei->i_extra_isize = sbi->want_extra_isize;
 	if (S_ISREG(mode) || S_ISDIR(mode)) {
-		inode->i_flags |= EXT4_EXTENTS_FL;
-		ext4_ext_init_root(ei);
+		inode->i_flags |= ext4_new_map_flag(sbi);
+		ext4_map_init(ei);
 	} else if (S_ISCHR(mode) || S_ISBLK(mode)) {
 		store_rdev(ei->i_block, rdev);
 	}

@@ -286,8 +286,8 @@ static int write_target(struct handle *h, struct ext4_inode *ei, const char *tar
 	struct buffer *b;
 	int err;
 
-	ei->vfs.i_flags |= EXT4_EXTENTS_FL;
-	ext4_ext_init_root(ei);
+	ei->vfs.i_flags |= ext4_new_map_flag(sbi);
+	ext4_map_init(ei);
 	err = ext4_map_create(h, ei, &m, 0);
 	if (err)
 		return err;

@@ -13,6 +13,10 @@
  *   commits never wait for data
  *   a reader that finds no folio finds converted extents
  *
+ * In block maps, which know nothing of unwritten blocks, new blocks are allocated,
+ * written and entered in one handle (indirect_write.c), run by run, and WRITEBACK ends
+ * after it. A commit waits for such a run.
+ *
  * The size put on disk is the smaller of what it was when the data was
  * submitted and what it is at the end (a truncate may have come between), cut at
  * the end of the blocks written.
@@ -303,6 +307,73 @@ static int submit_extent(struct ext4_inode *ei, struct page_io *io,
 	return *nr < want ? -ENOMEM : 0;
 }
 
+/* A part of a run whose blocks have no place yet, for a block map. */
+struct wb_part {
+	struct ext4_inode *ei;
+	const struct wb_run *run;
+	u32 done; /* where it begins */
+	struct io_end ioe;
+	_Atomic bool ended; /* wait key */
+};
+
+static void part_end(struct io_end *ioe)
+{
+	struct wb_part *p = container_of_type(ioe, struct wb_part, ioe);
+
+	/* It is on the stack of who waits: last touch, but as an address. */
+	atomic_store(&p->ended, true);
+	wake_up(&p->ended);
+}
+
+static int part_put(void *arg, pblk_t pblk, u32 nr)
+{
+	struct wb_part *p = arg;
+	struct ext4_sb *sbi = ext4_sb_of(p->ei);
+	u8 bits = sbi->s.s_blocksize_bits;
+	struct page_io io;
+	u32 added;
+	int err;
+
+	page_io_init(&io, sbi->bdev, BIO_WRITE, 0);
+	atomic_store(&p->ended, false);
+	io_end_init(&p->ioe, part_end, true);
+	added = add_segments(&io, p->run, p->done, nr, pblk << bits, bits, &p->ioe);
+	io_end_put(&p->ioe);
+	page_io_submit_wait(&io);
+	wait_event(&p->ended, atomic_load(&p->ended));
+	err = added < nr ? -ENOMEM : atomic_load(&p->ioe.error);
+	if (err && err != -ENOMEM && sbi->opts.data_err_abort)
+		journal_abort(sbi->journal, err);
+	return err;
+}
+
+/* Allocates, writes and enters up to *nr blocks of the run; their WRITEBACK ends. */
+static int write_part(struct ext4_inode *ei, const struct wb_run *run, u32 done, u32 *nr)
+{
+	struct mapping *m = &ei->vfs.i_mapping;
+	struct wb_part p = { .ei = ei, .run = run, .done = done };
+	struct ext4_ind_write w = {
+		.lblk = run->lblk + done,
+		.flags = EXT4_CREATE_DELAYED | EXT4_CREATE_ROOT,
+		.put = part_put,
+		.arg = &p,
+	};
+	int err;
+
+	/* It does not fall meanwhile: truncation wants wb_lock. */
+	spin_lock(&ei->vfs.i_lock);
+	w.size = ei->vfs.i_size;
+	spin_unlock(&ei->vfs.i_lock);
+	err = ext4_ind_write(ei, &w, nr);
+	if (err) {
+		*nr = 0;
+		return err;
+	}
+	mapping_set_mapped(m, w.lblk, *nr);
+	mapping_end_writeback(m, w.lblk, *nr, false);
+	return 0;
+}
+
 /* Places and submits one run; every block of it ends its WRITEBACK. */
 static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_run *run)
 {
@@ -318,6 +389,12 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 
 		if (unlikely(atomic_load(&ext4_sb_of(ei)->shut_down))) {
 			err = -EIO;
+		} else if (run->delayed && !(ei->vfs.i_flags & EXT4_EXTENTS_FL)) {
+			err = write_part(ei, run, done, &nr);
+			if (!err) {
+				done += nr;
+				continue;
+			}
 		} else if (run->delayed) {
 			err = allocate(ei, lblk, &nr, &pblk);
 			unwritten = err == 1;

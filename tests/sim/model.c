@@ -77,7 +77,7 @@ struct m_name {
 };
 
 struct model {
-	bool sync, faults;
+	bool sync, faults, block_maps;
 	struct m_inode *root, *all;
 	struct m_inode *slot[SIM_HANDLES];
 	u32 ops;
@@ -371,12 +371,13 @@ void model_each_name(struct model *m,
 	free(path);
 }
 
-struct model *model_new(bool sync, bool faults)
+struct model *model_new(bool sync, bool faults, bool block_maps)
 {
 	struct model *m = zalloc(sizeof(*m));
 
 	m->sync = sync;
 	m->faults = faults;
+	m->block_maps = block_maps;
 	m->root = inode_new(m, S_IFDIR | 0755);
 	m->root->nlink = 2;
 	m->hash = grown(m->hash, 0, &m->max, sizeof(*m->hash));
@@ -578,6 +579,10 @@ static s64 expect_file(struct model *m, const struct sim_op *op)
 		return S_ISREG(in->mode) || S_ISDIR(in->mode) ? 0 : -EINVAL;
 	if (!S_ISREG(in->mode))
 		return -EINVAL;
+	if (m->block_maps &&
+	    (op->kind == OP_RELOCATE ||
+	     (op->kind == OP_FALLOC && !(op->flags & FALLOC_FL_PUNCH_HOLE))))
+		return -EOPNOTSUPP;
 	return op->kind == OP_WRITE ? op->len : 0;
 }
 
@@ -833,6 +838,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	struct m_inode *in = op->path ? model_find(m, op->path) : m->slot[op->slot];
 	bool grows;
 
+	if (op->kind == OP_FALLOC && result == -EOPNOTSUPP)
+		return 0;
 	if (op->kind == OP_FALLOC && result < 0 && in)
 		half_zeroed(m, in, op);
 	if (in && op->kind == OP_UTIMES)

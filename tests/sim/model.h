@@ -35,8 +35,9 @@
 struct model;
 struct m_inode;
 
-/* sync: every change is durable when it returns. faults: data may be lost. */
-struct model *model_new(bool sync, bool faults);
+/* sync: every change is durable when it returns. faults: data may be lost.
+ * block_maps: files have no extents. */
+struct model *model_new(bool sync, bool faults, bool block_maps);
 void model_free(struct model *m);
 
 /*

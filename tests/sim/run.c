@@ -1154,7 +1154,8 @@ static struct m_inode *name_find(const struct names *ns, const char *path)
 static void diff_with(const struct run *r, const struct worker *w, u32 n,
 		      const struct found *f)
 {
-	struct model *m = model_new(r->s->sync, r->faulty);
+	struct model *m = model_new(r->s->sync, r->faulty,
+				    sim_mkfs[r->s->mkfs].block_maps);
 	struct listing want;
 
 	for (u32 k = 0; k < n; k++)
@@ -1172,7 +1173,8 @@ static bool files_could_be(const struct run *r, u32 t, const struct span *sp, u3
 			   const struct found *f, char *why, size_t why_len)
 {
 	const struct worker *w = &r->w[t];
-	struct model *m = model_new(r->s->sync, r->faulty);
+	struct model *m = model_new(r->s->sync, r->faulty,
+				    sim_mkfs[r->s->mkfs].block_maps);
 	struct names ns = { 0 };
 	bool ok = true;
 
@@ -1752,7 +1754,8 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 	for (u32 t = 0; t < s->threads; t++) {
 		r->w[t].r = r;
 		r->w[t].t = t;
-		r->w[t].m = model_new(s->sync, r->faulty);
+		r->w[t].m = model_new(s->sync, r->faulty,
+					  sim_mkfs[s->mkfs].block_maps);
 	}
 	ok = run_recorded(r, &after, &clean);
 	sim_log_finish(&r->log);

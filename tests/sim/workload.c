@@ -22,6 +22,10 @@
 
 #define CSUM "-O metadata_csum,64bit,^resize_inode"
 
+#define EXT3                                                                   \
+	"-O ^extent,^64bit,^flex_bg,^huge_file,^uninit_bg,^dir_nlink,^extra_isize," \
+	"^metadata_csum,^orphan_file"
+
 const struct sim_mkfs sim_mkfs[] = {
 	{ "1k", "-b 1024 -J size=1 " CSUM ",orphan_file", "8M", 1024 },
 	{ "4k", "-b 4096 -J size=4 " CSUM ",orphan_file", "16M", 4096 },
@@ -35,8 +39,12 @@ const struct sim_mkfs sim_mkfs[] = {
 	{ "4k-meta", "-b 4096 -J size=4 -O "
 		     "metadata_csum,meta_bg,^64bit,^orphan_file,^resize_inode",
 	  "16M", 4096 },
+	/* As ext3 has it. */
+	{ "1k-ext3", "-b 1024 -J size=1 " EXT3, "8M", 1024, true },
+	{ "4k-ext3", "-b 4096 -J size=4 " EXT3, "16M", 4096, true },
 };
 const u32 sim_nr_mkfs = ARRAY_SIZE(sim_mkfs);
+#define NR_BLOCK_MAPS 2u /* the last ones: not drawn with the others */
 
 const char *const sim_op_name[OP_NR] = {
 	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
@@ -679,7 +687,7 @@ static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile 
 	static const u32 commits[] = { 0, 0, 0, 1, 20 };
 	static const u32 expires[] = { 0, 0, 1, 30 };
 
-	s->mkfs = rng_below(r, sim_nr_mkfs);
+	s->mkfs = rng_below(r, sim_nr_mkfs - NR_BLOCK_MAPS);
 	if (profile == SIM_PROFILE_FULL && rng_chance(r, 60))
 		s->mkfs = sim_mkfs_find("1k-tiny");
 	s->commit_ms = commits[rng_below(r, ARRAY_SIZE(commits))];
@@ -706,6 +714,15 @@ static u32 draw_zones(u64 seed)
 	struct rng r = rng_derive(seed, 0x20E5);
 
 	return zones[rng_below(&r, ARRAY_SIZE(zones))];
+}
+
+/* The same: a volume without extents, in place of the one that was drawn. */
+static void draw_block_maps(struct sim_stream *s)
+{
+	struct rng r = rng_derive(s->seed, 0xE273);
+
+	if (rng_chance(&r, 15))
+		s->mkfs = sim_nr_mkfs - NR_BLOCK_MAPS + rng_below(&r, NR_BLOCK_MAPS);
 }
 
 static void draw_fault(struct sim_stream *s, struct rng *r)
@@ -740,6 +757,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	s->nodelalloc = draw_nodelalloc(seed);
 	s->zones = draw_zones(seed);
 	draw_settings(s, &g.rng, profile);
+	draw_block_maps(s);
 	if (profile == SIM_PROFILE_FAULTS) {
 		faults = true;
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);
@@ -760,7 +778,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	g.bs = sim_mkfs[s->mkfs].blocksize;
 	n = 40 + rng_below(&g.rng, profile == SIM_PROFILE_NAMES ? 400 : 160);
 	for (u32 t = 0; t < s->threads; t++)
-		g.m[t] = model_new(false, false);
+		g.m[t] = model_new(false, false, sim_mkfs[s->mkfs].block_maps);
 	for (u32 i = 0; i < n * s->threads; i++) {
 		g.t = i % s->threads;
 		if (profile == SIM_PROFILE_DATA && rng_chance(&g.rng, 5))
@@ -870,7 +888,7 @@ static void ace_start(struct sim_stream *s, u64 seed)
 
 	sim_stream_init(s);
 	s->seed = seed;
-	s->mkfs = (u32)(mix64(seed) % sim_nr_mkfs);
+	s->mkfs = (u32)(mix64(seed) % (sim_nr_mkfs - NR_BLOCK_MAPS));
 	if (!strcmp(sim_mkfs[s->mkfs].name, "1k-tiny"))
 		s->mkfs = 0;
 	for (u32 i = 0; i < ARRAY_SIZE(start); i++)

@@ -93,6 +93,7 @@ struct sim_stream {
 struct sim_mkfs {
 	const char *name, *args, *size;
 	u32 blocksize;
+	bool block_maps; /* no extents */
 };
 extern const struct sim_mkfs sim_mkfs[];
 extern const u32 sim_nr_mkfs;

@@ -3,9 +3,12 @@
  * tests/unit/fs/test_indirect.c - block maps of ext2 and ext3
  *
  * Maps are written to the device by hand, block by block, from a table of
- * (block of the file -> block of the volume); the table is the model.
+ * (block of the file -> block of the volume); the table is the model. What the map
+ * gets by itself is entered there, too.
  */
 #include "tests/unit/fs/fake_fs.h"
+
+#include "fs/extents_internal.h"
 
 #define BS 1024u
 #define PER (BS / 4)
@@ -174,19 +177,210 @@ static void test_lookup_passes_a_huge_hole_in_few_steps(void **state)
 	end();
 }
 
-static void test_no_allocation_but_overwriting(void **state)
+/* What is missing of [at, at+len), by as many calls as it takes; one error ends it. */
+static int create_range(u64 at, u32 len)
+{
+	int err = 0;
+
+	while (len && !err) {
+		struct handle *h = fake_start(ext4_ext_insert_credits(&fake.ei, 1), 0);
+		struct ext4_map map = { .lblk = (lblk_t)at, .len = len };
+
+		err = ext4_map_create(h, &fake.ei, &map, 0);
+		if (!err) {
+			assert_true(map.flags & EXT4_MAP_MAPPED);
+			assert_true(map.len && map.len <= len);
+			assert_int_equal(ext4_mark_inode_dirty(h, &fake.ei), 0);
+			for (u32 i = 0; i < map.len && map.flags & EXT4_MAP_NEW; i++) {
+				assert_true(nr_model < MAX_ENTRIES);
+				assert_int_equal(model_at(at + i), 0);
+				model[nr_model].lblk = at + i;
+				model[nr_model++].pblk = map.pblk + i;
+			}
+			for (u32 i = 0; i < map.len; i++)
+				assert_int_equal(model_at(at + i), map.pblk + i);
+			at += map.len;
+			len -= map.len;
+		}
+		fake_stop(h);
+	}
+	return err;
+}
+
+static const u64 part[] = { 0, 8, 12, 12 + PER - 3, 1000, 12 + PER + PER * PER - 10, 100000,
+			    5000000, 12 + PER + PER * PER + (u64)PER * PER * PER - 20 };
+
+static void test_blocks_in_every_part(void **state)
+{
+	for (u32 scatter = 0; scatter < 2; scatter++) {
+		begin();
+		fake.scatter = scatter;
+		for (u32 i = 0; i < ARRAY_SIZE(part); i++) {
+			assert_int_equal(create_range(part[i], 20), 0);
+			assert_int_equal(fake_used(), fake.inode_blocks);
+		}
+		check_all();
+		fake_drop();
+		check_all();
+		for (u32 i = 0; i < ARRAY_SIZE(part); i++) /* the holes between */
+			assert_int_equal(create_range(part[i] - min_of(part[i], (u64)5), 25), 0);
+		check_all();
+		assert_int_equal(fake_used(), fake.inode_blocks);
+		assert_int_equal(remove_range(0, (u64)LBLK_MAX + 1, false), 0);
+		assert_int_equal(fake_used(), 0);
+		end();
+	}
+}
+
+static void test_a_file_from_start_to_end_is_one_run(void **state)
+{
+	begin();
+	assert_int_equal(create_range(0, 12), 0);
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(create_range(12 + i * 100, 100), 0);
+	for (u32 i = 1; i < nr_model; i++)
+		if (model[i].lblk != 12 && model[i].lblk != 12 + PER)
+			assert_int_equal(model[i].pblk, model[i - 1].pblk + 1);
+	/* The first behind its indirect block, which is behind what was before. */
+	assert_int_equal(model_at(12), model_at(11) + 2);
+	end();
+}
+
+static void test_creating_and_punching_at_random(void **state)
+{
+	for (u32 round = 0; round < 20; round++) {
+		begin();
+		fake.scatter = round & 1;
+		fake.max_run = 1 + fake_rand(60);
+		for (u32 i = 0; i < 60; i++) {
+			u64 at = part[fake_rand(ARRAY_SIZE(part))];
+			u64 from = at - min_of(at, (u64)fake_rand(30));
+
+			if (fake_rand(3)) {
+				fake.restart_every = 0;
+				assert_int_equal(create_range(from, 1 + fake_rand(20)), 0);
+			} else {
+				fake.restart_every = 2 + fake_rand(9);
+				assert_int_equal(remove_range(from, from + 1 + fake_rand(60),
+							      fake_rand(2)), 0);
+			}
+			assert_int_equal(fake_used(), fake.inode_blocks);
+			if (i % 7 == 0)
+				fake_drop();
+		}
+		check_all();
+		fake.restart_every = 0;
+		assert_int_equal(remove_range(0, (u64)LBLK_MAX + 1, false), 0);
+		assert_int_equal(fake_used(), 0);
+		end();
+	}
+}
+
+/* Wherever it fails, nothing has changed; and then it goes. */
+static void test_failures_leave_the_map_as_it_was(void **state)
+{
+	static const int with[] = { -ENOSPC, -EAGAIN, -ENOMEM };
+	u8 before[EXT4_I_BLOCK_BYTES];
+
+	for (u32 k = 0; k < ARRAY_SIZE(with); k++) {
+		begin();
+		assert_int_equal(create_range(5000000, 3), 0);
+		for (u32 nth = 0; nth < 4; nth++) {
+			u64 at = 12 + PER + (nth & 1 ? PER * PER + 1000 * nth * PER : 300 * nth);
+			u32 used = fake_used();
+			int err;
+
+			memcpy(before, fake.ei.i_block, sizeof(before));
+			fake.fail_alloc_with = with[k];
+			*(with[k] == -ENOMEM ? &fake.fail_access : &fake.fail_alloc) = nth / 2;
+			err = create_range(at, 5);
+			assert_int_equal(err, with[k]);
+			assert_memory_equal(fake.ei.i_block, before, sizeof(before));
+			assert_int_equal(fake_used(), used);
+			assert_int_equal(fake_used(), fake.inode_blocks);
+			check_lookup((lblk_t)at, 5);
+			fake_commit();
+			assert_int_equal(create_range(at, 5), 0);
+		}
+		check_all();
+		assert_int_equal(fake_used(), fake.inode_blocks);
+		end();
+	}
+}
+
+static void test_what_a_block_map_cannot_do(void **state)
 {
 	struct handle *h;
 	struct ext4_map map = { .lblk = 8, .len = 3 };
 
 	build();
 	h = fake_start(100, 10);
-	assert_int_equal(ext4_map_create(h, &fake.ei, &map, 0), 0);
+	assert_int_equal(ext4_map_create(h, &fake.ei, &map, EXT4_CREATE_UNWRITTEN), 0);
 	assert_int_equal(map.flags, EXT4_MAP_MAPPED);
 	map = (struct ext4_map){ .lblk = 5, .len = 1 };
-	assert_int_equal(ext4_map_create(h, &fake.ei, &map, 0), -EOPNOTSUPP);
+	assert_int_equal(ext4_map_create(h, &fake.ei, &map, EXT4_CREATE_UNWRITTEN), -EOPNOTSUPP);
+	map = (struct ext4_map){ .lblk = 0xF0000000, .len = 1 };
+	assert_int_equal(ext4_map_create(h, &fake.ei, &map, 0), -EFBIG);
 	assert_int_equal(ext4_ext_convert_written(h, &fake.ei, 0, 5), 0);
 	fake_stop(h);
+	end();
+}
+
+/* Data for block 500 is on its way. */
+static void test_an_indirect_block_that_is_wanted_stays(void **state)
+{
+	struct ext4_inode *ei = &fake.ei;
+	struct ind_slot slot;
+	struct handle *h;
+	pblk_t pblk;
+	bool exists;
+	u32 n = 50;
+
+	begin();
+	assert_int_equal(create_range(600, 4), 0);
+	assert_int_equal(remove_range(600, 604, false), 0);
+	assert_int_equal(fake_used(), 0);
+
+	assert_int_equal(create_range(510, 4), 0);
+	h = fake_start(IND_STEP_CREDITS, 0);
+	rwsem_down_write(&ei->i_data_sem);
+	assert_int_equal(ind_exists(ei, 12 + PER + 600 * PER, &n, &exists), 0);
+	assert_false(exists);
+	assert_int_equal(ind_make(h, ei, 12 + PER + 600 * PER - PER * PER, 0), 0);
+	assert_int_equal(ind_exists(ei, 500, &n, &exists), 0);
+	assert_true(exists);
+	assert_int_equal(n, 24); /* where the array ends */
+	rwsem_up_write(&ei->i_data_sem);
+	fake_stop(h);
+	assert_int_equal(fake_used(), fake.inode_blocks);
+
+	fake.dirty_from = 500;
+	fake.dirty_to = 503;
+	assert_int_equal(remove_range(510, (u64)LBLK_MAX + 1, false), 0);
+	assert_int_equal(fake_used(), 2); /* of two levels; the other two have gone */
+	n = 3;
+	h = fake_start(IND_STEP_CREDITS + 4, 0);
+	rwsem_down_write(&ei->i_data_sem);
+	assert_int_equal(ind_take(h, ei, 500, 0, &n, &pblk, &slot), 0);
+	assert_int_equal(n, 3);
+	rwsem_up_write(&ei->i_data_sem);
+	check_lookup(500, 3); /* a hole still */
+	rwsem_down_write(&ei->i_data_sem);
+	assert_int_equal(ind_enter(h, ei, &slot, pblk, n), 0);
+	/* Twice: by a map that leads to the same entries in two ways. */
+	assert_int_equal(ind_enter(h, ei, &slot, pblk, n), -EFSCORRUPTED);
+	rwsem_up_write(&ei->i_data_sem);
+	ind_slot_put(&slot);
+	fake_stop(h);
+	fake.dirty_from = fake.dirty_to = 0;
+	for (u32 i = 0; i < n; i++) {
+		model[nr_model].lblk = 500 + i;
+		model[nr_model++].pblk = pblk + i;
+	}
+	check_all();
+	fake.nr_errors--;
+	assert_int_equal(remove_range(0, (u64)LBLK_MAX + 1, false), 0);
+	assert_int_equal(fake_used(), 0);
 	end();
 }
 
@@ -292,8 +486,21 @@ static void test_block_that_points_to_itself(void **state)
 
 			assert_int_equal(ext4_map_blocks(&fake.ei, &map), 0);
 		}
+		for (u32 i = 0; slot > 12 && i < PER; i += 50)
+			put32(d + 4 * i, 0);
+		for (u32 i = 0; slot > 12 && i < 50; i++) {
+			struct handle *h = fake_start(50, 0);
+			struct ext4_map map = { .lblk = 12 + PER + fake_rand(PER * PER),
+						.len = 9 };
+
+			if (slot == 14)
+				map.lblk += PER * PER;
+			(void)!ext4_map_create(h, &fake.ei, &map, 0);
+			fake_stop(h);
+		}
 		assert_int_equal(remove_range(0, (u64)LBLK_MAX + 1, false), -EFSCORRUPTED);
 		assert_true(fake.nr_errors > 0);
+		memset(fake.state, FAKE_USED, fake.nr_blocks);
 		fake.state[blk] = FAKE_USED; /* the commit wants sound buffers only */
 		fake_close();
 	}
@@ -344,7 +551,14 @@ static void test_garbage(void **state)
 			struct ext4_map map = { .lblk = fake_rand(17000000),
 						.len = 1 + fake_rand(100) };
 
-			(void)!ext4_map_blocks(&fake.ei, &map);
+			if (fake_rand(2)) {
+				(void)!ext4_map_blocks(&fake.ei, &map);
+			} else {
+				struct handle *h = fake_start(50, 0);
+
+				(void)!ext4_map_create(h, &fake.ei, &map, 0);
+				fake_stop(h);
+			}
 		}
 		(void)!remove_range(0, (u64)LBLK_MAX + 1, fake_rand(2));
 		memset(fake.state, FAKE_USED, fake.nr_blocks);
@@ -357,7 +571,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lookup_finds_every_block),
 		cmocka_unit_test(test_lookup_passes_a_huge_hole_in_few_steps),
-		cmocka_unit_test(test_no_allocation_but_overwriting),
+		cmocka_unit_test(test_blocks_in_every_part),
+		cmocka_unit_test(test_a_file_from_start_to_end_is_one_run),
+		cmocka_unit_test(test_creating_and_punching_at_random),
+		cmocka_unit_test(test_failures_leave_the_map_as_it_was),
+		cmocka_unit_test(test_what_a_block_map_cannot_do),
+		cmocka_unit_test(test_an_indirect_block_that_is_wanted_stays),
 		cmocka_unit_test(test_delete_frees_everything),
 		cmocka_unit_test(test_truncate_at_each_edge),
 		cmocka_unit_test(test_punching_at_random),
