@@ -31,7 +31,7 @@ struct churn {
 	bool failed;
 };
 
-#define CHECK(c, cond)                                                         \
+#define CHURN_CHECK(c, cond)                                                   \
 	do {                                                                   \
 		if (!(cond)) {                                                 \
 			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
@@ -51,26 +51,26 @@ static void churn_alloc(struct churn *c, struct owned *o)
 	jtid_t tid;
 	int err;
 
-	CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
+	CHURN_CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
 	tid = handle_tid(h);
 	err = ext4_alloc_blocks(h, sbi, r >> 9, goal, EXT4_ALLOC_ROOT, &len,
 				&o->blk);
-	CHECK(c, !handle_stop(h));
+	CHURN_CHECK(c, !handle_stop(h));
 	if (err == -EAGAIN) {
-		CHECK(c, !journal_force_commit(sbi->journal));
+		CHURN_CHECK(c, !journal_force_commit(sbi->journal));
 		return;
 	}
 	if (err) {
-		CHECK(c, err == -ENOSPC);
+		CHURN_CHECK(c, err == -ENOSPC);
 		return;
 	}
-	CHECK(c, len >= 1 && len <= asked);
-	CHECK(c, ext4_block_range_ok(sbi, o->blk, len));
+	CHURN_CHECK(c, len >= 1 && len <= asked);
+	CHURN_CHECK(c, ext4_block_range_ok(sbi, o->blk, len));
 	for (u32 i = 0; i < len; i++) {
 		u32 was = atomic_exchange(&c->owner[o->blk + i], OWNED);
 
-		CHECK(c, was != OWNED);
-		CHECK(c, was != tid); /* freed, and not committed */
+		CHURN_CHECK(c, was != OWNED);
+		CHURN_CHECK(c, was != tid); /* freed, and not committed */
 	}
 	o->len = len;
 }
@@ -81,11 +81,11 @@ static void churn_free(struct churn *c, struct owned *o)
 	struct handle *h;
 
 	/* An extent may touch several groups, but not by our allocations. */
-	CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
+	CHURN_CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
 	for (u32 i = 0; i < o->len; i++)
 		atomic_store(&c->owner[o->blk + i], handle_tid(h));
-	CHECK(c, !ext4_free_blocks(h, sbi, 12, o->blk, o->len));
-	CHECK(c, !handle_stop(h));
+	CHURN_CHECK(c, !ext4_free_blocks(h, sbi, 12, o->blk, o->len));
+	CHURN_CHECK(c, !handle_stop(h));
 	o->len = 0;
 }
 
@@ -102,7 +102,7 @@ static void churn_thread(void *arg)
 		else
 			churn_alloc(c, o);
 		if (rand_r(&c->seed) % 256 == 0)
-			CHECK(c, !journal_force_commit(c->t->sbi->journal));
+			CHURN_CHECK(c, !journal_force_commit(c->t->sbi->journal));
 	}
 	for (int i = 0; i < HELD; i++)
 		if (held[i].len)
@@ -885,8 +885,8 @@ static void fill_thread(void *arg)
 		struct handle *h;
 		int err;
 
-		CHECK(c, c->n < ARRAY_SIZE(c->o));
-		CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
+		CHURN_CHECK(c, c->n < ARRAY_SIZE(c->o));
+		CHURN_CHECK(c, !journal_start(sbi->journal, EXT4_ALLOC_CREDITS, 0, &h));
 		o->len = len;
 		if (r & 0x10000) {
 			err = ext4_alloc_blocks(h, sbi, r >> 20, 0, EXT4_ALLOC_META,
@@ -900,13 +900,13 @@ static void fill_thread(void *arg)
 			lblk += o->len;
 			end = o->blk + o->len;
 		}
-		CHECK(c, !handle_stop(h));
+		CHURN_CHECK(c, !handle_stop(h));
 		if (err) {
-			CHECK(c, err == -ENOSPC);
+			CHURN_CHECK(c, err == -ENOSPC);
 			return;
 		}
 		for (u32 i = 0; i < o->len; i++)
-			CHECK(c, !atomic_exchange(&c->owner[o->blk + i], 1));
+			CHURN_CHECK(c, !atomic_exchange(&c->owner[o->blk + i], 1));
 		c->got += o->len;
 		c->n++;
 	}
