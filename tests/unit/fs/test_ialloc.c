@@ -52,7 +52,7 @@ struct held {
 	bool dir;
 };
 
-#define CHECK(c, cond)                                                         \
+#define CHURN_CHECK(c, cond)                                                         \
 	do {                                                                   \
 		if (!(cond)) {                                                 \
 			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
@@ -71,25 +71,25 @@ static void churn_alloc(struct churn *c, struct held *hd)
 	u32 was;
 	int err;
 
-	CHECK(c, !journal_start(sbi->journal, EXT4_NEW_INODE_CREDITS, 0, &h));
+	CHURN_CHECK(c, !journal_start(sbi->journal, EXT4_NEW_INODE_CREDITS, 0, &h));
 	tid = handle_tid(h);
 	err = ext4_alloc_ino(h, c->dir, dir ? S_IFDIR : S_IFREG, &ino);
-	CHECK(c, !handle_stop(h));
+	CHURN_CHECK(c, !handle_stop(h));
 	if (err == -EAGAIN) {
-		CHECK(c, !journal_force_commit(sbi->journal));
+		CHURN_CHECK(c, !journal_force_commit(sbi->journal));
 		return;
 	}
 	if (err) {
-		CHECK(c, err == -ENOSPC);
+		CHURN_CHECK(c, err == -ENOSPC);
 		return;
 	}
-	CHECK(c, ino >= sbi->first_ino && ino <= sbi->inodes_count);
+	CHURN_CHECK(c, ino >= sbi->first_ino && ino <= sbi->inodes_count);
 	if (c->failed)
 		return;
 	was = atomic_exchange(&c->owner[ino], OWNED);
-	CHECK(c, was != OWNED);
-	CHECK(c, was != tid); /* freed, and not committed */
-	CHECK(c, !ext4_ino_in_use(sbi, ino, &used) && used);
+	CHURN_CHECK(c, was != OWNED);
+	CHURN_CHECK(c, was != tid); /* freed, and not committed */
+	CHURN_CHECK(c, !ext4_ino_in_use(sbi, ino, &used) && used);
 	*hd = (struct held){ ino, dir };
 }
 
@@ -98,10 +98,10 @@ static void churn_free(struct churn *c, struct held *hd)
 	struct ext4_sb *sbi = c->t->sbi;
 	struct handle *h;
 
-	CHECK(c, !journal_start(sbi->journal, 2, 0, &h));
+	CHURN_CHECK(c, !journal_start(sbi->journal, 2, 0, &h));
 	atomic_store(&c->owner[hd->ino], handle_tid(h));
-	CHECK(c, !ext4_free_ino(h, sbi, hd->ino, hd->dir));
-	CHECK(c, !handle_stop(h));
+	CHURN_CHECK(c, !ext4_free_ino(h, sbi, hd->ino, hd->dir));
+	CHURN_CHECK(c, !handle_stop(h));
 	hd->ino = 0;
 }
 
@@ -118,7 +118,7 @@ static void churn_thread(void *arg)
 		else
 			churn_alloc(c, hd);
 		if (rand_r(&c->seed) % 500 == 0)
-			CHECK(c, !journal_force_commit(c->t->sbi->journal));
+			CHURN_CHECK(c, !journal_force_commit(c->t->sbi->journal));
 	}
 	for (int i = 0; i < HELD; i++)
 		if (held[i].ino)
