@@ -16,8 +16,11 @@
  * never removed here; one without usage and limits means what none means.
  *
  * The mount walks the whole tree, so that nothing of it needs to be believed later: each
- * node is reached once, or the file is damaged (that ends loops, too). What a new record
- * needs is looked up and checked, given blocks and write access first; after that nothing fails.
+ * node is reached once, or the file is damaged (that ends loops, too). The list of leaves
+ * must be of such that the tree has, each once; e2fsck never looks at it, so another is not
+ * a reason to refuse the mount, but is given up, and the next record begins one. What a
+ * new record needs is looked up and checked, given blocks and write access first; after
+ * that nothing fails.
  *
  * Locks:   ext4_quota.lock -> handle -> i_data_sem of the quota file, b_lock
  * Source:  quota-tools' and the kernel's description of the format "vfsv1"
@@ -219,6 +222,54 @@ static int walk(struct walk *w, u32 blk, u32 depth, u32 prefix)
 	return err;
 }
 
+static u32 free_slot(const struct place *p)
+{
+	u32 i = 0;
+
+	while (i < EXT4_QUOTA_RECORDS && !is_unused(record(p, i)))
+		i++;
+	return i;
+}
+
+/* By its count, which must be right. */
+static bool has_room(const struct place *p)
+{
+	u32 entries = le16_to_cpu(leaf(p)->entries), used = 0;
+
+	for (u32 i = 0; i < EXT4_QUOTA_RECORDS; i++)
+		used += !is_unused(record(p, i));
+	return entries == used && used < EXT4_QUOTA_RECORDS;
+}
+
+/* After the tree: a list of other blocks would have nodes overwritten by records. */
+static int check_list(struct walk *w)
+{
+	struct quota_file *f = w->f;
+	u32 blk = f->free_entry;
+
+	while (blk && ref_ok(f, blk) && bm_test(w->leaves, blk)) {
+		struct place p;
+		int err = get(w->sbi, f, blk, &p);
+		bool room;
+
+		if (err)
+			return err;
+		bm_clear(w->leaves, blk); /* a second time it is a loop */
+		room = has_room(&p);
+		if (room)
+			blk = le32_to_cpu(leaf(&p)->next_free);
+		put(&p);
+		if (!room)
+			break;
+	}
+	if (blk) {
+		log_warn("%s: quota: the list of blocks with room of inode %u is wrong at block %u, and is given up",
+			 w->sbi->s.s_id, f->ino, blk);
+		f->free_entry = 0;
+	}
+	return 0;
+}
+
 static int read_header(struct ext4_sb *sbi, struct quota_file *f, u32 type)
 {
 	static const u32 magic[] = { EXT4_QUOTA_USR_MAGIC, EXT4_QUOTA_GRP_MAGIC,
@@ -266,6 +317,8 @@ int quota_file_load(struct ext4_sb *sbi, struct quota_file *f, u32 type,
 	err = -ENOMEM;
 	if (w.nodes && w.leaves)
 		err = walk(&w, EXT4_QUOTA_ROOT, 0, 0);
+	if (!err)
+		err = check_list(&w);
 	free(w.nodes);
 	free(w.leaves);
 	return err;
@@ -321,7 +374,7 @@ static int find_node(struct insertion *in)
 static int find_slot(struct insertion *in)
 {
 	struct quota_file *f = in->f;
-	u32 next, entries;
+	u32 next;
 	int err;
 
 	in->new_leaf = !f->free_entry;
@@ -331,14 +384,12 @@ static int find_slot(struct insertion *in)
 	err = get(in->sbi, f, in->leaf_blk, &in->leaf);
 	if (err)
 		return err;
-	entries = le16_to_cpu(leaf(&in->leaf)->entries);
 	next = le32_to_cpu(leaf(&in->leaf)->next_free);
-	while (in->slot < EXT4_QUOTA_RECORDS && !is_unused(record(&in->leaf, in->slot)))
-		in->slot++;
-	if (entries >= EXT4_QUOTA_RECORDS || in->slot == EXT4_QUOTA_RECORDS)
+	if (!has_room(&in->leaf))
 		return bad_file(in->sbi, f, in->leaf.b->b_blocknr,
-				"no room in block %u, of %u records", in->leaf_blk, entries);
-	in->fills = entries + 1 == EXT4_QUOTA_RECORDS;
+				"no room in block %u", in->leaf_blk);
+	in->slot = free_slot(&in->leaf);
+	in->fills = le16_to_cpu(leaf(&in->leaf)->entries) + 1 == EXT4_QUOTA_RECORDS;
 	if (!in->fills || !next)
 		return 0;
 	if (!ref_ok(f, next) || next == in->leaf_blk)
@@ -379,6 +430,8 @@ static int get_new(struct insertion *in, u32 blk, struct place *p)
 			set_size(in, (u64)(blk + 1) * EXT4_QUOTA_BLOCK);
 		return err;
 	}
+	/* A map that failed may have changed, too. */
+	in->grown = true;
 	err = ext4_map_create(in->h, EXT4_I(in->f->inode), &m, 0);
 	if (err)
 		return err;
@@ -514,6 +567,8 @@ int quota_file_insert(struct ext4_sb *sbi, struct quota_file *f, struct dquot *d
 			    &in.h);
 	if (err)
 		return err;
+	/* Whoever comes to own something: the file is the volume's, not his. */
+	handle_set_privileged(in.h);
 	err = insert_prepare(&in);
 	if (!err) {
 		insert_apply(&in);

@@ -12,6 +12,7 @@
 #include <linux/falloc.h>
 
 #define QUOTA "-O quota,project,^orphan_file -b "
+#define QUOTA_MAPS "-O quota,project,^orphan_file,^extent,^64bit -b "
 #define MANY 400u
 
 static const struct sl_cred root_cred = { 0, 0, 022 };
@@ -150,7 +151,13 @@ static void test_each_change_1k(void **state)
 
 static void test_each_change_4k(void **state)
 {
-	each_change(QUOTA "4096 -I 512");
+	each_change("-O quota,project,orphan_file -I 512 -b 4096");
+}
+
+/* Data, quota files and all else by block maps. */
+static void test_each_change_maps(void **state)
+{
+	each_change(QUOTA_MAPS "1024");
 }
 
 /* Group and project come from the directory; a directory's own blocks are its owner's. */
@@ -235,6 +242,11 @@ static void test_many_users_4k(void **state)
 	many_users(QUOTA "4096");
 }
 
+static void test_many_users_maps(void **state)
+{
+	many_users(QUOTA_MAPS "1024");
+}
+
 /* User 0 owns nothing more: his record stays one. */
 static void test_root_owns_nothing(void **state)
 {
@@ -315,6 +327,32 @@ static void test_no_space_for_a_record(void **state)
 	sl_iput(inode);
 	assert_int_equal(sl_sync(sb), 0);
 	assert_int_equal(chown_to(mine, id_of(2000), 0), 0);
+	sl_iput(mine);
+	end();
+	memvol_end(&mv);
+}
+
+/* What others can't have is there for root, and for the records of whom he gives it to. */
+static void test_reserve_holds_records(void **state)
+{
+	const struct sl_cred user = { 5, 5, 022 };
+	struct inode *inode, *mine;
+	struct sl_file *f;
+
+	begin(QUOTA "1024 -m 10");
+	mine = create("mine", 0, 0);
+	inode = create("full", 5, 5);
+	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), 0);
+	for (u64 len = 1 << 20, pos = 0; len >= 1024; pos += len) {
+		while (len >= 1024 && sl_fallocate(f, 0, pos, len, &user))
+			len /= 2;
+		if (len < 1024)
+			break;
+	}
+	sl_release(f);
+	sl_iput(inode);
+	for (u32 i = 1; i < 100; i++)
+		assert_int_equal(chown_to(mine, id_of(i), 0), 0);
 	sl_iput(mine);
 	end();
 	memvol_end(&mv);
@@ -438,7 +476,7 @@ static void test_limits_are_kept(void **state)
 static const struct {
 	const char *name;
 	u32 block, word, value;
-	bool mounts; /* and is found out by the next new user */
+	bool mounts; /* and the next new user gets his record elsewhere */
 } damages[] = {
 	{ "magic", 0, 0, 1, false },
 	{ "version 0", 0, 1, 0, false },
@@ -458,6 +496,9 @@ static const struct {
 	{ "usage", 5, 4 + 13, 0xFFFFFFFF, false },
 	{ "list of nodes", 0, FREE_ENTRY_WORD, 2, true },
 	{ "full leaf in the list", 5, 2, 14, true },
+	{ "leaf with a wrong count in the list", 5, 2, 0, true },
+	{ "loop in the list", 5, 0, 5, true },
+	{ "the list goes on beyond the end", 5, 0, 6, true },
 };
 
 static void one_damage(u32 n, const u8 *good, u8 *block)
@@ -476,12 +517,15 @@ static void one_damage(u32 n, const u8 *good, u8 *block)
 	} else {
 		assert_int_equal(err, 0);
 		assert_int_equal(sl_iget(sb, 2, &root), 0);
-		err = sl_mknod(root, "x", 1, S_IFREG | 0644, 0, &cred, &inode);
-		if (!err)
-			sl_iput(inode);
-		sl_iput(root);
-		/* The errors are told; -EROFS if they were. */
-		(void)!sl_unmount(sb);
+		assert_int_equal(sl_mknod(root, "x", 1, S_IFREG | 0644, 0, &cred, &inode),
+				 0);
+		assert_int_equal(inodes_of(EXT4_QUOTA_USR, cred.uid), 1);
+		sl_iput(inode);
+		end();
+		begin(NULL);
+		assert_int_equal(inodes_of(EXT4_QUOTA_USR, cred.uid), 1);
+		assert_int_equal(inodes_of(EXT4_QUOTA_USR, 0), 2);
+		end();
 	}
 	/* What can't be kept can be read. */
 	memcpy(mv.content, good, mv.size);
@@ -565,13 +609,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_each_change_1k),
 		cmocka_unit_test(test_each_change_4k),
+		cmocka_unit_test(test_each_change_maps),
 		cmocka_unit_test(test_inherited),
 		cmocka_unit_test(test_many_users_1k),
 		cmocka_unit_test(test_many_users_4k),
+		cmocka_unit_test(test_many_users_maps),
 		cmocka_unit_test(test_root_owns_nothing),
 		cmocka_unit_test(test_limits_are_kept),
 		cmocka_unit_test(test_power_cut),
 		cmocka_unit_test(test_no_space_for_a_record),
+		cmocka_unit_test(test_reserve_holds_records),
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_damaged_files),
 		cmocka_unit_test(test_wrong_inodes),
