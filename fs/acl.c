@@ -408,6 +408,15 @@ int xattr_plan_acl(struct ext4_inode *ei, const struct xattr_name *name,
 	return err;
 }
 
+/* Both lists of a new inode find room in its block if they are not larger than that;
+ * for others, inodes are made that may hold them, in vain if they do. */
+static bool may_need_inode(const struct ext4_inode *dir, u32 len)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(dir);
+
+	return ext4_has_incompat(sbi, EA_INODE) && len > sbi->s.s_blocksize / 4;
+}
+
 int ext4_acl_inherit(struct ext4_inode *dir, u32 umask, u32 *mode, struct acl_new *out)
 {
 	struct acl *acl = NULL;
@@ -432,9 +441,16 @@ int ext4_acl_inherit(struct ext4_inode *dir, u32 umask, u32 *mode, struct acl_ne
 	if (!err && !is_mode)
 		err = store_form(acl, &out->access, &out->access_len);
 	free(acl);
+	if (err == -EINVAL)
+		err = bad_list(dir);
+	if (!err && out->def && may_need_inode(dir, out->def_len))
+		err = xattr_ea_make(dir, out->def, out->def_len, false, &out->def_value);
+	if (!err && out->access && may_need_inode(dir, out->access_len))
+		err = xattr_ea_make(dir, out->access, out->access_len, false,
+				    &out->access_value);
 	if (err)
 		ext4_acl_new_free(out);
-	return err == -EINVAL ? bad_list(dir) : err;
+	return err;
 }
 
 int ext4_acl_new_store(struct handle *h, struct ext4_inode *ei, const struct acl_new *n)
@@ -442,14 +458,17 @@ int ext4_acl_new_store(struct handle *h, struct ext4_inode *ei, const struct acl
 	int err = 0;
 
 	if (n->def)
-		err = xattr_set_in(h, ei, DEFAULT_NAME, n->def, n->def_len);
+		err = xattr_set_in(h, ei, DEFAULT_NAME, n->def, n->def_len, n->def_value);
 	if (!err && n->access)
-		err = xattr_set_in(h, ei, ACCESS_NAME, n->access, n->access_len);
+		err = xattr_set_in(h, ei, ACCESS_NAME, n->access, n->access_len,
+				   n->access_value);
 	return err;
 }
 
 void ext4_acl_new_free(struct acl_new *n)
 {
+	inode_put(n->access_value);
+	inode_put(n->def_value);
 	free(n->access);
 	free(n->def);
 	*n = (struct acl_new){ 0 };
@@ -476,7 +495,8 @@ int ext4_acl_after_chmod(struct ext4_inode *ei, u32 mode, void **value, u32 *len
 	return err == -EINVAL ? bad_list(ei) : err;
 }
 
-int ext4_acl_store(struct handle *h, struct ext4_inode *ei, const void *value, u32 len)
+int ext4_acl_prepare(struct ext4_inode *ei, const void *value, u32 len, bool privileged,
+		     struct xattr_update **out)
 {
-	return xattr_set_in(h, ei, ACCESS_NAME, value, len);
+	return xattr_update_prepare(ei, ACCESS_NAME, value, len, privileged, out);
 }

@@ -64,11 +64,13 @@ int __must_check acl_chmod(struct acl *acl, u32 mode);
 struct acl_new {
 	void *access, *def; /* owned; NULL: none */
 	u32 access_len, def_len;
+	struct inode *access_value, *def_value; /* hold them, if need be; NULL: none */
 };
 /*
  * What a new inode in dir gets: *mode is what was asked for, and becomes what it is
  * to be, by the default list of dir, or by the umask if there is none. dir's i_rwsem
- * held. The caller ends with ext4_acl_new_free(). -ENOMEM, -EIO, -EFSCORRUPTED.
+ * held. The caller ends with ext4_acl_new_free(), without a handle. -ENOMEM, -EIO,
+ * -EFSCORRUPTED, -ENOSPC, -EAGAIN.
  */
 int __must_check ext4_acl_inherit(struct ext4_inode *dir, u32 umask, u32 *mode,
 				  struct acl_new *out);
@@ -76,7 +78,7 @@ static inline bool ext4_acl_new_any(const struct acl_new *n)
 {
 	return n->access || n->def;
 }
-#define EXT4_ACL_NEW_CREDITS (2 * EXT4_XATTR_SET_CREDITS)
+#define EXT4_ACL_NEW_CREDITS (2 * (EXT4_XATTR_SET_CREDITS + EXT4_XATTR_VALUE_CREDITS))
 #define EXT4_ACL_NEW_REVOKES 2u
 /* Gives them to a new inode, in the handle of its creation. -ENOSPC, -EAGAIN, ... */
 int __must_check ext4_acl_new_store(struct handle *h, struct ext4_inode *ei,
@@ -85,13 +87,12 @@ void ext4_acl_new_free(struct acl_new *n);
 
 /*
  * The access list of ei as it is to be after a chmod; *value NULL: it has none, or it
- * stays as it is. i_rwsem held exclusively. Stored by ext4_acl_store().
- */
+ * stays as it is. i_rwsem held exclusively. Stored by ext4_acl_prepare(). */
 int __must_check ext4_acl_after_chmod(struct ext4_inode *ei, u32 mode, void **value,
 				      u32 *len);
-/* Nothing of the inode has changed if it fails. Credits: EXT4_XATTR_SET_CREDITS, 1
- * revoke. i_rwsem held exclusively. */
-int __must_check ext4_acl_store(struct handle *h, struct ext4_inode *ei,
-				const void *value, u32 len);
+/* A change to that list, for xattr_update_apply(); see there. i_rwsem held exclusively. */
+struct xattr_update;
+int __must_check ext4_acl_prepare(struct ext4_inode *ei, const void *value, u32 len,
+				  bool privileged, struct xattr_update **out);
 
 #endif

@@ -166,6 +166,7 @@ struct ext4_sb {
 	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
 	struct ext4_quota *quota;     /* quota.c; NULL: volume without it, or read-only */
+	struct ext4_values *values;   /* xattr_ea.c; NULL: without ea_inode, or read-only */
 	struct ext4_mmp *mmp;         /* mmp.c; NULL: volume without it, or read-only */
 
 	struct mutex rename_lock;     /* RANK_RENAME */
@@ -417,13 +418,29 @@ void ext4_xattr_note(struct ext4_inode *ei, const void *raw);
 #define EXT4_XATTR_SET_CREDITS                                                 \
 	(2 * EXT4_INODE_CREDITS + 1 + EXT4_ALLOC_CREDITS +                     \
 	 EXT4_XATTR_RELEASE_CREDITS)
-/* Deletion of ei: takes it off its xattr block (refcount - 1 or freed).
- * Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. Clears i_file_acl and i_blocks' share. */
+/* What is more for each value in an inode of its own that begins or ends to be one. */
+#define EXT4_XATTR_VALUE_CREDITS (EXT4_ORPHAN_CREDITS + EXT4_INODE_CREDITS)
+/*
+ * Deletion of ei, first: it becomes an orphan, if it is none, and its values in inodes of
+ * their own lose it as an owner, those of its block only if nobody shares that. In handles of
+ * its own; those whose last owner it was are deleted on the way, which starts handles, too: so
+ * none is open, and ei's number not yet free (see icache_insert()).
+ */
+int __must_check ext4_xattr_drop_values(struct ext4_inode *ei);
+/*
+ * Then: takes it off its xattr block (refcount - 1 or freed). Credits:
+ * EXT4_XATTR_RELEASE_CREDITS, 1 revoke. Clears i_file_acl and i_blocks' share. -EAGAIN: others
+ * have left the block, so that its values are ei's alone now: first again.
+ */
 #define EXT4_XATTR_RELEASE_CREDITS 4u
 int __must_check ext4_xattr_release(struct handle *h, struct ext4_inode *ei);
 /* Checks the in-body attributes' bounds (read_inode). raw: whole inode. */
 int __must_check ext4_xattr_check_ibody(struct ext4_sb *sbi, const void *raw,
 					u32 inode_size, u32 extra_isize);
+/* What is known of values in inodes of their own; before orphans are dealt with. -ENOMEM.
+ * free: when no inode is in memory any more. Nothing without the feature. xattr_ea.c */
+int __must_check ext4_values_create(struct ext4_sb *sbi);
+void ext4_values_free(struct ext4_sb *sbi);
 extern const struct buffer_type ext4_xattr_block_type; /* seed unused: block-numbered */
 
 /* ------------------------------------------ extents.c, indirect.c (ext) */

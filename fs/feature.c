@@ -47,7 +47,7 @@ static const struct feature incompat[] = {
 	{ EXT4_INCOMPAT_64BIT, "64bit", RW },
 	{ EXT4_INCOMPAT_MMP, "mmp", RW },
 	{ EXT4_INCOMPAT_FLEX_BG, "flex_bg", RW },
-	{ EXT4_INCOMPAT_EA_INODE, "ea_inode", RO },
+	{ EXT4_INCOMPAT_EA_INODE, "ea_inode", RW },
 	{ EXT4_INCOMPAT_DIRDATA, "dirdata", REFUSE },
 	{ EXT4_INCOMPAT_CSUM_SEED, "metadata_csum_seed", RW },
 	{ EXT4_INCOMPAT_LARGEDIR, "large_dir", RW },

@@ -16,8 +16,8 @@
  * Source:  ext4-format brief 5, 9; Documentation/filesystems/ext4/inodes.rst
  */
 #include "fs/acl.h"
-#include "fs/ext4.h"
 #include "fs/quota.h"
+#include "fs/xattr_internal.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
 #include "lib/wait.h"
@@ -762,10 +762,11 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 			inode->i_size > EXT4_FAST_SYMLINK_MAX));
 	int err = 0;
 
-	/* A directory's or symlink's blocks were journalled: revoke them. */
+	/* A directory's, symlink's or value's blocks were journalled: revoke them. */
 	if (mapped)
 		err = ext4_remove_blocks(h, ei, 0, (u64)LBLK_MAX + 1,
-					 !S_ISREG(inode->i_mode));
+					 !S_ISREG(inode->i_mode) ||
+						 inode->i_flags & EXT4_EA_INODE_FL);
 	if (!err)
 		err = handle_ensure(h, last, 1);
 	if (err == 1)
@@ -788,11 +789,15 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 	return 0;
 }
 
+/* -EAGAIN: again, from the start. */
 static int try_delete(struct ext4_inode *ei)
 {
 	struct handle *h;
 	int err, err2;
 
+	err = ext4_xattr_drop_values(ei);
+	if (err)
+		return err;
 	err = journal_start(ext4_sb_of(ei)->journal,
 			    ext4_remove_credits(ei) + EXT4_ORPHAN_CREDITS +
 				    EXT4_INODE_CREDITS,
@@ -815,7 +820,7 @@ static void delete_inode(struct ext4_inode *ei)
 
 	do {
 		err = try_delete(ei);
-	} while (ext4_retry_nomem(err, &tries));
+	} while (err == -EAGAIN || ext4_retry_nomem(err, &tries));
 	if (err && !atomic_load(&sbi->aborted))
 		log_err("%s: inode %u could not be deleted (%s); it stays an orphan",
 			sbi->s.s_id, inode->i_ino, strerror(-err));
@@ -963,6 +968,16 @@ bool ext4_is_privileged(const struct ext4_sb *sbi, const struct sl_cred *cred)
 
 /* --------------------------------------------------------- the in-process API */
 
+/* What holds an attribute's value has no names and no handles. */
+static int hide_values(int err, struct inode **out)
+{
+	if (likely(err || !((*out)->i_flags & EXT4_EA_INODE_FL)))
+		return err;
+	inode_put(*out);
+	*out = NULL;
+	return -ESTALE;
+}
+
 static int iget(struct super_block *sb, u64 ino, bool scan, struct inode **out)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
@@ -974,14 +989,15 @@ static int iget(struct super_block *sb, u64 ino, bool scan, struct inode **out)
 	*out = scan ? icache_find_scan(sb, (ino_nr)ino) :
 		      icache_find(sb, (ino_nr)ino);
 	if (*out)
-		return 0;
+		return hide_values(0, out);
 	/* From a file handle it may be any number; the table need hold
 	 * nothing but garbage where no inode was ever made. */
 	err = ext4_ino_in_use(sbi, (ino_nr)ino, &used);
 	if (!err && !used)
 		return -ESTALE;
-	return scan ? icache_get_scan(sb, (ino_nr)ino, out) :
-		      icache_get(sb, (ino_nr)ino, out);
+	err = scan ? icache_get_scan(sb, (ino_nr)ino, out) :
+		     icache_get(sb, (ino_nr)ino, out);
+	return hide_values(err, out);
 }
 
 int sl_iget(struct super_block *sb, u64 ino, struct inode **out)
@@ -1154,18 +1170,26 @@ static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 vali
 			  const struct sl_cred *cred, const void *acl, u32 len)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
-	u32 credits = EXT4_INODE_CREDITS + (acl ? EXT4_XATTR_SET_CREDITS : 0);
+	struct xattr_update *u = NULL;
+	u32 credits = EXT4_INODE_CREDITS;
 	struct buffer *b;
 	struct handle *h;
 	u32 offset;
-	int err = journal_start(sbi->journal, credits, acl ? 1 : 0, &h);
+	int err;
 
+	if (acl) {
+		err = ext4_acl_prepare(ei, acl, len, ext4_is_privileged(sbi, cred), &u);
+		if (err)
+			return err;
+		credits += xattr_update_credits(u);
+	}
+	err = journal_start(sbi->journal, credits, acl ? 1 : 0, &h);
 	if (err)
-		return err;
+		goto out_end;
 	if (acl) {
 		if (ext4_is_privileged(sbi, cred))
 			handle_set_privileged(h);
-		err = ext4_acl_store(h, ei, acl, len);
+		err = xattr_update_apply(h, u);
 	}
 	if (!err)
 		err = inode_access(h, ei, false, &b, &offset);
@@ -1173,7 +1197,10 @@ static int set_attrs_once(struct ext4_inode *ei, const struct stat *st, u32 vali
 		apply_attrs(h, ei, st, valid);
 		inode_to_buffer(h, ei, false, b, offset);
 	}
-	return ext4_stop_sync(h, err, ei, NULL);
+	err = ext4_stop_sync(h, err, ei, NULL);
+out_end:
+	xattr_update_end(u);
+	return err;
 }
 
 /* A chmod changes the access control list, too, which takes a new block if other

@@ -615,6 +615,8 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 	if (!err)
 		err = ext4_quota_start(sbi);
 	if (!err)
+		err = ext4_values_create(sbi);
+	if (!err)
 		err = ext4_orphan_load(sbi);
 	if (!err)
 		err = recover_orphans(sbi);
@@ -641,6 +643,7 @@ static void free_sb(struct ext4_sb *sbi)
 		icache_evict_all(sb);
 	ext4_quota_free(sbi);
 	ext4_orphan_free(sbi);
+	ext4_values_free(sbi);
 	ext4_groups_free(sbi);
 	ext4_syszone_free(sbi);
 	buffer_put(sbi->sb_buf);

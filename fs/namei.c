@@ -75,6 +75,12 @@ int ext4_get_named(struct ext4_inode *dir, ino_nr ino, struct inode **out)
 	if (err == -ESTALE)
 		err = ext4_error(sbi, dir->vfs.i_ino, 0, -EFSCORRUPTED,
 				 "an entry names the deleted inode %u", ino);
+	if (!err && unlikely((*out)->i_flags & EXT4_EA_INODE_FL)) {
+		inode_put(*out);
+		*out = NULL;
+		err = ext4_error(sbi, dir->vfs.i_ino, 0, -EFSCORRUPTED,
+				 "an entry names inode %u, an attribute's value", ino);
+	}
 	return err;
 }
 
@@ -120,7 +126,7 @@ static int peek_child(struct super_block *sb, ino_nr dir, ino_nr ino,
 	    ino == dir)
 		return -EAGAIN;
 	inode = icache_peek_rcu(sb, ino);
-	if (!inode || !inode_lookup_inc_rcu(inode))
+	if (!inode || inode->i_flags & EXT4_EA_INODE_FL || !inode_lookup_inc_rcu(inode))
 		return -EAGAIN;
 	*counted = true;
 	if (!inode_peek_attrs(inode, &a) || !a.nlink)

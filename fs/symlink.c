@@ -14,11 +14,16 @@
 
 #include <string.h>
 
+/* By its blocks, of which attributes have some; with ea_inode nobody knows how many. */
 static bool is_fast(const struct ext4_inode *ei)
 {
 	u64 acl = ei->i_file_acl ? ext4_sb_of(ei)->s.s_blocksize >> 9 : 0;
 
-	return !(ei->vfs.i_flags & EXT4_EXTENTS_FL) && ei->vfs.i_blocks <= acl;
+	if (ei->vfs.i_flags & EXT4_EXTENTS_FL)
+		return false;
+	if (ext4_has_incompat(ext4_sb_of(ei), EA_INODE))
+		return ei->vfs.i_size <= EXT4_FAST_SYMLINK_MAX;
+	return ei->vfs.i_blocks <= acl;
 }
 
 static ssize_t read_slow(struct ext4_inode *ei, char *buf, size_t len)

@@ -4,7 +4,8 @@
  *
  * Attributes lie in the inode's body after the fixed fields, and in one block
  * (i_file_acl) that several inodes may share: h_refcount tells how many. Each
- * sharer has the block in its i_blocks.
+ * sharer has the block in its i_blocks, and what its values take that lie in inodes of
+ * their own (xattr_ea.c), of which the block as such holds one reference.
  *
  * Locks:   xattr_sem -> b_lock of the block (its sharers are many)
  * Source:  ext4-format brief 8; Documentation/filesystems/ext4/attributes.rst
@@ -61,7 +62,8 @@ static bool entries_ok(const struct ext4_sb *sbi, const u8 *data, u32 size,
 		vsize = le32_to_cpu(e.e_value_size);
 		voff = base + le16_to_cpu(e.e_value_offs);
 		if (le32_to_cpu(e.e_value_inum)) {
-			if (!ext4_has_incompat(sbi, EA_INODE))
+			if (!ext4_has_incompat(sbi, EA_INODE) ||
+			    vsize > XATTR_EA_MAX)
 				return false;
 		} else if (vsize && (vsize > size || voff < end ||
 				     voff > size - vsize)) {
@@ -185,16 +187,19 @@ bool xattr_is_shared(struct buffer *b)
 	return refs > 1;
 }
 
-int xattr_release_block(struct handle *h, struct ext4_inode *ei, struct buffer *b)
+int xattr_release_block(struct handle *h, struct ext4_inode *ei, struct buffer *b,
+			bool *last)
 {
 	pblk_t blk = b->b_blocknr;
 	int error;
 
+	*last = false;
 	error = handle_get_write_access(h, b);
 	if (error)
 		goto out_put;
 	if (drop_sharer(h, b))
 		goto out_put;
+	*last = true;
 	error = ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino, blk, 1);
 	if (error)
 		goto out_put;
@@ -210,6 +215,193 @@ out_put:
 	return error;
 }
 
+/* ---- deletion ---- */
+
+/* A list, and where it lies. */
+struct place {
+	struct xattr_list list;
+	struct buffer *buf; /* referenced */
+	u32 table_at;	    /* of the inode, if buf is of the inode table */
+};
+
+/* The list in the inode's body. buf NULL: there is none. */
+static int body_place(struct ext4_inode *ei, struct place *p)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	int error;
+
+	*p = (struct place){ 0 };
+	if (!ei->i_extra_isize)
+		return 0;
+	error = ext4_inode_buffer(sbi, ei->vfs.i_ino, false, &p->buf, &p->table_at);
+	if (error) {
+		p->buf = NULL;
+		return error;
+	}
+	/* Again: the table block may have been read anew since. */
+	error = ext4_xattr_check_ibody(sbi, p->buf->b_data + p->table_at,
+				       sbi->inode_size, ei->i_extra_isize);
+	if (error)
+		ext4_error(sbi, ei->vfs.i_ino, 0, error,
+			   "attributes in the inode are damaged");
+	if (error || !xattr_body_list(sbi, p->buf->b_data + p->table_at,
+				      ei->i_extra_isize, &p->list)) {
+		buffer_put(p->buf);
+		p->buf = NULL;
+	}
+	return error;
+}
+
+/* The same of the block, if nobody shares it: so nobody else changes it. */
+static int block_place(struct ext4_inode *ei, struct place *p)
+{
+	int error = 0;
+
+	*p = (struct place){ 0 };
+	mutex_lock(&ei->xattr_sem);
+	if (ei->i_file_acl)
+		error = xattr_bread(ei, &p->buf);
+	mutex_unlock(&ei->xattr_sem);
+	if (error)
+		p->buf = NULL;
+	if (!p->buf)
+		return error;
+	if (xattr_is_shared(p->buf)) {
+		buffer_put(p->buf);
+		p->buf = NULL;
+		return 0;
+	}
+	p->list = xattr_block_list(ext4_sb_of(ei), p->buf);
+	return 0;
+}
+
+/* An entry whose value is in an inode of its own; 0: there is none. */
+static u32 next_value(const struct place *p, u32 at)
+{
+	while (!xattr_is_end(&p->list, at) &&
+	       !le32_to_cpu(xattr_entry(&p->list, at)->e_value_inum))
+		at = xattr_next(&p->list, at);
+	return xattr_is_end(&p->list, at) ? 0 : at;
+}
+
+/* The entry at `at` gets an empty value, in one handle with what that means. */
+static int strip_value(struct handle *h, struct ext4_inode *ei, const struct place *p,
+		       u32 at, const struct xattr_eas *values)
+{
+	struct ext4_xattr_entry *e = xattr_entry(&p->list, at);
+	struct inode *value = xattr_eas_find(values, le32_to_cpu(e->e_value_inum));
+	s64 blocks = xattr_ea_blocks(ext4_sb_of(ei), le32_to_cpu(e->e_value_size));
+	int error;
+
+	error = handle_ensure(h, EXT4_XATTR_VALUE_CREDITS + 2 * EXT4_INODE_CREDITS, 0);
+	if (error == 1)
+		error = handle_restart(h, EXT4_XATTR_VALUE_CREDITS +
+					       2 * EXT4_INODE_CREDITS, 0);
+	if (!error)
+		error = handle_get_write_access(h, p->buf);
+	/* Not to be had, or with a wrong count: e2fsck will find it. */
+	if (!error && value)
+		error = xattr_ea_unref(h, ei, value);
+	if (error && error != -EFSCORRUPTED)
+		return error;
+	mutex_lock(&p->buf->b_lock);
+	e->e_value_inum = cpu_to_le32(0);
+	e->e_value_size = cpu_to_le32(0);
+	mutex_unlock(&p->buf->b_lock);
+	handle_dirty(h, p->buf);
+	ext4_inode_add_blocks(h, ei, -blocks);
+	return ext4_mark_inode_dirty(h, ei);
+}
+
+static int strip_values(struct handle *h, struct ext4_inode *ei, struct place *p,
+			const struct xattr_eas *values)
+{
+	int error = 0;
+	u32 at;
+
+	while (p->buf && !error && (at = next_value(p, p->list.first)) != 0)
+		error = strip_value(h, ei, p, at, values);
+	return error;
+}
+
+/* One that holds a value has none itself: who follows them goes in circles. */
+static bool may_have_values(const struct ext4_inode *ei)
+{
+	return ext4_has_incompat(ext4_sb_of(ei), EA_INODE) &&
+	       !(ei->vfs.i_flags & EXT4_EA_INODE_FL) &&
+	       atomic_load(&ei->i_has_xattrs);
+}
+
+/* Both lists as they were when `values` was collected: the block, if others shared it
+ * then, is left alone, though it may be ei's alone by now. */
+static int strip_all(struct ext4_inode *ei, struct place *body, struct place *block,
+		     const struct xattr_eas *values)
+{
+	struct handle *h;
+	int error, error2;
+
+	error = journal_start(ext4_sb_of(ei)->journal,
+			      EXT4_ORPHAN_CREDITS + EXT4_INODE_CREDITS, 0, &h);
+	if (error)
+		return error;
+	error = ext4_orphan_add(h, ei);
+	if (!error)
+		error = ext4_mark_inode_dirty(h, ei);
+	if (!error)
+		error = strip_values(h, ei, body, values);
+	if (!error)
+		error = strip_values(h, ei, block, values);
+	error2 = handle_stop(h);
+	return error ? error : error2;
+}
+
+int ext4_xattr_drop_values(struct ext4_inode *ei)
+{
+	struct place body = { 0 }, block = { 0 };
+	struct xattr_eas values = { 0 };
+	int error;
+
+	if (!may_have_values(ei))
+		return 0;
+	error = body_place(ei, &body);
+	if (!error && body.buf)
+		error = xattr_eas_add_sound(ei, &body.list, &values);
+	if (!error)
+		error = block_place(ei, &block);
+	if (!error && block.buf)
+		error = xattr_eas_add_sound(ei, &block.list, &values);
+	if (!error && ((body.buf && next_value(&body, body.list.first)) ||
+		       (block.buf && next_value(&block, block.list.first))))
+		error = strip_all(ei, &body, &block, &values);
+	buffer_put(body.buf);
+	buffer_put(block.buf);
+	xattr_eas_put(&values);
+	return error;
+}
+
+static bool has_values(struct ext4_inode *ei, struct buffer *b)
+{
+	struct place p = { .list = xattr_block_list(ext4_sb_of(ei), b) };
+
+	return may_have_values(ei) && next_value(&p, p.list.first);
+}
+
+static int release_without_values(struct handle *h, struct ext4_inode *ei,
+				  struct buffer *b)
+{
+	bool last;
+	int error = handle_get_write_access(h, b);
+
+	if (!error && !drop_sharer(h, b)) {
+		/* Nobody else has it now, and nobody will. */
+		if (!has_values(ei, b))
+			return xattr_release_block(h, ei, b, &last);
+		error = -EAGAIN;
+	}
+	buffer_put(b);
+	return error;
+}
+
 int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 {
 	struct buffer *b;
@@ -220,7 +412,7 @@ int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 		goto out_unlock;
 	error = xattr_bread(ei, &b);
 	if (!error)
-		error = xattr_release_block(h, ei, b);
+		error = release_without_values(h, ei, b);
 	if (!error) {
 		ei->i_file_acl = 0;
 		ext4_inode_add_blocks(h, ei, -1);

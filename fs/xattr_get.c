@@ -3,12 +3,16 @@
  * fs/xattr_get.c - extended attributes: reading and listing
  *
  * The body is searched first, then the block, as the kernel does. A value that
- * is too large for both is the content of an inode of its own (feature ea_inode:
- * such volumes are mounted read-only). Namespaces: user, trusted, security, and the
- * two names of ACLs (acl.c), whose entries have no text behind the namespace.
+ * is too large for both is the content of an inode of its own (xattr_ea.c). Namespaces:
+ * user, trusted, security, and the two names of ACLs (acl.c), whose entries have no text
+ * behind the namespace.
  *
  * Most inodes have none, and the kernel asks for "security.capability" before the
  * first write to each file. i_has_xattrs answers that without a lock.
+ *
+ * Such an inode is got without a lock, since it may be on its way out of memory; then the
+ * entry is looked for once more: if it names the inode still, this was not deleted
+ * before, and is not while it is referenced.
  *
  * Locks:   xattr_sem -> b_lock. What is in a block that others share changes
  *          under b_lock, so it is copied under it
@@ -18,8 +22,6 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#include "lib/crc.h"
 
 static const struct space {
 	const char *prefix;
@@ -185,72 +187,74 @@ static int take_value(const struct xattr_list *l, void *priv)
 	w->len = le32_to_cpu(e->e_value_size);
 	w->value_ino = le32_to_cpu(e->e_value_inum);
 	w->hash = le32_to_cpu(e->e_hash);
+	if (w->value_ino)
+		return w->len > XATTR_VALUE_MAX ? -E2BIG : 1;
 	err = make_room(w);
-	if (!err && w->size && !w->value_ino)
+	if (!err && w->size)
 		memcpy(w->buf, l->data + l->base + le16_to_cpu(e->e_value_offs),
 		       w->len);
 	return err ? err : 1;
 }
 
-static int bad_value(struct ext4_inode *ei, const struct wanted *w,
-		     const char *what)
+/* Looks for the entry. 1: found; 0: there is none. */
+static int find_value(struct ext4_inode *ei, struct wanted *w)
 {
-	return ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, 0, -EFSCORRUPTED,
-			  "inode %u, an attribute's value, %s", w->value_ino,
-			  what);
+	int ret;
+
+	mutex_lock(&ei->xattr_sem);
+	ret = each_list(ei, take_value, w);
+	mutex_unlock(&ei->xattr_sem);
+	return ret;
 }
 
-/* Its time of access is the checksum of the value; old ones of Lustre have none, but
- * their owner's number in the time of modification. */
-static bool value_is_sound(const struct ext4_inode *owner,
-			   const struct inode *inode, const void *value, u32 len)
+/* The inode that has the value which w found; *found: see find_value(), if it is another
+ * one by now, and *out NULL. */
+static int get_value_inode(struct ext4_inode *ei, struct wanted *w, struct inode **out,
+			   int *found)
 {
-	if (crc32c(ext4_sb_of(owner)->csum_seed, value, len) ==
-	    (u32)inode->i_atime.tv_sec)
-		return true;
-	return (u32)inode->i_mtime.tv_sec == owner->vfs.i_ino &&
-	       inode->i_generation == owner->vfs.i_generation;
-}
+	ino_nr ino = w->value_ino;
+	int err = xattr_ea_find(ei, ino, out);
 
-/* The content of the inode that is the value: w->buf has room for `len`. */
-static int read_value_inode(struct ext4_inode *ei, const struct wanted *w, u32 len)
-{
-	struct ext4_sb *sbi = ext4_sb_of(ei);
-	struct inode *inode;
-	int err;
-
-	if (w->value_ino < sbi->first_ino || w->value_ino > sbi->inodes_count ||
-	    w->value_ino == ei->vfs.i_ino)
-		return bad_value(ei, w, "cannot be one");
-	err = icache_get(&sbi->s, w->value_ino, &inode);
+	if (err && err != -ESTALE)
+		return err;
+	*found = find_value(ei, w);
+	if (*found != 1 || w->value_ino != ino) {
+		if (!err)
+			inode_put(*out);
+		*out = NULL;
+		return 0;
+	}
 	if (err)
-		return err == -ESTALE ? bad_value(ei, w, "is not in use") : err;
-	if (!(inode->i_flags & EXT4_EA_INODE_FL) || !S_ISREG(inode->i_mode) ||
-	    inode->i_size != len || EXT4_I(inode)->i_inline)
-		err = bad_value(ei, w, "is something else");
-	else
-		err = ext4_read_device(EXT4_I(inode), 0, w->buf, len);
-	if (!err && sbi->has_csum && !value_is_sound(ei, inode, w->buf, len))
-		err = ext4_error(sbi, ei->vfs.i_ino, 0, -EFSBADCRC,
-				 "inode %u, an attribute's value: checksum is wrong",
-				 w->value_ino);
-	inode_put(inode);
+		return xattr_ea_lost(ei, ino);
+	err = xattr_ea_check(ei, *out);
+	if (err)
+		inode_put(*out);
 	return err;
 }
 
 /* -ENODATA; else w has it. */
 static int get_value(struct ext4_inode *ei, struct wanted *w)
 {
-	int ret;
+	struct inode *inode;
+	int ret, err;
 
 	if (!atomic_load(&ei->i_has_xattrs))
 		return -ENODATA;
-	mutex_lock(&ei->xattr_sem);
-	ret = each_list(ei, take_value, w);
-	mutex_unlock(&ei->xattr_sem);
-	if (ret <= 0)
-		return ret ? ret : -ENODATA;
-	return w->value_ino && w->size ? read_value_inode(ei, w, w->len) : 0;
+	ret = find_value(ei, w);
+	while (ret == 1 && w->value_ino && (w->size || w->alloc)) {
+		inode = NULL;
+		err = get_value_inode(ei, w, &inode, &ret);
+		if (err)
+			return err;
+		if (!inode)
+			continue;
+		err = make_room(w);
+		if (!err)
+			err = xattr_ea_read(ei, inode, w->name, w->hash, w->buf, w->len);
+		inode_put(inode);
+		return err;
+	}
+	return ret == 1 ? 0 : ret ? ret : -ENODATA;
 }
 
 int xattr_read_value(struct ext4_inode *ei, const struct xattr_name *name, void **value,

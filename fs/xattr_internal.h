@@ -17,6 +17,8 @@
 #define XATTR_PAD 4u
 /* What system calls can hand over. */
 #define XATTR_VALUE_MAX 65536u
+/* What the format allows an inode of its own to hold. */
+#define XATTR_EA_MAX (1u << 24)
 
 enum {
 	XATTR_INDEX_USER = 1,
@@ -102,6 +104,10 @@ static inline bool xattr_body_list(struct ext4_sb *sbi, u8 *raw, u32 extra_isize
 	return le32_to_cpu(hdr.h_magic) == EXT4_XATTR_MAGIC;
 }
 
+/* What an entry says of its name, and of its value: padded with zeroes to words. */
+u32 xattr_entry_hash(const struct xattr_name *name, const void *value, u32 len);
+/* Is e_hash that of an entry whose value, in an inode of its own, has that checksum? */
+bool xattr_ea_entry_ok(const struct xattr_name *name, u32 value_hash, u32 e_hash);
 /* Where the entry of that name begins; 0: there is none. */
 u32 xattr_find(const struct xattr_list *l, const struct xattr_name *name);
 /* The namespace and the rest of a whole name. -EOPNOTSUPP: no namespace of ours, or
@@ -112,10 +118,13 @@ int __must_check xattr_parse_name(const struct ext4_sb *sbi, const char *full,
 int __must_check xattr_read_raw(struct ext4_inode *ei, u8 **raw);
 /* The attribute block, referenced; i_file_acl is not 0. xattr_sem held. */
 int __must_check xattr_bread(struct ext4_inode *ei, struct buffer **out);
-/* One sharer of the block less; the last one frees it. b's reference is consumed. xattr_sem
- * held. Credits: EXT4_XATTR_RELEASE_CREDITS, 1 revoke. */
+/*
+ * One sharer of the block less; the last one frees it. b's reference is consumed. xattr_sem
+ * held. *last: it was; what the entries refer to is the caller's then. Credits:
+ * EXT4_XATTR_RELEASE_CREDITS, 1 revoke.
+ */
 int __must_check xattr_release_block(struct handle *h, struct ext4_inode *ei,
-				     struct buffer *b);
+				     struct buffer *b, bool *last);
 /* The lists that a list of entries has: XATTR_ACL_BIT()s. */
 u32 xattr_acls_in(const struct xattr_list *l);
 /* The same of the inode; takes xattr_sem if it must look into the block. */
@@ -124,12 +133,74 @@ int __must_check xattr_look_for_acls(struct ext4_inode *ei, u32 *has);
 int __must_check xattr_read_value(struct ext4_inode *ei, const struct xattr_name *name,
 				  void **value, u32 *len);
 /*
- * Sets an attribute in the caller's handle (EXT4_XATTR_SET_CREDITS, 1 revoke), without a
- * change of times; value NULL: removes it, if it is there. i_rwsem held exclusively, or
- * nobody else knows the inode. Nothing has changed if it fails.
+ * A change of one attribute in the caller's handle, without a change of times; value NULL:
+ * removes it, if it is there. i_rwsem held exclusively from prepare to end. prepare and
+ * end: no handle; apply: credits as _credits() says, 1 revoke; nothing has changed if it
+ * fails. -ENOSPC, -EAGAIN (as ext4_alloc_blocks), ...
+ */
+struct xattr_update;
+int __must_check xattr_update_prepare(struct ext4_inode *ei, const struct xattr_name *name,
+				      const void *value, u32 len, bool privileged,
+				      struct xattr_update **out);
+u32 xattr_update_credits(const struct xattr_update *u);
+int __must_check xattr_update_apply(struct handle *h, struct xattr_update *u);
+void xattr_update_end(struct xattr_update *u); /* NULL is allowed */
+/*
+ * The same at once, for an inode that was made in this handle
+ * (EXT4_XATTR_SET_CREDITS, with ea EXT4_XATTR_VALUE_CREDITS more, 1 revoke). ea: holds the
+ * value if it has no place in the inode or its block; NULL: -ENOSPC then.
  */
 int __must_check xattr_set_in(struct handle *h, struct ext4_inode *ei,
-			      const struct xattr_name *name, const void *value, u32 len);
+			      const struct xattr_name *name, const void *value, u32 len,
+			      struct inode *ea);
+
+/* ---- values in inodes of their own: xattr_ea.c ---- */
+
+/*
+ * The inode `ino` that an entry of owner names, referenced. No handle: inodes that are
+ * being deleted are waited for. -ESTALE: there is none (not reported). References are
+ * put without a handle, and without a lock but i_rwsem, since the last one deletes.
+ */
+int __must_check xattr_ea_find(struct ext4_inode *owner, ino_nr ino, struct inode **out);
+/* Can it hold a value, if an entry of owner names it? -EFSCORRUPTED (reported). */
+int __must_check xattr_ea_check(struct ext4_inode *owner, struct inode *inode);
+/* Reports that the inode an entry names does not exist. -EFSCORRUPTED. */
+int xattr_ea_lost(struct ext4_inode *owner, ino_nr ino);
+/* The value, of that many bytes by its entry, checked. -EFSCORRUPTED, -EIO, ... */
+int __must_check xattr_ea_read(struct ext4_inode *owner, struct inode *inode,
+			       const struct xattr_name *name, u32 e_hash, void *buf,
+			       u32 len);
+/* One with this value for owner's attributes, new or known; referenced in memory and not yet
+ * on disk: if that stays so, it is deleted when it is put. No handle. -ENOSPC, -EAGAIN. */
+int __must_check xattr_ea_make(struct ext4_inode *owner, const void *value, u32 len,
+			       bool privileged, struct inode **out);
+u32 xattr_ea_hash(const struct inode *inode); /* of the value */
+/* One entry more or fewer names it. Credits: EXT4_XATTR_VALUE_CREDITS. Nothing has
+ * changed if it fails. -EFSCORRUPTED: its count makes no sense. */
+int __must_check xattr_ea_ref(struct handle *h, struct ext4_inode *owner,
+			      struct inode *inode);
+int __must_check xattr_ea_unref(struct handle *h, struct ext4_inode *owner,
+				struct inode *inode);
+
+/* Each of them once, referenced. */
+struct xattr_eas {
+	struct inode **inode;
+	u32 nr;
+};
+/* Adds the one that an entry of owner names, if it is not there. -EFSCORRUPTED
+ * (reported), ... No handle. */
+int __must_check xattr_eas_add(struct ext4_inode *owner, ino_nr ino,
+			       struct xattr_eas *set);
+/* Those that the list names, but what is damaged (reported) or unreadable. -ENOMEM. */
+int __must_check xattr_eas_add_sound(struct ext4_inode *owner, const struct xattr_list *l,
+				     struct xattr_eas *set);
+struct inode *xattr_eas_find(const struct xattr_eas *set, ino_nr ino);
+void xattr_eas_put(struct xattr_eas *set);
+/* Blocks that an owner is charged for a value in an inode of its own. */
+static inline s64 xattr_ea_blocks(const struct ext4_sb *sbi, u32 len)
+{
+	return (s64)DIV_ROUND_UP((u64)len, sbi->s.s_blocksize);
+}
 
 /* acl.c: what the system calls' form of a list makes of an inode. */
 struct acl_plan {

@@ -19,6 +19,14 @@
  * All that can fail (space, memory, the release of the old block) comes before
  * the first change of this inode.
  *
+ * With the feature ea_inode a value that is larger than EA_MIN_LARGE, or finds no room, goes to
+ * an inode of its own (xattr_ea.c), which is made before the handle; entry and first
+ * reference come in one handle, and so do the entry's end and that of the reference. A
+ * block refers to such inodes as such, for all its sharers: who leaves one that others
+ * keep, and takes its other entries along to a block of his own, adds a reference to each of
+ * them (`kept`). Last is what cannot be undone, the references that go; should one of these
+ * fail, for want of memory, it stays too high, which e2fsck finds, and an error is reported.
+ *
  * In a block the entries are sorted by namespace, length and name, and have hashes,
  * in the body neither. The inode's checksum is made when the inode is
  * stored (ext4_inode_finish()), after xattr_sem, which ranks inside of i_data_sem;
@@ -34,6 +42,11 @@
 #include <stdlib.h>
 
 #include "cache/budget.h"
+
+/* Larger values have no place in a block that has one entry with a name of 3 bytes. */
+#define EA_MIN_LARGE(bs) ((bs) - 20u - (u32)sizeof(struct ext4_xattr_header) - 4u)
+/* Of a block, that values leave to entries, if they have somewhere else to go. */
+#define EA_RESERVE(bs) min_of((bs) / 8, 1024u)
 
 #define NAME_SHIFT 5
 #define VALUE_SHIFT 16
@@ -55,6 +68,14 @@ struct change {
 	u8 *block; /* the block as it is to be; NULL: there is, or shall be, none */
 	bool block_changes;
 	bool too_large; /* the value, whatever is free */
+	u32 inum;	/* entry of the plan: the inode that has the value, or 0 */
+	bool in_handle; /* nothing can be made, or waited for */
+	struct inode *made;    /* may have the value; referenced */
+	struct xattr_eas known; /* that the lists named before */
+	u32 body_inum, block_inum; /* that had the old value; 0: it had none */
+	u32 *kept;		   /* others that the block names, each as often as it does */
+	u32 nr_kept;
+	s64 ea_blocks; /* that this inode is charged for them: more, or fewer */
 };
 
 /* ---- lists ---- */
@@ -64,19 +85,37 @@ static u32 rotate(u32 hash, u32 by)
 	return hash << by | hash >> (32 - by);
 }
 
-/* value: padded with zeroes to words. */
-static u32 entry_hash(const struct xattr_name *name, const u8 *value, u32 len)
+static u32 add_value(u32 hash, const void *value, u32 len)
 {
-	u32 hash = 0;
 	le32 word;
 
-	for (u32 i = 0; i < name->len; i++)
-		hash = rotate(hash, NAME_SHIFT) ^ (u8)name->text[i];
-	for (u32 i = 0; i < len; i += sizeof(word)) {
-		memcpy(&word, value + i, sizeof(word));
+	for (u32 i = 0; i < len; i += (u32)sizeof(word)) {
+		memcpy(&word, (const u8 *)value + i, sizeof(word));
 		hash = rotate(hash, VALUE_SHIFT) ^ le32_to_cpu(word);
 	}
 	return hash;
+}
+
+u32 xattr_entry_hash(const struct xattr_name *name, const void *value, u32 len)
+{
+	u32 hash = 0;
+
+	for (u32 i = 0; i < name->len; i++)
+		hash = rotate(hash, NAME_SHIFT) ^ (u8)name->text[i];
+	return add_value(hash, value, len);
+}
+
+/* Once, where characters have a sign, the hash had one, too. */
+bool xattr_ea_entry_ok(const struct xattr_name *name, u32 value_hash, u32 e_hash)
+{
+	le32 word = cpu_to_le32(value_hash);
+	u32 hash = 0;
+
+	if (xattr_entry_hash(name, &word, sizeof(word)) == e_hash)
+		return true;
+	for (u32 i = 0; i < name->len; i++)
+		hash = rotate(hash, NAME_SHIFT) ^ (u32)(signed char)name->text[i];
+	return add_value(hash, &word, sizeof(word)) == e_hash;
 }
 
 /* 0 if one of the entries has none: nobody looks for such a block to share it. */
@@ -136,8 +175,8 @@ static int append(struct builder *b, const struct xattr_name *name,
 		.e_value_size = cpu_to_le32(len),
 		.e_hash = cpu_to_le32(hash),
 	};
-	if (b->hashed && !hash)
-		e->e_hash = cpu_to_le32(entry_hash(name, dst, padded));
+	if (b->hashed && !hash && !inum)
+		e->e_hash = cpu_to_le32(xattr_entry_hash(name, dst, padded));
 	memcpy(e->e_name, name->text, name->len);
 	b->at = xattr_next(&b->to, b->at);
 	return 0;
@@ -156,6 +195,19 @@ static int append_old(struct builder *b, const struct xattr_list *from, u32 at)
 		      from->data + from->base + le16_to_cpu(e->e_value_offs),
 		      le32_to_cpu(e->e_value_size),
 		      le32_to_cpu(e->e_value_inum), le32_to_cpu(e->e_hash));
+}
+
+/* The entry of c. */
+static int append_new(struct builder *b, const struct change *c)
+{
+	le32 word = { 0 };
+
+	if (!c->inum)
+		return append(b, &c->name, c->value, c->len, 0, 0);
+	if (c->made)
+		word = cpu_to_le32(xattr_ea_hash(c->made));
+	return append(b, &c->name, NULL, c->len, c->inum,
+		      xattr_entry_hash(&c->name, &word, sizeof(word)));
 }
 
 /*
@@ -181,15 +233,43 @@ static int build(const struct change *c, const struct xattr_list *from,
 		if (at == skip)
 			continue;
 		if (with && sorted && sorts_before(&c->name, xattr_entry(from, at))) {
-			err = append(&b, &c->name, c->value, c->len, 0, 0);
+			err = append_new(&b, c);
 			with = false;
 		}
 		if (!err)
 			err = append_old(&b, from, at);
 	}
 	if (with && !err)
-		err = append(&b, &c->name, c->value, c->len, 0, 0);
+		err = append_new(&b, c);
 	return err;
+}
+
+static bool has_ea_inode(const struct change *c)
+{
+	return ext4_has_incompat(ext4_sb_of(c->ei), EA_INODE);
+}
+
+/* Does the new value take room that the block keeps for entries? Not if it has the old
+ * one's place. */
+static bool too_crowded(const struct change *c, const struct xattr_list *from,
+			const struct xattr_list *to)
+{
+	u32 bs = ext4_sb_of(c->ei)->s.s_blocksize, lowest = bs;
+	u32 at = from->data ? xattr_find(from, &c->name) : 0;
+
+	if (!has_ea_inode(c) || c->inum || !c->len)
+		return false;
+	if (at && !le32_to_cpu(xattr_entry(from, at)->e_value_inum) &&
+	    ALIGN_UP(le32_to_cpu(xattr_entry(from, at)->e_value_size), XATTR_PAD) ==
+		    ALIGN_UP(c->len, XATTR_PAD))
+		return false;
+	for (at = to->first; !xattr_is_end(to, at); at = xattr_next(to, at)) {
+		const struct ext4_xattr_entry *e = xattr_entry(to, at);
+
+		if (!le32_to_cpu(e->e_value_inum) && le32_to_cpu(e->e_value_size))
+			lowest = min_of(lowest, (u32)le16_to_cpu(e->e_value_offs));
+	}
+	return lowest < EA_RESERVE(bs);
 }
 
 /* ---- the plan ---- */
@@ -254,6 +334,8 @@ static int plan_block(struct change *c, u8 *old, bool with)
 		return -ENOMEM;
 	to = list_in(sbi, block);
 	err = build(c, old ? &from : NULL, &to, true, with);
+	if (!err && with && too_crowded(c, &from, &to))
+		err = -ENOSPC;
 	if (err || xattr_is_end(&to, to.first)) {
 		free(block);
 		c->block_changes = !err;
@@ -294,43 +376,178 @@ static int copy_block(struct ext4_inode *ei, u8 **out)
 	return *out ? 0 : -ENOMEM;
 }
 
+static void forget_lists(struct change *c)
+{
+	free(c->raw);
+	free(c->block);
+	c->raw = c->block = NULL;
+	c->in_body = c->block_changes = false;
+}
+
+/*
+ * The entry of c, as it says by c->inum, to the body or else to the block. A link's with a
+ * value elsewhere to the block: e2fsck (1.47.0) takes a short link for a long one if it is
+ * charged for blocks and has no block of attributes.
+ */
+static int place_entry(struct change *c, u8 *old, bool in_block)
+{
+	bool block_only = c->inum && S_ISLNK(c->ei->vfs.i_mode);
+	int err = block_only ? -ENOSPC : plan_body(c, true);
+
+	if (!err) {
+		c->in_body = true;
+		return in_block ? plan_block(c, old, false) : 0;
+	}
+	return err == -ENOSPC ? plan_block(c, old, true) : err;
+}
+
+/*
+ * The value to an inode of its own, which is made only if there is room for the entry: so
+ * it is planned twice.
+ */
+static int place_outside(struct change *c, u8 *old, bool in_block)
+{
+	struct ext4_sb *sbi = ext4_sb_of(c->ei);
+	u8 *before;
+	int err;
+
+	if (!c->made && c->in_handle)
+		return -ENOSPC;
+	if (!c->made) {
+		before = malloc(sbi->inode_size);
+		if (!before)
+			return -ENOMEM;
+		memcpy(before, c->raw, sbi->inode_size);
+		c->inum = UINT32_MAX; /* any */
+		err = place_entry(c, old, in_block);
+		if (!err) {
+			forget_lists(c);
+			c->raw = before;
+			err = xattr_ea_make(c->ei, c->value, c->len, c->privileged,
+					    &c->made);
+			c->too_large = false;
+		} else {
+			free(before);
+			c->too_large = err == -ENOSPC;
+		}
+		if (err)
+			return err;
+	}
+	c->inum = c->made->i_ino;
+	c->ea_blocks += xattr_ea_blocks(sbi, c->len);
+	return place_entry(c, old, in_block);
+}
+
+static int place_value(struct change *c, u8 *old, bool in_body, bool in_block)
+{
+	bool large = has_ea_inode(c) && ALIGN_UP(c->len, XATTR_PAD) >
+			     EA_MIN_LARGE(ext4_sb_of(c->ei)->s.s_blocksize);
+	int err = large ? -ENOSPC : place_entry(c, old, in_block);
+
+	if (err == -ENOSPC && has_ea_inode(c) && c->len)
+		err = place_outside(c, old, in_block);
+	else
+		c->too_large = err == -ENOSPC;
+	if (err || c->in_body || !in_body)
+		return err;
+	c->in_body = true;
+	return plan_body(c, false);
+}
+
 static int plan_with(struct change *c, u8 *old, bool in_body, bool in_block)
 {
 	int err;
 
-	if (c->value) {
-		err = plan_body(c, true);
-		if (!err) {
-			c->in_body = true;
-			return in_block ? plan_block(c, old, false) : 0;
-		}
-		if (err != -ENOSPC)
-			return err;
-		err = plan_block(c, old, true);
-		c->too_large = err == -ENOSPC;
-	} else {
-		err = in_block ? plan_block(c, old, false) : 0;
-	}
+	if (c->value)
+		return place_value(c, old, in_body, in_block);
+	err = in_block ? plan_block(c, old, false) : 0;
 	if (err || !in_body)
 		return err;
 	c->in_body = true;
 	return plan_body(c, false);
 }
 
-/* *same: with the very value that it is to have. */
-static bool is_in(const struct change *c, const struct xattr_list *l, bool *same)
+/* The inode that has the value at `at`; the charge for it goes. */
+static u32 old_value(struct change *c, const struct xattr_list *l, u32 at)
 {
-	u32 at = xattr_find(l, &c->name);
-	const struct ext4_xattr_entry *e;
+	const struct ext4_xattr_entry *e = xattr_entry(l, at);
+	u32 inum = le32_to_cpu(e->e_value_inum);
 
+	if (inum)
+		c->ea_blocks -= xattr_ea_blocks(ext4_sb_of(c->ei),
+						le32_to_cpu(e->e_value_size));
+	return inum;
+}
+
+/* All inodes that the block names but that of c's value: they are to be in memory should
+ * the block turn out to have other sharers. */
+static int note_kept(struct change *c, const struct xattr_list *l, u32 skip)
+{
+	u32 n = 0;
+
+	for (u32 at = l->first; !xattr_is_end(l, at); at = xattr_next(l, at))
+		n += at != skip && le32_to_cpu(xattr_entry(l, at)->e_value_inum);
+	if (!n)
+		return 0;
+	c->kept = malloc(n * sizeof(*c->kept));
+	if (!c->kept)
+		return -ENOMEM;
+	for (u32 at = l->first; !xattr_is_end(l, at); at = xattr_next(l, at))
+		if (at != skip && le32_to_cpu(xattr_entry(l, at)->e_value_inum))
+			c->kept[c->nr_kept++] =
+				le32_to_cpu(xattr_entry(l, at)->e_value_inum);
+	return xattr_eas_add_sound(c->ei, l, &c->known);
+}
+
+/* Has the entry at `at` the very value that it is to have? */
+static bool is_same(const struct change *c, const struct xattr_list *l, u32 at)
+{
+	const struct ext4_xattr_entry *e = xattr_entry(l, at);
+
+	return c->value && !c->body_inum && !le32_to_cpu(e->e_value_inum) &&
+	       le32_to_cpu(e->e_value_size) == c->len &&
+	       !memcmp(l->data + l->base + le16_to_cpu(e->e_value_offs), c->value,
+		       c->len);
+}
+
+/* What in the body or in the block has the value now; *same: see is_same(). */
+static int look_at_body(struct change *c, bool *found, bool *same)
+{
+	struct xattr_list l;
+	u32 at;
+
+	*found = false;
+	if (!xattr_body_list(ext4_sb_of(c->ei), c->raw, c->ei->i_extra_isize, &l))
+		return 0;
+	at = xattr_find(&l, &c->name);
+	*found = at != 0;
 	if (!at)
-		return false;
-	e = xattr_entry(l, at);
-	*same = c->value && !le32_to_cpu(e->e_value_inum) &&
-		le32_to_cpu(e->e_value_size) == c->len &&
-		!memcmp(l->data + l->base + le16_to_cpu(e->e_value_offs), c->value,
-			c->len);
-	return true;
+		return 0;
+	*same = is_same(c, &l, at);
+	c->body_inum = old_value(c, &l, at);
+	return c->body_inum ? xattr_eas_add(c->ei, c->body_inum, &c->known) : 0;
+}
+
+static int look_at_block(struct change *c, u8 *old, bool *found, bool *same)
+{
+	struct xattr_list l;
+	u32 at;
+	int err;
+
+	*found = false;
+	if (!old)
+		return 0;
+	l = list_in(ext4_sb_of(c->ei), old);
+	at = xattr_find(&l, &c->name);
+	*found = at != 0;
+	if (at)
+		*same = is_same(c, &l, at);
+	/* That of a new inode is its own. */
+	err = has_ea_inode(c) && !c->in_handle ? note_kept(c, &l, at) : 0;
+	if (err || !at)
+		return err;
+	c->block_inum = old_value(c, &l, at);
+	return c->block_inum ? xattr_eas_add(c->ei, c->block_inum, &c->known) : 0;
 }
 
 /*
@@ -339,9 +556,7 @@ static bool is_in(const struct change *c, const struct xattr_list *l, bool *same
  */
 static int plan(struct change *c)
 {
-	struct ext4_sb *sbi = ext4_sb_of(c->ei);
 	bool in_body = false, in_block = false, same = false;
-	struct xattr_list l;
 	u8 *old;
 	int err = copy_block(c->ei, &old);
 
@@ -352,12 +567,11 @@ static int plan(struct change *c)
 		c->raw = NULL;
 		goto out_free;
 	}
-	if (xattr_body_list(sbi, c->raw, c->ei->i_extra_isize, &l))
-		in_body = is_in(c, &l, &same);
-	if (old) {
-		l = list_in(sbi, old);
-		in_block = is_in(c, &l, &same);
-	}
+	err = look_at_body(c, &in_body, &same);
+	if (!err)
+		err = look_at_block(c, old, &in_block, &same);
+	if (err)
+		goto out_free;
 	if (in_body || in_block)
 		err = c->flags & SL_XATTR_CREATE ? -EEXIST : 0;
 	else if (c->flags & SL_XATTR_REPLACE || !(c->value || c->may_lack))
@@ -369,27 +583,81 @@ out_free:
 	return err;
 }
 
+/* No handle is open. The next plan begins anew. */
 static void forget_plan(struct change *c)
 {
-	free(c->raw);
-	free(c->block);
-	c->raw = c->block = NULL;
-	c->in_body = c->block_changes = false;
+	forget_lists(c);
+	inode_put(c->made);
+	xattr_eas_put(&c->known);
+	free(c->kept);
+	c->made = NULL;
+	c->kept = NULL;
+	c->nr_kept = c->inum = c->body_inum = c->block_inum = 0;
+	c->ea_blocks = 0;
+	c->too_large = false;
 }
 
 /* ---- the change ---- */
 
+/* A reference that could not be dropped: an error but after an abort, when nothing of
+ * this gets to the disk. */
+static void unref(struct handle *h, const struct change *c, struct inode *inode)
+{
+	int err = xattr_ea_unref(h, c->ei, inode);
+
+	if (err && err != -EROFS && err != -EFSCORRUPTED)
+		ext4_error(ext4_sb_of(c->ei), c->ei->vfs.i_ino, 0, err,
+			   "inode %u, an attribute's value, stays referenced",
+			   inode->i_ino);
+}
+
+static void unref_one(struct handle *h, const struct change *c, u32 inum)
+{
+	if (inum)
+		unref(h, c, xattr_eas_find(&c->known, inum));
+}
+
+static void unref_made(struct handle *h, const struct change *c)
+{
+	unref(h, c, c->made);
+}
+
+/* Of the first n. */
+static void unref_kept(struct handle *h, const struct change *c, u32 n)
+{
+	for (u32 i = 0; i < n; i++)
+		unref_one(h, c, c->kept[i]);
+}
+
+/* Each of c->kept is named once more. On error none is. */
+static int ref_kept(struct handle *h, const struct change *c)
+{
+	int err = 0;
+	u32 n = 0;
+
+	while (n < c->nr_kept && !err) {
+		struct inode *inode = xattr_eas_find(&c->known, c->kept[n]);
+
+		/* What is damaged was reported. */
+		err = inode ? xattr_ea_ref(h, c->ei, inode) : -EFSCORRUPTED;
+		n += !err;
+	}
+	if (err)
+		unref_kept(h, c, n);
+	return err;
+}
+
 /* The buffer that the block's new content goes to, with write access: that of our own
  * block, or a new one. */
 static int block_buffer(struct handle *h, struct ext4_inode *ei, struct buffer *old,
-			struct buffer **out)
+			bool own, struct buffer **out)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	u32 one = 1;
 	pblk_t blk;
 	int err;
 
-	if (old && !xattr_is_shared(old)) {
+	if (own) {
 		buffer_get(old);
 		*out = old;
 		return handle_get_write_access(h, old);
@@ -410,27 +678,26 @@ static int block_buffer(struct handle *h, struct ext4_inode *ei, struct buffer *
 
 /*
  * All that can fail of a change of the block. *b: the buffer for its content, or
- * NULL. On success the old block, if it is another one, is no longer ours.
+ * NULL. On success the old block, if it is another one, is no longer ours. *last: nobody
+ * else has it, or its content is ours to change.
  */
-static int switch_blocks(struct handle *h, const struct change *c, struct buffer **b)
+static int switch_blocks(struct handle *h, const struct change *c, struct buffer *old,
+			 bool own, struct buffer **b, bool *last)
 {
 	struct ext4_inode *ei = c->ei;
-	struct buffer *old = NULL;
 	int err = 0;
 
 	*b = NULL;
-	if (ei->i_file_acl)
-		err = xattr_bread(ei, &old);
-	if (!err && c->block)
-		err = block_buffer(h, ei, old, b);
+	*last = own;
+	if (c->block)
+		err = block_buffer(h, ei, old, own, b);
 	if (!err && old && *b != old) {
-		err = xattr_release_block(h, ei, old); /* takes the reference */
-		old = NULL;
+		buffer_get(old);
+		err = xattr_release_block(h, ei, old, last); /* takes the reference */
 		if (err && *b)
 			(void)!ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino,
 						(*b)->b_blocknr, 1);
 	}
-	buffer_put(old);
 	if (err) {
 		buffer_put(*b);
 		*b = NULL;
@@ -487,18 +754,48 @@ static bool changes_nothing(const struct change *c)
 	       (!c->sets_mode || mode_of(c) == c->ei->vfs.i_mode);
 }
 
-static int apply_in(struct handle *h, const struct change *c)
+/* The block as it is; *own: its content is ours to change. xattr_sem held. */
+static int old_block(const struct change *c, struct buffer **old, bool *own)
+{
+	int err;
+
+	*old = NULL;
+	*own = false;
+	if (!c->ei->i_file_acl)
+		return 0;
+	err = xattr_bread(c->ei, old);
+	if (err)
+		*old = NULL;
+	else
+		*own = !xattr_is_shared(*old);
+	return err;
+}
+
+/* What apply_in() does to the lists, all or nothing. *last: as switch_blocks(); *refs: the
+ * kept inodes have a reference more. */
+static int change_lists(struct handle *h, const struct change *c, struct buffer *table,
+			u32 offset, bool *last, bool *refs)
 {
 	struct ext4_inode *ei = c->ei;
-	struct buffer *table, *b = NULL;
-	u32 offset;
-	int err = ext4_inode_prepare(h, ei, &table, &offset);
+	struct buffer *old = NULL, *b = NULL;
+	bool own = false;
+	int err = 0;
 
-	if (err)
-		return err;
+	*last = false;
+	*refs = false;
 	mutex_lock(&ei->xattr_sem);
 	if (c->block_changes)
-		err = switch_blocks(h, c, &b);
+		err = old_block(c, &old, &own);
+	mutex_unlock(&ei->xattr_sem);
+	/* Outside of xattr_sem, which ranks further in. What is shared may become own
+	 * meanwhile, not the other way. */
+	if (!err && c->block && old && !own && c->nr_kept) {
+		err = ref_kept(h, c);
+		*refs = !err;
+	}
+	mutex_lock(&ei->xattr_sem);
+	if (!err && c->block_changes)
+		err = switch_blocks(h, c, old, own, &b, last);
 	if (!err) {
 		if (c->block_changes)
 			store_block(h, c, b);
@@ -507,16 +804,64 @@ static int apply_in(struct handle *h, const struct change *c)
 		ext4_xattr_note(ei, c->raw);
 	}
 	mutex_unlock(&ei->xattr_sem);
-	if (err) {
-		buffer_put(table);
+	buffer_put(old);
+	if (err && *refs)
+		unref_kept(h, c, c->nr_kept);
+	return err;
+}
+
+/* The references that go, after the lists have changed. */
+static void unref_old(struct handle *h, const struct change *c, bool last, bool refs)
+{
+	unref_one(h, c, c->body_inum);
+	if (last)
+		unref_one(h, c, c->block_inum);
+	/* They were in a block that has gone now: it was the last one's after all. */
+	if (last && refs)
+		unref_kept(h, c, c->nr_kept);
+}
+
+static int apply_in(struct handle *h, const struct change *c)
+{
+	struct ext4_inode *ei = c->ei;
+	struct buffer *table;
+	bool last, refs;
+	u32 offset;
+	int err = ext4_inode_prepare(h, ei, &table, &offset);
+
+	if (err)
 		return err;
+	if (c->inum) {
+		err = xattr_ea_ref(h, ei, c->made);
+		if (err)
+			goto out_put;
 	}
+	err = change_lists(h, c, table, offset, &last, &refs);
+	if (err) {
+		if (c->inum)
+			unref_made(h, c);
+		goto out_put;
+	}
+	unref_old(h, c, last, refs);
+	ext4_inode_add_blocks(h, ei, c->ea_blocks);
 	if (c->sets_mode)
 		set_mode(ei, mode_of(c));
 	if (!c->keep_times)
 		ext4_touch(ei, EXT4_T_CTIME);
 	ext4_inode_finish(h, ei, table, offset);
 	return 0;
+out_put:
+	buffer_put(table);
+	return err;
+}
+
+/* Each inode that holds a value may begin or end; those that are kept only change. */
+static u32 credits_of(const struct change *c)
+{
+	u32 begin_or_end = (c->inum != 0) + (c->body_inum != 0) + (c->block_inum != 0);
+
+	return EXT4_XATTR_SET_CREDITS + begin_or_end * EXT4_XATTR_VALUE_CREDITS +
+	       c->nr_kept * EXT4_INODE_CREDITS;
 }
 
 static int apply(const struct change *c)
@@ -527,7 +872,7 @@ static int apply(const struct change *c)
 
 	if (changes_nothing(c))
 		return 0;
-	err = journal_start(sbi->journal, EXT4_XATTR_SET_CREDITS, 1, &h);
+	err = journal_start(sbi->journal, credits_of(c), 1, &h);
 	if (err)
 		return err;
 	if (c->privileged)
@@ -557,6 +902,7 @@ static int set(struct change *c)
 	struct inode *inode = &c->ei->vfs;
 	struct ext4_sb *sbi = ext4_sb_of(c->ei);
 	int err = ext4_may_write(sbi), tries = 0;
+	bool too_large;
 
 	if (err)
 		return err;
@@ -568,14 +914,65 @@ static int set(struct change *c)
 			err = plan(c);
 		if (!err)
 			err = apply(c);
-		forget_plan(c);
+		too_large = c->too_large;
 		rwsem_up_write(&inode->i_rwsem);
-	} while (!c->too_large && ext4_should_retry(sbi, err, &tries));
+		/* What has lost its last reference is deleted by this. */
+		forget_plan(c);
+	} while (!too_large && ext4_should_retry(sbi, err, &tries));
 	return err == -EAGAIN ? -ENOSPC : err;
 }
 
+struct xattr_update {
+	struct change c;
+};
+
+int xattr_update_prepare(struct ext4_inode *ei, const struct xattr_name *name,
+			 const void *value, u32 len, bool privileged,
+			 struct xattr_update **out)
+{
+	struct xattr_update *u = calloc(1, sizeof(*u));
+	int err;
+
+	*out = NULL;
+	if (!u)
+		return -ENOMEM;
+	u->c = (struct change){
+		.ei = ei,
+		.name = *name,
+		.value = value,
+		.len = len,
+		.privileged = privileged,
+		.may_lack = true,
+		.keep_times = true,
+	};
+	err = plan(&u->c);
+	if (err)
+		xattr_update_end(u);
+	else
+		*out = u;
+	return err;
+}
+
+u32 xattr_update_credits(const struct xattr_update *u)
+{
+	return credits_of(&u->c);
+}
+
+int xattr_update_apply(struct handle *h, struct xattr_update *u)
+{
+	return apply_in(h, &u->c);
+}
+
+void xattr_update_end(struct xattr_update *u)
+{
+	if (u)
+		forget_plan(&u->c);
+	free(u);
+}
+
 int xattr_set_in(struct handle *h, struct ext4_inode *ei,
-		 const struct xattr_name *name, const void *value, u32 len)
+		 const struct xattr_name *name, const void *value, u32 len,
+		 struct inode *ea)
 {
 	struct change c = {
 		.ei = ei,
@@ -584,11 +981,14 @@ int xattr_set_in(struct handle *h, struct ext4_inode *ei,
 		.len = len,
 		.may_lack = true,
 		.keep_times = true,
+		.in_handle = true,
+		.made = ea,
 	};
 	int err = plan(&c);
 
 	if (!err)
 		err = apply_in(h, &c);
+	c.made = NULL; /* the caller's */
 	forget_plan(&c);
 	return err;
 }

@@ -56,6 +56,7 @@ static const char *const rank_names[RANK_NR] = {
 	[RANK_QUOTA] = "quota",
 	[RANK_IO] = "io",
 	[RANK_HANDLE] = "handle",
+	[RANK_VALUE] = "value",
 	[RANK_ORPHAN] = "orphan",
 	[RANK_I_DATA] = "i_data",
 	[RANK_XATTR] = "xattr",

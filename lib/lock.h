@@ -33,6 +33,7 @@ enum lock_rank {
 	RANK_QUOTA,      /* volume: one new record of a quota file at a time */
 	RANK_IO,         /* pseudo: a folio or buffer locked for I/O */
 	RANK_HANDLE,     /* pseudo: an open journal handle */
+	RANK_VALUE,      /* references of inodes that hold an attribute's value; one at a time */
 	RANK_ORPHAN,     /* ext4 orphan list, in memory and on disk */
 	RANK_I_DATA,     /* inode: extent tree (i_data_sem) */
 	RANK_XATTR,      /* inode: extended attributes */

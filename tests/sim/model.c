@@ -66,7 +66,7 @@ struct m_inode {
 	struct m_xattr {
 		bool there;
 		u32 len;
-		u8 value[SIM_XATTR_MAX];
+		u64 seed; /* of its bytes */
 	} xattr[SIM_XATTRS];
 };
 
@@ -327,8 +327,8 @@ static void list_dir(struct listing *l, struct m_inode *dir, char *path, size_t 
 		snprintf(extra, sizeof(extra), "%s", in->target ? in->target : "");
 		for (u32 i = 0; i < SIM_XATTRS; i++)
 			if (in->xattr[i].there)
-				sim_xattr_text(extra, sizeof(extra), i,
-					       in->xattr[i].value, in->xattr[i].len);
+				sim_xattr_text_of(extra, sizeof(extra), i,
+						  in->xattr[i].seed, in->xattr[i].len);
 		listing_add(l, path, in->mode, in->uid, in->gid, in->nlink, extra);
 		if (S_ISDIR(in->mode))
 			list_dir(l, in, path, len + 1 + nlen);
@@ -798,7 +798,7 @@ static void apply_xattr(struct model *m, struct m_inode *in, const struct sim_op
 
 	x->there = op->kind == OP_SETXATTR;
 	x->len = op->len;
-	sim_data(op->seed, 0, x->value, op->len);
+	x->seed = op->seed;
 	in->changed = m->ops + 1;
 }
 

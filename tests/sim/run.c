@@ -417,18 +417,26 @@ static int walk_dir(struct walk *up, struct inode *dir);
 static int add_xattrs(struct inode *inode, char *extra, size_t size)
 {
 	ssize_t listed = sl_listxattr(inode, true, NULL, 0), sum = 0;
-	u8 value[SIM_XATTR_MAX];
+	u8 *value;
 
+	resource_exempt_begin();
+	value = malloc(SIM_XATTR_MAX);
+	resource_exempt_end();
+	if (!value)
+		abort();
 	for (u32 i = 0; i < SIM_XATTRS; i++) {
-		ssize_t n = sl_getxattr(inode, sim_xattr_name[i], value, sizeof(value));
+		ssize_t n = sl_getxattr(inode, sim_xattr_name[i], value, SIM_XATTR_MAX);
 
 		if (n == -ENODATA)
 			continue;
-		if (n < 0)
+		if (n < 0) {
+			free(value);
 			return (int)n;
+		}
 		sim_xattr_text(extra, size, i, value, (u32)n);
 		sum += (ssize_t)strlen(sim_xattr_name[i]) + 1;
 	}
+	free(value);
 	return listed < 0 ? (int)listed : listed == sum ? 0 : -EINVAL;
 }
 
@@ -814,11 +822,19 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 	if (op->kind == OP_UTIMES)
 		return sl_setattr(inode, &st, SL_SET_MTIME, &root_cred, NULL);
 	if (op->kind == OP_SETXATTR) {
-		u8 value[SIM_XATTR_MAX];
+		u8 *value;
+		int err;
 
+		resource_exempt_begin();
+		value = malloc(op->len + 1);
+		resource_exempt_end();
+		if (!value)
+			abort();
 		sim_data(op->seed, 0, value, op->len);
-		return sl_setxattr(inode, sim_xattr_name[op->slot], value, op->len,
-				   op->flags, &root_cred);
+		err = sl_setxattr(inode, sim_xattr_name[op->slot], value, op->len,
+				  op->flags, &root_cred);
+		free(value);
+		return err;
 	}
 	if (op->kind == OP_RMXATTR)
 		return sl_removexattr(inode, sim_xattr_name[op->slot]);
@@ -1469,7 +1485,8 @@ static bool judge(struct run *r, const struct sim_image *img, const struct span 
 	if (ok)
 		ok = judge_file(r, after, "after", false, "recovered and unmounted");
 	sim_image_free(after);
-	if (ok)
+	/* e2fsck (1.47.0) deletes orphans, but what held their values stays referenced. */
+	if (ok && !sim_mkfs_has_values(r->s->mkfs))
 		ok = by_e2fsck ? judge_by_e2fsck(r, img, sp)
 			       : judge_file(r, img, "cut", true, "replayed by e2fsck");
 	if (ok && r->cfg->kernel && rng_chance(rng, 10))

@@ -42,9 +42,17 @@ const struct sim_mkfs sim_mkfs[] = {
 	/* As ext3 has it. */
 	{ "1k-ext3", "-b 1024 -J size=1 " EXT3, "8M", 1024, true },
 	{ "4k-ext3", "-b 4096 -J size=4 " EXT3, "16M", 4096, true },
+	/* Those that draw_values() chooses. */
+	{ "1k-ea", "-b 1024 -J size=1 " CSUM ",orphan_file,ea_inode", "8M", 1024 },
+	{ "2k-ea", "-b 2048 -J size=2 -O "
+		   "^metadata_csum,64bit,^orphan_file,^resize_inode,ea_inode",
+	  "8M", 2048 },
 };
 const u32 sim_nr_mkfs = ARRAY_SIZE(sim_mkfs);
-#define NR_BLOCK_MAPS 2u /* the last ones: not drawn with the others */
+/* The last ones are not drawn with the others. */
+#define NR_BLOCK_MAPS 2u
+#define NR_EA 2u
+#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_EA)
 
 const char *const sim_op_name[OP_NR] = {
 	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
@@ -101,6 +109,17 @@ void sim_xattr_text(char *buf, size_t size, u32 slot, const u8 *value, u32 len)
 	if (used < size)
 		snprintf(buf + used, size - used, " %s=%u:%016" PRIx64,
 			 sim_xattr_name[slot], len, h);
+}
+
+void sim_xattr_text_of(char *buf, size_t size, u32 slot, u64 seed, u32 len)
+{
+	u8 *value = malloc(len + 1);
+
+	if (!value)
+		abort();
+	sim_data(seed, 0, value, len);
+	sim_xattr_text(buf, size, slot, value, len);
+	free(value);
 }
 
 void sim_target(u64 seed, u32 len, char *buf)
@@ -634,12 +653,19 @@ static void draw_op(struct gen *g)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+bool sim_mkfs_has_values(u32 mkfs)
+{
+	return mkfs >= sim_nr_mkfs - NR_EA;
+}
+
 /*
  * Attributes, beside the operations that were drawn. From a sequence of its own, so that
  * old seeds are still the same operations, with these in between.
  */
 static void draw_xattr(struct gen *g, struct rng *r)
 {
+	/* Few different ones, so that many are equal. */
+	static const u32 large[] = { 900, 1001, 2500, 6000, 6000, 17000 };
 	struct sim_op op = { .kind = OP_SETXATTR, .thread = (u8)g->t };
 
 	look_around(g);
@@ -652,8 +678,12 @@ static void draw_xattr(struct gen *g, struct rng *r)
 	if (rng_chance(r, 25)) {
 		op.kind = OP_RMXATTR;
 	} else {
-		op.len = rng_below(r, rng_chance(r, 50) ? 24 : SIM_XATTR_MAX + 1);
+		op.len = rng_below(r, rng_chance(r, 50) ? 24 : SIM_XATTR_SMALL + 1);
 		op.seed = rng_next(r) >> 16;
+		if (sim_mkfs_has_values(g->s->mkfs) && op.seed % 2) {
+			op.seed = op.seed / 2 % ARRAY_SIZE(large);
+			op.len = large[op.seed];
+		}
 		op.flags = rng_chance(r, 10) ? 1 + rng_below(r, 2) : 0;
 	}
 	sim_stream_add(g->s, &op);
@@ -687,7 +717,7 @@ static void draw_settings(struct sim_stream *s, struct rng *r, enum sim_profile 
 	static const u32 commits[] = { 0, 0, 0, 1, 20 };
 	static const u32 expires[] = { 0, 0, 1, 30 };
 
-	s->mkfs = rng_below(r, sim_nr_mkfs - NR_BLOCK_MAPS);
+	s->mkfs = rng_below(r, NR_ORDINARY);
 	if (profile == SIM_PROFILE_FULL && rng_chance(r, 60))
 		s->mkfs = sim_mkfs_find("1k-tiny");
 	s->commit_ms = commits[rng_below(r, ARRAY_SIZE(commits))];
@@ -722,7 +752,17 @@ static void draw_block_maps(struct sim_stream *s)
 	struct rng r = rng_derive(s->seed, 0xE273);
 
 	if (rng_chance(&r, 15))
-		s->mkfs = sim_nr_mkfs - NR_BLOCK_MAPS + rng_below(&r, NR_BLOCK_MAPS);
+		s->mkfs = NR_ORDINARY + rng_below(&r, NR_BLOCK_MAPS);
+}
+
+/* Whether large values of attributes have inodes of their own. The same, but for where a
+ * stream that has attributes is carried out. */
+static void draw_values(struct sim_stream *s, u64 seed)
+{
+	struct rng r = rng_derive(seed, 0xEA1D0DE);
+
+	if (strcmp(sim_mkfs[s->mkfs].name, "1k-tiny") && rng_chance(&r, 30))
+		s->mkfs = sim_nr_mkfs - 1 - rng_below(&r, NR_EA);
 }
 
 static void draw_fault(struct sim_stream *s, struct rng *r)
@@ -758,6 +798,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	s->zones = draw_zones(seed);
 	draw_settings(s, &g.rng, profile);
 	draw_block_maps(s);
+	if (xattr_percent)
+		draw_values(s, seed);
 	if (profile == SIM_PROFILE_FAULTS) {
 		faults = true;
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);
@@ -888,7 +930,7 @@ static void ace_start(struct sim_stream *s, u64 seed)
 
 	sim_stream_init(s);
 	s->seed = seed;
-	s->mkfs = (u32)(mix64(seed) % (sim_nr_mkfs - NR_BLOCK_MAPS));
+	s->mkfs = (u32)(mix64(seed) % NR_ORDINARY);
 	if (!strcmp(sim_mkfs[s->mkfs].name, "1k-tiny"))
 		s->mkfs = 0;
 	for (u32 i = 0; i < ARRAY_SIZE(start); i++)

@@ -21,7 +21,8 @@
 #define SIM_THREADS 4
 #define SIM_HANDLES 4 /* files held open, per thread */
 #define SIM_XATTRS 4  /* names of attributes */
-#define SIM_XATTR_MAX 200 /* bytes of a value: all of an inode's fit in a block */
+#define SIM_XATTR_SMALL 200 /* bytes of a value: all of an inode's fit in a block */
+#define SIM_XATTR_MAX 65536
 
 enum sim_op_kind {
 	OP_CREATE,   /* path, mode */
@@ -99,6 +100,8 @@ extern const struct sim_mkfs sim_mkfs[];
 extern const u32 sim_nr_mkfs;
 /* By name; SIM_NEVER: there is none. */
 u32 sim_mkfs_find(const char *name);
+/* Large values of attributes have inodes of their own (ea_inode). */
+bool sim_mkfs_has_values(u32 mkfs);
 
 void sim_stream_init(struct sim_stream *s);
 void sim_stream_release(struct sim_stream *s);
@@ -143,6 +146,8 @@ void sim_data(u64 seed, u64 off, u8 *buf, u32 len);
 extern const char *const sim_xattr_name[SIM_XATTRS];
 /* An attribute as listings show it, after what is in buf already. */
 void sim_xattr_text(char *buf, size_t size, u32 slot, const u8 *value, u32 len);
+/* The same of sim_data(seed, 0, ..., len). */
+void sim_xattr_text_of(char *buf, size_t size, u32 slot, u64 seed, u32 len);
 /* The target of a symlink, NUL-terminated: len bytes, below 4096. */
 void sim_target(u64 seed, u32 len, char *buf);
 

@@ -372,7 +372,7 @@ static void store_raw(struct at *t, struct inode *inode, u8 index, const void *v
 	struct xattr_name name = { .index = index, .text = "" };
 	struct handle *h = at_handle(t, EXT4_XATTR_SET_CREDITS);
 
-	assert_int_equal(xattr_set_in(h, EXT4_I(inode), &name, value, len), 0);
+	assert_int_equal(xattr_set_in(h, EXT4_I(inode), &name, value, len, NULL), 0);
 	assert_int_equal(handle_stop(h), 0);
 }
 
