@@ -374,6 +374,30 @@ static int write_part(struct ext4_inode *ei, const struct wb_run *run, u32 done,
 	return 0;
 }
 
+/*
+ * The front of a delayed run of a file with a block map: 1 if it has a place. A writer who
+ * found a hole may come to the cache after another's data for it was written, and what the
+ * leaf knew of it was reclaimed: his block became DELAYED, though it is mapped. It does not
+ * become mapped from here on: only who holds wb_lock enters what the cache has.
+ */
+static int find_place(struct ext4_inode *ei, lblk_t lblk, u32 *nr, pblk_t *pblk)
+{
+	struct ext4_map m = { .lblk = lblk, .len = *nr };
+	int err = ext4_map_blocks(ei, &m);
+	u32 n;
+
+	if (err)
+		return err;
+	*nr = m.len;
+	if (!m.flags)
+		return 0;
+	*pblk = m.pblk;
+	n = mapping_set_mapped(&ei->vfs.i_mapping, lblk, m.len);
+	if (n)
+		ext4_release_reserved(ext4_sb_of(ei), n);
+	return 1;
+}
+
 /* Places and submits one run; every block of it ends its WRITEBACK. */
 static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_run *run)
 {
@@ -390,11 +414,17 @@ static int write_run(struct ext4_inode *ei, struct page_io *io, const struct wb_
 		if (unlikely(atomic_load(&ext4_sb_of(ei)->shut_down))) {
 			err = -EIO;
 		} else if (run->delayed && !(ei->vfs.i_flags & EXT4_EXTENTS_FL)) {
-			err = write_part(ei, run, done, &nr);
+			err = find_place(ei, lblk, &nr, &pblk);
 			if (!err) {
-				done += nr;
-				continue;
+				err = write_part(ei, run, done, &nr);
+				if (!err) {
+					done += nr;
+					continue;
+				}
 			}
+			unwritten = false;
+			if (err > 0)
+				err = 0;
 		} else if (run->delayed) {
 			err = allocate(ei, lblk, &nr, &pblk);
 			unwritten = err == 1;

@@ -396,6 +396,47 @@ static void test_several_at_a_time(void **state)
 	end();
 }
 
+/* A writer found a hole, and before he came to the cache another's data for it had been
+ * written, and was forgotten again: his block has a place when it is written out. */
+static void test_a_hole_that_was_filled_meanwhile(void **state)
+{
+	u64 mapped[LEAF_WORDS] = { 0 }, used;
+	struct inode *inode;
+	char block[3072], got[3072];
+	struct mapping *m;
+	struct sl_file *f;
+	u32 reserved = 2;
+
+	begin(EXT3_1K, "8M", &opts);
+	f = open_file("file", true);
+	inode = sl_file_inode(f);
+	m = &inode->i_mapping;
+	memset(block, 'a', sizeof(block));
+	assert_int_equal(sl_write(f, block, 2048, 20 << 10, 0, &root_cred), 2048);
+	assert_int_equal(sl_fsync(f, false), 0);
+	used = blocks_of(f);
+	mapping_drop_clean(m, 21, 22);
+	/* One of them is there by now, the next is a hole yet. */
+	assert_int_equal(ext4_reserve_blocks(EXT4_SB(sb), reserved, true), 0);
+	memset(block + 1024, 'b', 2048);
+	assert_int_equal(mapping_write(m, 21 << 10, block + 1024, 2048, mapped, &reserved), 2048);
+	assert_int_equal(reserved, 0);
+	inode_mark_dirty(inode, I_DIRTY_PAGES);
+	assert_int_equal(sl_fsync(f, false), 0);
+	assert_int_equal(blocks_of(f), used + 2);
+	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_fsck(&mv), 0);
+	memvol_load(&mv);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	f = open_file("file", false);
+	assert_int_equal(sl_read(f, got, 3072, 20 << 10), 3072);
+	assert_memory_equal(got, block, 3072);
+	sl_release(f);
+	end();
+}
+
 /* ---- names ---- */
 
 /* Directories of many blocks, and symlinks of one. */
@@ -460,6 +501,7 @@ int main(void)
 		cmocka_unit_test(test_largest_size),
 		cmocka_unit_test(test_refused_data),
 		cmocka_unit_test(test_several_at_a_time),
+		cmocka_unit_test(test_a_hole_that_was_filled_meanwhile),
 		cmocka_unit_test(test_names),
 	};
 
