@@ -150,13 +150,23 @@ bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw)
 	return inode_csum(sbi, seed, raw) == stored_csum(sbi, di);
 }
 
+/* Has it a block map, or will it have one when it leaves its inode? */
+static bool has_block_map(const struct ext4_inode *ei)
+{
+	u32 flags = ei->vfs.i_flags;
+
+	if (flags & EXT4_INLINE_DATA_FL)
+		return !ext4_new_map_flag(ext4_sb_of(ei));
+	return !(flags & EXT4_EXTENTS_FL);
+}
+
 /* What the block map can hold. */
 static u64 map_max_size(const struct ext4_inode *ei)
 {
 	const struct ext4_sb *sbi = ext4_sb_of(ei);
 	u8 bits = sbi->s.s_blocksize_bits;
 
-	if (ei->vfs.i_flags & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL))
+	if (!has_block_map(ei))
 		return (u64)0xFFFFFFFFu << bits;
 	/* Indirect: 12 + n + n^2 + n^3 blocks. */
 	u64 n = sbi->s.s_blocksize / 4;
@@ -172,7 +182,7 @@ u64 ext4_max_size(const struct ext4_inode *ei)
 	u8 bits = sbi->s.s_blocksize_bits;
 	u64 max = map_max_size(ei), blocks = UINT32_MAX >> (bits - 9);
 
-	if (!(ei->vfs.i_flags & (EXT4_EXTENTS_FL | EXT4_INLINE_DATA_FL))) {
+	if (has_block_map(ei)) {
 		u64 n = sbi->s.s_blocksize / 4;
 
 		/* All that a map of three levels has, or what that many blocks need. */

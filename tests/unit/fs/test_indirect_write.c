@@ -287,6 +287,46 @@ static void test_largest_size(void **state)
 	end();
 }
 
+/* A file that lies in its inode gets a block map when it leaves it: no more than that. */
+static void test_largest_size_of_an_inline_file(void **state)
+{
+	u64 max = (12 + PER + PER * PER + PER * PER * PER) << 10;
+	struct stat st = { .st_size = (off_t)(max + 1) };
+	char host[160], cmd[256], got[6] = "";
+	struct sl_file *f;
+	FILE *out;
+
+	memvol_make(&mv, "-b 1024 -I 256 -O inline_data,^extent,^64bit,^metadata_csum", "8M");
+	snprintf(host, sizeof(host), "%s/host", mv.v.dir);
+	out = fopen(host, "w");
+	assert_non_null(out);
+	assert_int_equal(fwrite("inside", 1, 6, out), 6);
+	assert_int_equal(fclose(out), 0);
+	snprintf(cmd, sizeof(cmd), "write %s file", host);
+	memvol_debugfs(&mv, cmd);
+	assert_int_equal(unlink(host), 0);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	f = open_file("file", false);
+	assert_true(sl_file_inode(f)->i_flags & EXT4_INLINE_DATA_FL);
+	assert_int_equal(ext4_max_size(EXT4_I(sl_file_inode(f))), max);
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, &root_cred, NULL),
+			 -EFBIG);
+	assert_int_equal(sl_write(f, "x", 1, max, 0, &root_cred), -EFBIG);
+	assert_true(sl_file_inode(f)->i_flags & EXT4_INLINE_DATA_FL);
+	st.st_size = (off_t)max;
+	assert_int_equal(sl_setattr(sl_file_inode(f), &st, SL_SET_SIZE, &root_cred, NULL), 0);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(memvol_fsck(&mv), 0);
+	memvol_load(&mv);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	f = open_file("file", false);
+	assert_int_equal(sl_read(f, got, 6, 0), 6);
+	assert_memory_equal(got, "inside", 6);
+	sl_release(f);
+	end();
+}
+
 /* ---- errors ---- */
 
 /* The device refuses the data: the map does not get the blocks, nor does anybody see
@@ -499,6 +539,7 @@ int main(void)
 		cmocka_unit_test(test_what_was_accepted_finds_its_place),
 		cmocka_unit_test(test_reserved_blocks),
 		cmocka_unit_test(test_largest_size),
+		cmocka_unit_test(test_largest_size_of_an_inline_file),
 		cmocka_unit_test(test_refused_data),
 		cmocka_unit_test(test_several_at_a_time),
 		cmocka_unit_test(test_a_hole_that_was_filled_meanwhile),
