@@ -168,6 +168,9 @@ static int write_once(struct ext4_inode *ei, const struct ext4_ind_write *w, u32
 		ext4_inode_finish(h, ei, table, offset);
 	}
 	err2 = handle_stop(h);
+	/* The journal was aborted meanwhile: who hears of an error has his promise yet. */
+	if (!err && err2 && w->flags & EXT4_CREATE_DELAYED)
+		ext4_restore_reserved(ext4_sb_of(ei), *nr);
 	return err ? err : err2;
 }
 
