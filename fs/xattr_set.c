@@ -576,7 +576,8 @@ static int plan(struct change *c)
 		err = c->flags & SL_XATTR_CREATE ? -EEXIST : 0;
 	else if (c->flags & SL_XATTR_REPLACE || !(c->value || c->may_lack))
 		err = -ENODATA;
-	if (!err && !same)
+	/* In both, which nobody makes so: what is read is in the body, `same` of the block. */
+	if (!err && !(same && in_body != in_block))
 		err = plan_with(c, old, in_body, in_block);
 out_free:
 	free(old);

@@ -331,6 +331,32 @@ static void test_set_replace_remove(void **state)
 	at_end(&t);
 }
 
+/* The body's value is the one that is read; the block has the one that is set. */
+static void test_set_what_is_in_both(void **state)
+{
+	struct inode *f1;
+	char buf[1024], cmd[64];
+	struct at t;
+	u64 blk;
+
+	(void)state;
+	start(&t, "-b 1024 -I 256 -O ^metadata_csum");
+	debugfs(&t, "ea_set f1 user.large abc");
+	blk = debugfs_number(&t, "stat f0", "File ACL: ");
+	snprintf(cmd, sizeof(cmd), "sif f1 file_acl %llu", (unsigned long long)blk);
+	debugfs(&t, cmd);
+	debugfs(&t, "sif f1 blocks 4");
+	at_damage(&t, blk * 1024 + 4, 1 ^ 2); /* h_refcount: 2 */
+	at_mount(&t);
+	f1 = get_file(&t, "f1");
+	assert_int_equal(length(f1, "user.large"), 3);
+	assert_int_equal(set(f1, "user.large", 'v', 512, 0), 0);
+	assert_int_equal(sl_getxattr(f1, "user.large", buf, sizeof(buf)), 512);
+	assert_int_equal(buf[511], 'v');
+	sl_iput(f1);
+	at_end(&t);
+}
+
 static void set_flags(struct inode *inode, u32 flags)
 {
 	spin_lock(&inode->i_lock);
@@ -644,6 +670,7 @@ int main(void)
 		cmocka_unit_test(test_values_and_names),
 		cmocka_unit_test(test_damaged_block_is_not_read),
 		cmocka_unit_test(test_set_replace_remove),
+		cmocka_unit_test(test_set_what_is_in_both),
 		cmocka_unit_test(test_append_only_and_immutable),
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
