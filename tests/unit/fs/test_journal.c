@@ -928,6 +928,110 @@ static void test_write_back(void **state)
 	jt_end(t);
 }
 
+/* The log but its superblock. */
+static bool log_is_zero(struct jt *t)
+{
+	for (u32 i = 1; i < t->c.jlen; i++) {
+		const u8 *b = t->fd->mem + jt_jpos(&t->c, i);
+
+		if (b[0] || memcmp(b, b + 1, t->c.bs - 1))
+			return false;
+	}
+	return true;
+}
+
+/* Blocks 1 and 2 are as the same commit had them, after a crash wherever it may be; marks
+ * say which is durable. */
+static void check_pair(struct jt *t)
+{
+	u8 *image = malloc(jt_size(&t->c));
+	struct journal_recovery_stats st;
+	const struct fake_rec *rec;
+	struct fake_crash fc;
+	unsigned seed = 1;
+	u32 acked = 0;
+
+	fake_crash_init(&fc, t->fd);
+	while ((rec = fake_crash_step(&fc))) {
+		if (rec->kind == FAKE_MARK)
+			acked = (u32)rec->pos;
+		if (SLOW && rand_r(&seed) % 8)
+			continue;
+		for (u32 kept = 0; acked && kept <= 1000; kept += 500) {
+			struct jt *r;
+			u32 ver;
+			int err;
+
+			fake_crash_image(&fc, image, t->c.bs, kept, kept < 1000, &seed);
+			r = jt_open_image(&t->c, image, &err);
+			assert_int_equal(err, 0);
+			assert_int_equal(journal_recover(r->j, &r->fd->bd, &st), 0);
+			ver = ((const u32 *)place(r, 1))[1];
+			assert_in_range(ver, acked, 90);
+			assert_true(jt_is(place(r, 1), t->c.bs, 1, ver, true));
+			assert_true(jt_is(place(r, 2), t->c.bs, 2, ver, true));
+			jt_close_image(r);
+		}
+	}
+	fake_crash_release(&fc);
+	free(image);
+}
+
+static void change_pair(struct jt *t, u32 ver)
+{
+	struct handle *h = start(t, 2, 0);
+
+	for (u32 blk = 1; blk <= 2; blk++) {
+		struct buffer *b = get(t, blk);
+
+		change(h, b, ver);
+		buffer_put(b);
+	}
+	assert_int_equal(handle_stop(h), 0);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	fake_mark(t->fd, ver);
+}
+
+static void test_erase(void **state)
+{
+	struct jt *t = jt_start(&small);
+	struct handle *h;
+	struct buffer *b;
+	struct jt *r;
+	int err;
+
+	assert_int_equal(journal_erase(t->j, false), 0); /* of nothing */
+	for (u32 ver = 1; ver <= 90; ver++) { /* around the log */
+		change_pair(t, ver);
+		if (ver % 7)
+			continue;
+		assert_false(log_is_zero(t));
+		assert_int_equal(journal_erase(t->j, false), 0);
+		assert_true(log_is_zero(t));
+		assert_int_equal(version_in_place(t, 1), ver);
+		r = jt_open_now(t, &err);
+		assert_int_equal(err, 0);
+		assert_false(journal_needs_recovery(r->j));
+		jt_close_image(r);
+	}
+	check_pair(t);
+
+	/* What the running transaction has stays where it is, and so does the log. */
+	h = start(t, 1, 0);
+	b = get(t, 1);
+	change(h, b, 91);
+	assert_int_equal(journal_erase(t->j, false), -EBUSY);
+	assert_false(log_is_zero(t));
+	buffer_put(b);
+	assert_int_equal(handle_stop(h), 0);
+	assert_int_equal(journal_force_commit(t->j), 0);
+	journal_abort(t->j, -EIO);
+	assert_true(journal_erase(t->j, false) < 0);
+	assert_false(log_is_zero(t));
+	assert_int_equal(journal_shutdown(t->j), -EIO);
+	jt_end(t);
+}
+
 /* ---- abort ---- */
 
 static void test_abort(void **state)
@@ -1553,6 +1657,50 @@ static void test_crash_4k(void **state)
 				      .wide = false, .interval_ms = 5 }, 800, 3, false);
 }
 
+struct eraser {
+	struct world *w;
+	_Atomic bool stop;
+};
+
+static void *erase_often(void *arg)
+{
+	struct eraser *e = arg;
+	int err;
+
+	thread_register();
+	while (!atomic_load(&e->stop)) {
+		err = journal_erase(e->w->t->j, false);
+		CHECK(!err || err == -EBUSY);
+	}
+	thread_unregister();
+	return NULL;
+}
+
+/* The log is erased again and again, wherever it is just used, and beside commits. */
+static void test_crash_erase(void **state)
+{
+	struct jt_config c = { .bs = 1024, .jlen = 110, .vol = 64, .v3 = true,
+			       .wide = true, .interval_ms = 2 };
+	struct world *w = world_create(&c, SLOW ? 30 : 90);
+
+	for (unsigned seed = 21; seed < 31; seed++) {
+		struct eraser e = { .w = w };
+		pthread_t th;
+
+		pthread_create(&th, NULL, erase_often, &e);
+		world_run(w, seed);
+		atomic_store(&e.stop, true);
+		pthread_join(th, NULL);
+		assert_int_equal(journal_force_commit(w->t->j), 0);
+		assert_int_equal(journal_erase(w->t->j, false), 0);
+		assert_true(log_is_zero(w->t));
+	}
+	assert_int_equal(journal_shutdown(w->t->j), 0);
+	assert_consistent(w, w->t->fd->mem, w->nr_snap - 1, "after shutdown");
+	check_crashes(w, SLOW ? 50 : 1000, 21);
+	world_destroy(w);
+}
+
 static void test_faults(void **state)
 {
 	struct jt_config c = { .bs = 1024, .jlen = 128, .vol = 64, .v3 = true, .wide = true,
@@ -1620,6 +1768,7 @@ int main(void)
 		cmocka_unit_test(test_big),
 		cmocka_unit_test(test_no_early_write),
 		cmocka_unit_test(test_write_back),
+		cmocka_unit_test(test_erase),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_in_place),
 		cmocka_unit_test(test_in_place_big),
@@ -1628,6 +1777,7 @@ int main(void)
 		cmocka_unit_test(test_crash_async),
 		cmocka_unit_test(test_crash_1k_no_csum),
 		cmocka_unit_test(test_crash_4k),
+		cmocka_unit_test(test_crash_erase),
 		cmocka_unit_test(test_faults),
 	};
 
