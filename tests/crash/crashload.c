@@ -1046,7 +1046,8 @@ static bool step(struct worker *w)
 				    rnd(w, 3) ? GRANULE * (uint64_t)rnd(w, (unsigned)(e->obj->size / GRANULE + 1))
 					      : GRANULE * (uint64_t)rnd(w, 30000), 0);
 	if (what < 56)
-		return !e || run_op(w, OP_FALLOC, name, "",
+		return !e || w->opt->no_falloc ||
+		       run_op(w, OP_FALLOC, name, "",
 				    rnd(w, 2) ? e->obj->size : GRANULE * (uint64_t)rnd(w, 20000),
 				    rnd(w, 2) ? GRANULE * (1 + (uint64_t)rnd(w, 4000)) : 0);
 	if (what < 65) {

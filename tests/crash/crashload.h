@@ -58,6 +58,7 @@ struct load_options {
 	unsigned seed;
 	double seconds;      /* 0: until the file system is gone */
 	bool no_sync;        /* no operation that asks for durability */
+	bool no_falloc;      /* files have block maps, which take no blocks in advance */
 	bool shutdown;       /* the end is a shut-down volume, which says EIO */
 };
 #define LOAD_THREADS_MAX 16

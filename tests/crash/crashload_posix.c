@@ -2,11 +2,12 @@
 /*
  * tests/crash/crashload_posix.c - the workload and its check below a directory
  *
- *   crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG
+ *   crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-m] [-x] --run DIR LOG
  *   crashload [-a] --check DIR LOG
  *   crashload --list DIR
  *   crashload [-l] --shutdown DIR [LOG]
  *
+ * --run -m: files have block maps, so nothing is allocated in advance.
  * --check -a: after an unmount, so that everything has to be there.
  * --shutdown stops a mounted ext4 as a power cut would (the ioctl of the kernel's
  * xfstests): -l writes the running transaction out before, otherwise the log
@@ -208,7 +209,7 @@ static int shut_down(bool logflush)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-x] --run DIR LOG\n"
+	fprintf(stderr, "usage: crashload [-t THREADS] [-s SEED] [-T SECONDS] [-n] [-m] [-x] --run DIR LOG\n"
 			"       crashload [-a] --check DIR LOG\n"
 			"       crashload --list DIR\n"
 			"       crashload [-l] --shutdown DIR [LOG]\n");
@@ -229,7 +230,7 @@ int main(int argc, char **argv)
 	bool logflush = false, unmounted = false;
 	int c, args, mode = 0;
 
-	while ((c = getopt_long(argc, argv, "t:s:T:nxla", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "t:s:T:nmxla", longs, NULL)) != -1) {
 		switch (c) {
 		case 't':
 			opt.threads = (unsigned)atoi(optarg);
@@ -242,6 +243,9 @@ int main(int argc, char **argv)
 			break;
 		case 'n':
 			opt.no_sync = true;
+			break;
+		case 'm':
+			opt.no_falloc = true;
 			break;
 		case 'x':
 			opt.shutdown = true;

@@ -1416,6 +1416,8 @@ static bool judge_by_e2fsck(struct run *r, const struct sim_image *img,
 		sim_image_free(after);
 	}
 	unlink(path);
+	if (!ok)
+		keep_image(r, img, "cut");
 	return ok;
 }
 
