@@ -552,24 +552,37 @@ static void sleeping_lock_in_rcu(void *arg)
 	mutex_lock(&outer);
 }
 
+/* The message for a lock that is taken too late. */
+static const char *taken_while(const char *name, int rank, const char *held, int held_rank)
+{
+	static char text[128];
+
+	snprintf(text, sizeof(text), "%s (rank %d) taken while holding %s (rank %d)", name,
+		 rank, held, held_rank);
+	return text;
+}
+
 static void test_debug_build_aborts(void **state)
 {
+	char held[64];
+
 	mutex_init(&outer, RANK_I_DATA);
 	spin_init(&inner, RANK_I_LOCK);
 	rwsem_init(&rw, RANK_I_RWSEM);
 	expect_abort(invert, NULL,
-		     "i_data (rank 8) taken while holding i_lock (rank 15)");
+		     taken_while("i_data", RANK_I_DATA, "i_lock", RANK_I_LOCK));
 	expect_abort(same_rank, NULL,
-		     "i_lock (rank 15) taken while holding i_lock (rank 15)");
+		     taken_while("i_lock", RANK_I_LOCK, "i_lock", RANK_I_LOCK));
 	expect_abort(take_twice, NULL, "taken twice");
 	expect_abort(unlock_foreign, NULL, "does not hold it");
 	expect_abort(pseudo_invert, NULL,
-		     "handle (rank 6) taken while holding i_data (rank 8)");
+		     taken_while("handle", RANK_HANDLE, "i_data", RANK_I_DATA));
 	expect_abort(pseudo_exit_without_enter, NULL, "does not hold it");
 	expect_abort(after_trylock, NULL, "while holding i_lock");
 	expect_abort(assert_not_held, NULL, "is not held");
 	expect_abort(assert_read_is_not_write, NULL, "not held exclusively");
-	expect_abort(rank_not_below, NULL, "i_lock (rank 15) held where");
+	snprintf(held, sizeof(held), "i_lock (rank %d) held where", RANK_I_LOCK);
+	expect_abort(rank_not_below, NULL, held);
 	expect_abort(sleeping_lock_in_rcu, NULL, "RCU read-side");
 	mutex_destroy(&outer);
 	spin_destroy(&inner);
