@@ -115,6 +115,8 @@ struct ext4_sb {
 	u64 blocks_count;
 	u32 inodes_count;
 	u32 first_data_block;
+	u8 cluster_bits;      /* a cluster has 2^n blocks; 0 without bigalloc */
+	u32 clusters_per_group;
 	u32 blocks_per_group, inodes_per_group;
 	u32 inode_size;
 	u32 desc_size, desc_per_block;
@@ -224,6 +226,8 @@ static inline pblk_t ext4_group_first_block(const struct ext4_sb *sbi, group_t g
 }
 /* Blocks in group g: the last one may be short. */
 u32 ext4_blocks_in_group(const struct ext4_sb *sbi, group_t g);
+/* Bits that its bitmap has. */
+u32 ext4_clusters_in_group(const struct ext4_sb *sbi, group_t g);
 /* Does group g start with a superblock backup (and the descriptors)? */
 bool ext4_group_has_super(const struct ext4_sb *sbi, group_t g);
 static inline group_t ext4_inode_group(const struct ext4_sb *sbi, ino_nr ino)

@@ -109,7 +109,7 @@ struct ext4_super_block {
 	le32 s_inodes_count;
 	le32 s_blocks_count_lo;
 	le32 s_r_blocks_count_lo;
-	le32 s_free_blocks_count_lo; /* clusters */
+	le32 s_free_blocks_count_lo;
 	le32 s_free_inodes_count;
 	le32 s_first_data_block;
 	le32 s_log_block_size;

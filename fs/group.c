@@ -60,6 +60,13 @@ u32 ext4_blocks_in_group(const struct ext4_sb *sbi, group_t g)
 	return (u32)min_of(left, (u64)sbi->blocks_per_group);
 }
 
+u32 ext4_clusters_in_group(const struct ext4_sb *sbi, group_t g)
+{
+	u32 blocks = ext4_blocks_in_group(sbi, g);
+
+	return (blocks + (1u << sbi->cluster_bits) - 1) >> sbi->cluster_bits;
+}
+
 static bool is_power_of(group_t g, u32 base)
 {
 	u64 p = base;
@@ -280,12 +287,7 @@ void ext4_gd_csum_set(struct ext4_sb *sbi, group_t g,
 
 static u32 bbitmap_csum(const struct ext4_sb *sbi, const void *map)
 {
-	u32 bits = sbi->blocks_per_group;
-
-	if (ext4_has_ro_compat(sbi, BIGALLOC))
-		bits = le32_to_cpu(sbi->es->s_clusters_per_group);
-	return crc32c(sbi->csum_seed, map,
-		      min_of(bits / 8, sbi->s.s_blocksize));
+	return crc32c(sbi->csum_seed, map, sbi->clusters_per_group / 8);
 }
 
 static u32 ibitmap_csum(const struct ext4_sb *sbi, const void *map)
@@ -373,14 +375,6 @@ bool ext4_group_ibitmap_corrupt(struct ext4_sb *sbi, group_t g)
 
 /* ---- loading ---- */
 
-static u32 cluster_bits(const struct ext4_sb *sbi)
-{
-	if (!ext4_has_ro_compat(sbi, BIGALLOC))
-		return 0;
-	return le32_to_cpu(sbi->es->s_log_cluster_size) -
-	       le32_to_cpu(sbi->es->s_log_block_size);
-}
-
 /* [blk, blk+n) inside the volume; inside group g too unless flex_bg. */
 static bool placed_ok(const struct ext4_sb *sbi, group_t g, pblk_t blk, u32 n)
 {
@@ -405,8 +399,7 @@ static int desc_bad(struct ext4_sb *sbi, group_t g, const char *what, u64 value,
 static int check_desc(struct ext4_sb *sbi, group_t g,
 		      const struct ext4_group_desc *gd)
 {
-	u32 max_free = (ext4_blocks_in_group(sbi, g) + (1u << cluster_bits(sbi)) -
-			1) >> cluster_bits(sbi);
+	u32 max_free = ext4_clusters_in_group(sbi, g);
 	pblk_t bb = ext4_gd_block_bitmap(sbi, gd);
 	pblk_t ib = ext4_gd_inode_bitmap(sbi, gd);
 	pblk_t it = ext4_gd_inode_table(sbi, gd);
@@ -561,7 +554,7 @@ int ext4_groups_load(struct ext4_sb *sbi)
 		error = load_gdb(sbi, n, &sums);
 	}
 	if (!error) {
-		sums.free_blocks <<= cluster_bits(sbi);
+		sums.free_blocks <<= sbi->cluster_bits;
 		error = alloc_counters(sbi, &sums);
 	}
 	if (error)

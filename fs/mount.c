@@ -456,8 +456,7 @@ static void count_overhead(struct ext4_sb *sbi, u64 journal_blocks)
 
 	if (ext4_has_ro_compat(sbi, BIGALLOC))
 		n = (u64)le32_to_cpu(sbi->es->s_overhead_clusters)
-		    << (le32_to_cpu(sbi->es->s_log_cluster_size) -
-			le32_to_cpu(sbi->es->s_log_block_size));
+		    << sbi->cluster_bits;
 	else
 		for (group_t g = 0; g < sbi->groups; g++)
 			n += ext4_group_head_blocks(sbi, g) + 2 +

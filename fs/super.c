@@ -65,9 +65,11 @@ static int decode_groups(struct ext4_sb *sbi, const struct ext4_super_block *es,
 			 u64 device_bytes)
 {
 	const char *id = sbi->s.s_id;
+	/* Where the superblock is, unless that shares a cluster with the block before. */
+	u32 first = sbi->s.s_blocksize == 1024 && !sbi->cluster_bits ? 1 : 0;
 	u64 groups;
 
-	if (sbi->first_data_block != (sbi->s.s_blocksize == 1024 ? 1u : 0u))
+	if (sbi->first_data_block != first)
 		return ext4_refuse(sbi, "%s: first data block is %u", id,
 			      sbi->first_data_block);
 	if (sbi->blocks_count <= sbi->first_data_block)
@@ -98,11 +100,42 @@ static int decode_groups(struct ext4_sb *sbi, const struct ext4_super_block *es,
 	return 0;
 }
 
+/* With bigalloc a bit of a bitmap stands for a cluster. */
+static int decode_clusters(struct ext4_sb *sbi, const struct ext4_super_block *es)
+{
+	const char *id = sbi->s.s_id;
+	u32 block = le32_to_cpu(es->s_log_block_size);
+	u32 cluster = le32_to_cpu(es->s_log_cluster_size);
+	u32 most = sbi->s.s_blocksize * 8;
+
+	sbi->cluster_bits = 0;
+	sbi->clusters_per_group = sbi->blocks_per_group;
+	if (!ext4_has_ro_compat(sbi, BIGALLOC)) {
+		if (cluster != block)
+			return ext4_refuse(sbi, "%s: cluster size differs from block size", id);
+		if (!sbi->blocks_per_group || sbi->blocks_per_group > most ||
+		    sbi->blocks_per_group % 8)
+			return ext4_refuse(sbi, "%s: %u blocks per group", id,
+				      sbi->blocks_per_group);
+		return 0;
+	}
+	if (cluster < block || cluster > 20)
+		return ext4_refuse(sbi, "%s: cluster size 2^%u KiB", id, cluster);
+	sbi->cluster_bits = (u8)(cluster - block);
+	sbi->clusters_per_group = le32_to_cpu(es->s_clusters_per_group);
+	if (!sbi->clusters_per_group || sbi->clusters_per_group > most ||
+	    sbi->clusters_per_group % 8 ||
+	    (u64)sbi->clusters_per_group << sbi->cluster_bits != sbi->blocks_per_group)
+		return ext4_refuse(sbi, "%s: %u clusters and %u blocks per group", id,
+			      sbi->clusters_per_group, sbi->blocks_per_group);
+	return 0;
+}
+
 static int decode_sizes(struct ext4_sb *sbi, const struct ext4_super_block *es)
 {
 	const char *id = sbi->s.s_id;
 	u32 bs = sbi->s.s_blocksize;
-	u32 cluster = le32_to_cpu(es->s_log_cluster_size);
+	int err;
 
 	sbi->blocks_per_group = le32_to_cpu(es->s_blocks_per_group);
 	sbi->inodes_per_group = le32_to_cpu(es->s_inodes_per_group);
@@ -119,17 +152,9 @@ static int decode_sizes(struct ext4_sb *sbi, const struct ext4_super_block *es)
 	if (sbi->inode_size < EXT4_GOOD_OLD_INODE_SIZE || sbi->inode_size > bs ||
 	    !is_power_of_2(sbi->inode_size))
 		return ext4_refuse(sbi, "%s: inodes of %u bytes", id, sbi->inode_size);
-	if (!ext4_has_ro_compat(sbi, BIGALLOC)) {
-		if (cluster != le32_to_cpu(es->s_log_block_size))
-			return ext4_refuse(sbi, "%s: cluster size differs from block size", id);
-		if (!sbi->blocks_per_group || sbi->blocks_per_group > bs * 8 ||
-		    sbi->blocks_per_group % 8)
-			return ext4_refuse(sbi, "%s: %u blocks per group", id,
-				      sbi->blocks_per_group);
-	} else if (cluster < le32_to_cpu(es->s_log_block_size) || cluster > 20 ||
-		   !sbi->blocks_per_group) {
-		return ext4_refuse(sbi, "%s: cluster size 2^%u KiB", id, cluster);
-	}
+	err = decode_clusters(sbi, es);
+	if (err)
+		return err;
 	if (!sbi->inodes_per_group || sbi->inodes_per_group > bs * 8 ||
 	    sbi->inodes_per_group % (bs / sbi->inode_size))
 		return ext4_refuse(sbi, "%s: %u inodes per group", id,

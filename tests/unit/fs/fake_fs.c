@@ -99,7 +99,7 @@ void fake_open(u32 blocksize, u32 nr, u32 blocks_per_group, bool csum, bool exte
 	assert_int_equal(bcache_create(&sbi->s), 0);
 	sbi->bdev = &fake.bd;
 	sbi->blocks_count = nr;
-	sbi->blocks_per_group = blocks_per_group;
+	sbi->blocks_per_group = sbi->clusters_per_group = blocks_per_group;
 	sbi->groups = (nr + blocks_per_group - 1) / blocks_per_group;
 	sbi->has_csum = csum;
 	sbi->reserved = counter_new(0, 1);

@@ -299,6 +299,47 @@ static void test_statfs(void **state)
 	}
 }
 
+/* Clusters begin with block 0, also where blocks of 1 KiB have the superblock in block 1. */
+static void test_clusters(void **state)
+{
+	static const struct {
+		const char *mkfs;
+		u32 bits;
+	} volumes[] = {
+		{ "-b 1024 -O bigalloc -C 4096", 2 },
+		{ "-b 1024 -O bigalloc,^metadata_csum -C 16384", 4 },
+		{ "-b 4096 -O bigalloc -C 65536", 4 },
+	};
+	const struct sl_options ro = { .readonly = true };
+
+	for (size_t i = 0; i < ARRAY_SIZE(volumes); i++) {
+		struct ext4_super_block *es;
+		struct super_block *sb;
+		struct memvol mv;
+		struct statvfs st;
+		struct stat found;
+
+		memvol_make(&mv, volumes[i].mkfs, "32M");
+		es = (void *)(mv.content + 1024);
+		assert_int_equal(memvol_mount(&mv, &ro, &sb), 0);
+		assert_int_equal(EXT4_SB(sb)->cluster_bits, volumes[i].bits);
+		assert_int_equal(sl_statfs(sb, &st), 0);
+		assert_int_equal(st.f_bfree,
+				 le32_to_cpu(es->s_free_blocks_count_lo));
+		assert_int_equal(look(sb, "lost+found", &found), 0);
+		assert_true(S_ISDIR(found.st_mode));
+		assert_int_equal(sl_unmount(sb), 0);
+		if (!(le32_to_cpu(es->s_feature_ro_compat) & EXT4_RO_COMPAT_METADATA_CSUM)) {
+			es->s_first_data_block = cpu_to_le32(1);
+			assert_int_equal(memvol_mount(&mv, &ro, &sb), -EFSCORRUPTED);
+			es->s_first_data_block = cpu_to_le32(0);
+			es->s_clusters_per_group = cpu_to_le32(8);
+			assert_int_equal(memvol_mount(&mv, &ro, &sb), -EFSCORRUPTED);
+		}
+		memvol_free(&mv);
+	}
+}
+
 /* sb= far outside, and so far that the sum wraps. */
 static void test_super_outside(void **state)
 {
@@ -371,6 +412,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_statfs),
+		cmocka_unit_test(test_clusters),
 		cmocka_unit_test(test_super_outside),
 		cmocka_unit_test(test_blocks_below_sectors),
 		cmocka_unit_test(test_recorded_errno),
