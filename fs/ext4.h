@@ -45,7 +45,10 @@ struct ext4_inode {
 	_Atomic u8 i_acls; /* which access control lists it has: XATTR_ACL_* [atomic; write xattr_sem] */
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */
 	u32 i_csum_seed;    /* [const] crc(seed, ino, generation) */
-	u16 i_extra_isize;  /* [const] */
+	_Atomic u16 i_extra_isize; /* bytes of the body behind the first 128 that are fields; only
+				      grows [i_rwsem exclusive, xattr_sem and the table buffer's
+				      b_lock to change] */
+	_Atomic bool i_extra_stays; /* there was no room for more of them [atomic] */
 	_Atomic u32 i_projid; /* [atomic; write i_rwsem] project; 0 without room for one */
 	group_t i_group;    /* [const] block group of the inode */
 	_Atomic pblk_t i_alloc_goal;  /* where the last allocation ended, 0 unknown [atomic] */
@@ -141,7 +144,7 @@ struct ext4_sb {
 	u32 hash_seed[4];
 	u8 def_hash_version;  /* 0-5: signedness applied */
 	bool hash_unsigned;
-	u16 want_extra_isize;
+	u16 want_extra_isize, min_extra_isize; /* of i_extra_isize; min: 0 or less than want */
 	u32 errors_policy;    /* EXT4_ERRORS_* */
 	bool recovered;       /* the log was replayed at this mount */
 
@@ -417,6 +420,18 @@ int __must_check ext4_orphan_recover(struct ext4_sb *sbi,
 /* Sets i_has_xattrs and i_acls: by the body (raw: whole inode, checked), and by whether
  * there is a block. xattr_sem held, or nobody else knows the inode. */
 void ext4_xattr_note(struct ext4_inode *ei, const void *raw);
+static inline bool ext4_extra_is_small(const struct ext4_inode *ei)
+{
+	return atomic_load_explicit(&ei->i_extra_isize, memory_order_relaxed) <
+		       ext4_sb_of(ei)->want_extra_isize &&
+	       !atomic_load_explicit(&ei->i_extra_stays, memory_order_relaxed);
+}
+/*
+ * Before ei is changed: the fields that its volume wants inodes to have, or as many as it asks
+ * for at least, if ei has fewer (xattr_set.c). In a handle of its own; i_rwsem held exclusively,
+ * no handle. If there is no room for them all stays as it is.
+ */
+void ext4_extra_grow(struct ext4_inode *ei);
 /* Of one change: the inode twice, a new block with its bitmap and descriptor, the release of
  * the old block. And 1 revoke. */
 #define EXT4_XATTR_SET_CREDITS                                                 \

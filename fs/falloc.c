@@ -282,9 +282,11 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	if (!len)
 		return -EINVAL;
 	err = ext4_write_allowed(ei, off, len);
-	if (!err && unlikely(ei->i_inline)) {
+	if (!err && unlikely(ei->i_inline || ext4_extra_is_small(ei))) {
 		rwsem_down_write(&inode->i_rwsem);
 		err = ext4_inline_convert(ei);
+		if (!err)
+			ext4_extra_grow(ei);
 		rwsem_up_write(&inode->i_rwsem);
 	}
 	if (!err)

@@ -949,9 +949,11 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 		err = pos < ext4_max_size(ei) ? 0 : -EFBIG;
 	if (err || !len)
 		return err;
-	if (unlikely(ei->i_inline)) {
+	if (unlikely(ei->i_inline || ext4_extra_is_small(ei))) {
 		rwsem_down_write(&inode->i_rwsem);
 		err = ext4_inline_convert(ei);
+		if (!err)
+			ext4_extra_grow(ei);
 		rwsem_up_write(&inode->i_rwsem);
 		if (err)
 			return err;

@@ -168,8 +168,10 @@ int sl_fileattr_set(struct inode *inode, const struct sl_fileattr *fa, u32 what,
 	if (immutable_forbids(ei, flags, projid))
 		goto out;
 	err = check_flags(ei, flags, may);
-	if (!err)
+	if (!err) {
+		ext4_extra_grow(ei); /* the project may need it */
 		err = check_project(ei, projid);
+	}
 	if (!err)
 		err = change(ei, flags, projid);
 out:

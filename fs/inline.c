@@ -13,12 +13,12 @@
  * Source:  Documentation/filesystems/ext4/inlinedata.rst
  */
 #include "fs/dir_internal.h"
+#include "fs/xattr_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define PARENT_BYTES 4u
-#define XATTR_INDEX_SYSTEM 7
 
 /* The value of "system.data"; false: there is none, or it is out of bounds. The
  * list itself was checked by ext4_xattr_check_ibody(). */

@@ -26,7 +26,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define XATTR_INDEX_SYSTEM 7
 
 /* What a conversion that fails half-way puts back. */
 struct before {

@@ -1250,6 +1250,8 @@ int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 	budget_throttle(sbi->s.s_budget);
 	rwsem_down_write(&inode->i_rwsem);
 	err = setattr_allowed(inode, valid);
+	if (!err)
+		ext4_extra_grow(ei);
 	if (!err && valid & SL_SET_SIZE) {
 		if (S_ISDIR(inode->i_mode))
 			err = -EISDIR;

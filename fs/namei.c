@@ -402,6 +402,8 @@ static int create(struct inode *dir, const char *name, size_t len,
 		err = ext4_may_change(dir, false);
 		if (!err)
 			err = ext4_inline_convert(di);
+		if (!err)
+			ext4_extra_grow(di);
 		if (!err && S_ISDIR(c.mode) && !ext4_dir_can_grow(di))
 			err = -EMLINK;
 		if (!err && name) {
@@ -515,6 +517,10 @@ int sl_link(struct inode *inode, struct inode *dir, const char *name, size_t len
 		if (!err)
 			err = ext4_inline_convert(di);
 		if (!err) {
+			ext4_extra_grow(di);
+			ext4_extra_grow(ei);
+		}
+		if (!err) {
 			err = ext4_dir_find(di, name, (u32)len, &ino, &ft);
 			err = err == -ENOENT ? 0 : err ? err : -EEXIST;
 		}
@@ -613,6 +619,11 @@ static int remove_entry(struct inode *dir, const char *name, size_t len, bool is
 	err = check_victim(di, EXT4_I(inode), is_rmdir);
 	if (!err)
 		err = ext4_inline_convert(di);
+	if (!err) {
+		ext4_extra_grow(di);
+		if (inode->i_nlink > 1) /* else it is about to go */
+			ext4_extra_grow(EXT4_I(inode));
+	}
 	if (!err)
 		err = journal_start(sbi->journal,
 				    EXT4_DIR_DEL_CREDITS + EXT4_ORPHAN_CREDITS +

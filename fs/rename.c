@@ -357,11 +357,18 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 		err = ext4_inline_convert(EXT4_I(to->dir));
 	if (err)
 		return err;
+	ext4_extra_grow(EXT4_I(from->dir));
+	ext4_extra_grow(EXT4_I(to->dir));
 	if (from->inode == to->inode) /* two names of one file: nothing to do */
 		return 0;
 	lock_inodes(from->inode, to->inode);
 	if (!(flags & RENAME_EXCHANGE))
 		err = check_empty(to);
+	if (!err) {
+		ext4_extra_grow(EXT4_I(from->inode));
+		if (to->inode && (flags & RENAME_EXCHANGE || to->inode->i_nlink > 1))
+			ext4_extra_grow(EXT4_I(to->inode));
+	}
 	if (!err && from->leaves)
 		err = ext4_prepare_new(EXT4_I(from->dir), from->leaves);
 	if (!err)

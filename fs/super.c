@@ -268,7 +268,7 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 				     ? le32_to_cpu(es->s_prj_quota_inum)
 				     : 0;
 	sbi->nsec_times = sbi->inode_size > EXT4_GOOD_OLD_INODE_SIZE;
-	sbi->want_extra_isize = 0;
+	sbi->want_extra_isize = sbi->min_extra_isize = 0;
 	if (sbi->nsec_times) {
 		u32 want = max_of(le16_to_cpu(es->s_want_extra_isize),
 				  (u16)EXT4_WANT_EXTRA_ISIZE);
@@ -276,6 +276,9 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 		if (want > sbi->inode_size - EXT4_GOOD_OLD_INODE_SIZE || want % 4)
 			want = EXT4_WANT_EXTRA_ISIZE;
 		sbi->want_extra_isize = (u16)want;
+		want = le16_to_cpu(es->s_min_extra_isize);
+		if (want < sbi->want_extra_isize && want % 4 == 0)
+			sbi->min_extra_isize = (u16)want;
 	}
 	/* Kept back for the extent tree: 2 %, at most 4096 blocks (brief 4.6). */
 	sbi->meta_reserve = min_of(sbi->blocks_count / 50, (u64)4096);

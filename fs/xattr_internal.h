@@ -26,6 +26,7 @@ enum {
 	XATTR_INDEX_ACL_DEFAULT = 3,
 	XATTR_INDEX_TRUSTED = 4,
 	XATTR_INDEX_SECURITY = 6,
+	XATTR_INDEX_SYSTEM = 7, /* inline data */
 };
 
 struct xattr_name {

@@ -32,6 +32,10 @@
  * stored (ext4_inode_finish()), after xattr_sem, which ranks inside of i_data_sem;
  * the handle keeps both changes together.
  *
+ * An inode made when inodes had fewer fields gets them with its next change
+ * (ext4_extra_grow()): its extra part grows, the body's list moves back, and entries that have
+ * no room there any more go to the block.
+ *
  * Locks:   i_rwsem exclusively (a readlink tells fast from slow by i_file_acl and
  *          i_blocks) -> handle -> xattr_sem -> b_lock of one buffer at a time
  * Source:  ext4-format brief 8; Documentation/filesystems/ext4/attributes.rst
@@ -64,6 +68,7 @@ struct change {
 	bool sets_mode;	 /* permission bits become those of mode */
 	u32 mode;
 	u8 *raw;   /* the whole inode, its list as it is to be */
+	u32 extra; /* bytes of the inode's extra part, behind which that list is */
 	bool in_body;
 	u8 *block; /* the block as it is to be; NULL: there is, or shall be, none */
 	bool block_changes;
@@ -279,20 +284,27 @@ static int plan_body(struct change *c, bool with)
 {
 	struct ext4_sb *sbi = ext4_sb_of(c->ei);
 	struct ext4_xattr_ibody_header hdr = { 0 };
-	u32 at = EXT4_GOOD_OLD_INODE_SIZE + c->ei->i_extra_isize;
+	u32 was = EXT4_GOOD_OLD_INODE_SIZE + c->ei->i_extra_isize;
+	u32 at = EXT4_GOOD_OLD_INODE_SIZE + c->extra;
 	struct xattr_list from, to;
 	bool any;
 	int err;
 	u8 *raw;
 
 	any = xattr_body_list(sbi, c->raw, c->ei->i_extra_isize, &from);
-	if (!c->ei->i_extra_isize ||
-	    at + sizeof(hdr) + sizeof(le32) > sbi->inode_size)
-		return with ? -ENOSPC : 0;
+	if (!c->extra || at + sizeof(hdr) + sizeof(le32) > sbi->inode_size) {
+		if (with || (any && !xattr_is_end(&from, from.first) && at != was))
+			return -ENOSPC;
+		/* Nothing is there, whatever it looks like. */
+		if (at != was)
+			memset(c->raw + was, 0, sbi->inode_size - was);
+		return 0;
+	}
 	raw = malloc(sbi->inode_size);
 	if (!raw)
 		return -ENOMEM;
 	memcpy(raw, c->raw, sbi->inode_size);
+	memset(raw + was, 0, sbi->inode_size - was);
 	to = (struct xattr_list){
 		.data = raw,
 		.first = at + (u32)sizeof(hdr),
@@ -382,6 +394,23 @@ static void forget_lists(struct change *c)
 	free(c->block);
 	c->raw = c->block = NULL;
 	c->in_body = c->block_changes = false;
+}
+
+/* What is there now. *old: the block, or NULL. On error nothing is held. */
+static int read_lists(struct change *c, u8 **old)
+{
+	int err = copy_block(c->ei, old);
+
+	if (err)
+		return err;
+	c->extra = c->ei->i_extra_isize;
+	err = xattr_read_raw(c->ei, &c->raw);
+	if (err) {
+		c->raw = NULL;
+		free(*old);
+		*old = NULL;
+	}
+	return err;
 }
 
 /*
@@ -558,15 +587,10 @@ static int plan(struct change *c)
 {
 	bool in_body = false, in_block = false, same = false;
 	u8 *old;
-	int err = copy_block(c->ei, &old);
+	int err = read_lists(c, &old);
 
 	if (err)
 		return err;
-	err = xattr_read_raw(c->ei, &c->raw);
-	if (err) {
-		c->raw = NULL;
-		goto out_free;
-	}
 	err = look_at_body(c, &in_body, &same);
 	if (!err)
 		err = look_at_block(c, old, &in_block, &same);
@@ -723,6 +747,8 @@ static void store_block(struct handle *h, const struct change *c, struct buffer 
 	buffer_put(b);
 }
 
+/* Who stores the inode looks at the size of its extra part under b_lock, too: the fields
+ * that it has now are not stored before the list is behind them. */
 static void store_body(const struct change *c, struct buffer *table, u32 offset)
 {
 	u32 at = EXT4_GOOD_OLD_INODE_SIZE + c->ei->i_extra_isize;
@@ -730,6 +756,7 @@ static void store_body(const struct change *c, struct buffer *table, u32 offset)
 	mutex_lock(&table->b_lock);
 	memcpy(table->b_data + offset + at, c->raw + at,
 	       ext4_sb_of(c->ei)->inode_size - at);
+	atomic_store(&c->ei->i_extra_isize, (u16)c->extra);
 	mutex_unlock(&table->b_lock);
 }
 
@@ -912,6 +939,8 @@ static int set(struct change *c)
 		rwsem_down_write(&inode->i_rwsem);
 		err = allowed(c);
 		if (!err)
+			ext4_extra_grow(c->ei);
+		if (!err)
 			err = plan(c);
 		if (!err)
 			err = apply(c);
@@ -921,6 +950,154 @@ static int set(struct change *c)
 		forget_plan(c);
 	} while (!too_large && ext4_should_retry(sbi, err, &tries));
 	return err == -EAGAIN ? -ENOSPC : err;
+}
+
+/* ---- more fields ---- */
+
+/* Bytes between the entries and the values. */
+static u32 free_in(const struct xattr_list *l)
+{
+	u32 at, lowest = l->size;
+
+	for (at = l->first; !xattr_is_end(l, at); at = xattr_next(l, at)) {
+		const struct ext4_xattr_entry *e = xattr_entry(l, at);
+
+		if (!le32_to_cpu(e->e_value_inum) && le32_to_cpu(e->e_value_size))
+			lowest = min_of(lowest,
+					l->base + le16_to_cpu(e->e_value_offs));
+	}
+	at += (u32)sizeof(le32);
+	return lowest > at ? lowest - at : 0;
+}
+
+/* What an entry takes with its value. */
+static u32 taken_by(const struct ext4_xattr_entry *e)
+{
+	return xattr_entry_len(e->e_name_len) +
+	       ALIGN_UP(le32_to_cpu(e->e_value_size), XATTR_PAD);
+}
+
+/* The content of an inline file is its inode's, and a value elsewhere is none to move. */
+static bool may_move(const struct ext4_xattr_entry *e)
+{
+	return e->e_name_index != XATTR_INDEX_SYSTEM && !le32_to_cpu(e->e_value_inum);
+}
+
+/* The entry that goes: the smallest that is enough, else the largest; 0: none that the
+ * block has room for. */
+static u32 pick_entry(const struct xattr_list *body, u32 wanted, u32 room)
+{
+	u32 best = 0, best_size = 0;
+
+	for (u32 at = body->first; !xattr_is_end(body, at); at = xattr_next(body, at)) {
+		u32 size = taken_by(xattr_entry(body, at));
+		bool enough = size >= wanted, best_enough = best_size >= wanted;
+
+		if (!may_move(xattr_entry(body, at)) || size > room)
+			continue;
+		if (!best || (enough && !best_enough) ||
+		    (enough == best_enough && (enough ? size < best_size : size > best_size))) {
+			best = at;
+			best_size = size;
+		}
+	}
+	return best;
+}
+
+/* Entries go from the body in c->raw to the block, until the rest has a place behind an
+ * extra part of c->extra bytes. *old: the block as it is, then as planned. */
+static int make_way(struct change *c, u8 **old)
+{
+	struct ext4_sb *sbi = ext4_sb_of(c->ei);
+	u32 extra = c->extra, grows = extra - c->ei->i_extra_isize;
+	struct xattr_list body, block;
+	int err = 0;
+
+	c->extra = c->ei->i_extra_isize;
+	while (!err && xattr_body_list(sbi, c->raw, c->extra, &body) &&
+	       free_in(&body) < grows) {
+		const struct ext4_xattr_entry *e;
+		u32 at, room = sbi->s.s_blocksize -
+			       (u32)sizeof(struct ext4_xattr_header) - (u32)sizeof(le32);
+
+		if (*old) {
+			block = list_in(sbi, *old);
+			room = free_in(&block);
+		}
+		at = pick_entry(&body, grows - free_in(&body), room);
+		if (!at)
+			return -ENOSPC;
+		e = xattr_entry(&body, at);
+		c->name = (struct xattr_name){
+			.index = e->e_name_index, .len = e->e_name_len, .text = e->e_name,
+		};
+		c->value = body.data + body.base + le16_to_cpu(e->e_value_offs);
+		c->len = le32_to_cpu(e->e_value_size);
+		err = plan_block(c, *old, true);
+		if (!err) {
+			free(*old);
+			*old = c->block;
+			c->block = NULL;
+			err = plan_body(c, false);
+		}
+	}
+	c->name = (struct xattr_name){ 0 };
+	c->value = NULL;
+	c->extra = extra;
+	return err;
+}
+
+static int plan_growth(struct change *c, u32 extra)
+{
+	bool found, same;
+	u8 *old;
+	int err = read_lists(c, &old);
+
+	if (err)
+		return err;
+	err = look_at_block(c, old, &found, &same);
+	c->extra = extra;
+	if (!err)
+		err = make_way(c, &old);
+	if (!err && c->block_changes) {
+		c->block = old;
+		old = NULL;
+	}
+	if (!err)
+		err = plan_body(c, false);
+	c->in_body = true;
+	free(old);
+	return err;
+}
+
+static int grow_to(struct ext4_inode *ei, u32 extra)
+{
+	struct change c = { .ei = ei, .keep_times = true };
+	int err;
+
+	if (extra <= ei->i_extra_isize)
+		return -ENOSPC;
+	err = plan_growth(&c, extra);
+	if (!err)
+		err = apply(&c);
+	forget_plan(&c);
+	return err;
+}
+
+void ext4_extra_grow(struct ext4_inode *ei)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	int err;
+
+	assert_rwsem_held_write(&ei->vfs.i_rwsem);
+	if (likely(!ext4_extra_is_small(ei)) || !sbi->journal)
+		return;
+	err = grow_to(ei, sbi->want_extra_isize);
+	if (err == -ENOSPC)
+		err = grow_to(ei, sbi->min_extra_isize);
+	/* -EAGAIN: there will be room; -ENOMEM likewise. */
+	if (err && err != -EAGAIN && err != -ENOMEM)
+		atomic_store(&ei->i_extra_stays, true);
 }
 
 struct xattr_update {

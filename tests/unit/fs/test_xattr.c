@@ -595,6 +595,155 @@ static void test_power_cut(void **state)
 	free(image);
 }
 
+/* ---- inodes that get more fields ---- */
+
+static void touch_mode(struct inode *inode)
+{
+	struct stat st = { .st_mode = 0600 };
+
+	assert_int_equal(sl_setattr(inode, &st, SL_SET_MODE, &root_cred, NULL), 0);
+}
+
+/* Attributes of a file with `nr` of them in its body, and the block filled but for 28 bytes
+ * if full, when the extra part is to have 64 bytes and at least min; 32 bytes are each. */
+static void grows(const char *mkfs_args, u32 nr, bool full, u32 min, u32 want_extra,
+		  bool want_block)
+{
+	static const char *const names[] = { "user.a", "user.b", "user.c" };
+	struct inode *f1;
+	struct at t;
+	char buf[16], out[2048];
+
+	start(&t, mkfs_args);
+	at_mount(&t);
+	f1 = get_file(&t, "f1");
+	assert_int_equal(EXT4_I(f1)->i_extra_isize, 32);
+	for (u32 i = 0; i < nr; i++)
+		assert_int_equal(set(f1, names[i], (char)('a' + i), 10, 0), 0);
+	if (full)
+		assert_int_equal(set(f1, "user.z", 'z', 940, 0), 0);
+	t.sbi->want_extra_isize = 64;
+	t.sbi->min_extra_isize = (u16)min;
+	touch_mode(f1);
+	assert_int_equal(EXT4_I(f1)->i_extra_isize, want_extra);
+	assert_int_equal(EXT4_I(f1)->i_extra_stays, want_extra == 32);
+	assert_int_equal(EXT4_I(f1)->i_file_acl != 0, want_block);
+	touch_mode(f1); /* nothing more comes of it */
+	for (int again = 0; again < 2; again++) {
+		for (u32 i = 0; i < nr; i++) {
+			assert_int_equal(sl_getxattr(f1, names[i], buf, sizeof(buf)), 10);
+			assert_int_equal(buf[9], 'a' + i);
+		}
+		if (full)
+			assert_int_equal(length(f1, "user.z"), 940);
+		if (again)
+			break;
+		sl_iput(f1);
+		at_unmount_clean(&t);
+		snprintf(buf, sizeof(buf), ": %u", want_extra);
+		at_output(&t, "debugfs -R 'stat f1' %s 2>/dev/null | grep 'extra inode'",
+			  out, sizeof(out));
+		assert_non_null(strstr(out, buf));
+		at_mount(&t);
+		f1 = get_file(&t, "f1");
+		assert_int_equal(EXT4_I(f1)->i_extra_isize, want_extra);
+	}
+	assert_int_equal(sl_removexattr(f1, "user.a"), nr ? 0 : -ENODATA);
+	sl_iput(f1);
+	at_end(&t);
+}
+
+static void test_more_fields(void **state)
+{
+	(void)state;
+	grows("-b 1024 -I 256", 0, false, 0, 64, false);
+	grows("-b 1024 -I 256", 1, false, 0, 64, false);
+	grows("-b 1024 -I 256 -O ^metadata_csum", 1, false, 0, 64, false);
+}
+
+static void test_more_fields_need_the_block(void **state)
+{
+	(void)state;
+	grows("-b 1024 -I 256", 2, false, 0, 64, true);
+	grows("-b 1024 -I 256 -O ea_inode", 2, false, 0, 64, true);
+	grows("-b 1024 -I 256", 1, true, 0, 64, true);
+}
+
+static void test_more_fields_have_no_room(void **state)
+{
+	(void)state;
+	grows("-b 1024 -I 256", 2, true, 0, 32, true);
+	grows("-b 1024 -I 256", 2, true, 48, 48, true);
+}
+
+/* What was never an attribute does not become one where the list is to begin. */
+static void test_more_fields_over_garbage(void **state)
+{
+	struct inode *f1;
+	struct at t;
+	struct buffer *b;
+	le32 magic = cpu_to_le32(EXT4_XATTR_MAGIC);
+	u32 offset;
+
+	(void)state;
+	start(&t, "-b 1024 -I 256 -O ^metadata_csum");
+	at_mount(&t);
+	f1 = get_file(&t, "f1");
+	assert_int_equal(ext4_inode_buffer(t.sbi, f1->i_ino, false, &b, &offset), 0);
+	memset(b->b_data + offset + 164, 0x55, 92);
+	memcpy(b->b_data + offset + 192, &magic, sizeof(magic));
+	buffer_put(b);
+	t.sbi->want_extra_isize = 64;
+	touch_mode(f1);
+	assert_int_equal(EXT4_I(f1)->i_extra_isize, 64);
+	assert_true(sl_has_no_xattrs(t.sb, sl_ino(f1)));
+	assert_int_equal(sl_listxattr(f1, true, NULL, 0), 0);
+	assert_int_equal(set(f1, "user.a", 'a', 10, 0), 0);
+	sl_iput(f1);
+	at_end(&t);
+}
+
+static void read_all(void *arg)
+{
+	struct sharer *s = arg;
+	char buf[16];
+	struct stat st;
+
+	while (!atomic_load(s->stop) && !s->err) {
+		if (sl_getxattr(s->inode, "user.a", buf, sizeof(buf)) != 10 ||
+		    sl_getxattr(s->inode, "user.b", buf, sizeof(buf)) != 10)
+			s->err = 1;
+		sl_getattr(s->inode, &st);
+	}
+}
+
+/* Nobody who reads sees a list that is between its places. */
+static void test_more_fields_beside_readers(void **state)
+{
+	_Atomic bool stop = false;
+	struct thread *reader;
+	struct sharer s;
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024 -I 512");
+	at_mount(&t);
+	s = (struct sharer){ .t = &t, .inode = get_file(&t, "f1"), .stop = &stop };
+	assert_int_equal(set(s.inode, "user.a", 'a', 10, 0), 0);
+	assert_int_equal(set(s.inode, "user.b", 'b', 10, 0), 0);
+	assert_int_equal(thread_create(&reader, "reader", read_all, &s), 0);
+	for (u16 want = 36; want <= 384; want = (u16)(want + 4)) {
+		t.sbi->want_extra_isize = want;
+		touch_mode(s.inode);
+		assert_int_equal(EXT4_I(s.inode)->i_extra_isize, want);
+	}
+	atomic_store(&stop, true);
+	thread_join(reader);
+	assert_int_equal(s.err, 0);
+	sl_iput(s.inode);
+	at_end(&t);
+}
+
 /* ---- in the inode's body ---- */
 
 struct body {
@@ -675,6 +824,11 @@ int main(void)
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
 		cmocka_unit_test(test_power_cut),
+		cmocka_unit_test(test_more_fields),
+		cmocka_unit_test(test_more_fields_need_the_block),
+		cmocka_unit_test(test_more_fields_have_no_room),
+		cmocka_unit_test(test_more_fields_over_garbage),
+		cmocka_unit_test(test_more_fields_beside_readers),
 	};
 
 	return cmocka_run_group_tests(tests, init, NULL);
