@@ -1795,8 +1795,7 @@ void icache_destroy(struct super_block *sb)
 		return;
 	budget_unregister(sb->s_budget, &ic->shrinker);
 	icache_evict_all(sb);
-	/* Twice: freeing an inode may queue callbacks for its mapping. */
-	rcu_barrier();
+	/* What this queues for their mappings, mapping_cache_destroy() waits for. */
 	rcu_barrier();
 	for (u32 i = 0; i < DIRTY_LISTS; i++)
 		spin_destroy(&ic->dirty[i].lock);

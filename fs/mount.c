@@ -646,15 +646,13 @@ static void free_sb(struct ext4_sb *sbi)
 	ext4_groups_free(sbi);
 	ext4_syszone_free(sbi);
 	buffer_put(sbi->sb_buf);
-	if (sb->s_icache) {
-		rcu_barrier(); /* inodes go through call_rcu */
+	/* Each waits for its own callbacks; a grace period is most of an unmount's time. */
+	if (sb->s_icache)
 		icache_destroy(sb);
-	}
 	if (sb->s_bcache)
 		bcache_destroy(sb);
 	if (sb->s_mapping_cache)
 		mapping_cache_destroy(sb);
-	rcu_barrier();
 	if (sb->s_budget)
 		budget_destroy(sb->s_budget);
 	counter_free(sbi->free_blocks);
