@@ -215,7 +215,7 @@ static long made(struct step *s, unsigned mode_at)
 	uid_t uid;
 	gid_t gid;
 
-	if (s->n > mode_at + 1) {
+	if (mode_at + 1 < MAX_ARGS && s->n > mode_at + 1) {
 		owner_of(s->a[mode_at + 1], &uid, &gid);
 		if (lchown(s->a[0], uid, gid))
 			return -errno;
