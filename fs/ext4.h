@@ -537,6 +537,15 @@ int __must_check ext4_remove_blocks(struct handle *h, struct ext4_inode *ei,
 				    lblk_t start, u64 end, bool forget);
 u32 ext4_remove_credits(const struct ext4_inode *ei); /* to start with */
 
+/* ------------------------------------------------------- map_migrate.c */
+/*
+ * The file, or directory, has extents from now on, or a block map; 0 also if it has. In a
+ * handle of its own, after its data has been written out. i_rwsem held exclusively, no handle.
+ * -EOPNOTSUPP: a block map cannot say it, or would not be small; -EINVAL: inline, or not a volume
+ * with extents; -EFBIG: too much for one transaction; -ENOSPC, ...
+ */
+int __must_check ext4_map_migrate(struct ext4_inode *ei, bool extents);
+
 /* ---------------------------------------------------- indirect_write.c */
 /*
  * Before data for holes of [lblk, lblk+nr) is taken into the page cache of a file with a
@@ -824,6 +833,7 @@ int __must_check ext4_write_range(struct ext4_inode *ei, lblk_t start, lblk_t en
 /* Everything of the inode that is dirty is in the journal, and its data down. */
 int __must_check ext4_sync_inode(struct ext4_inode *ei, bool datasync);
 u64 ext4_max_size(const struct ext4_inode *ei);
+u64 ext4_map_max_size(const struct ext4_sb *sbi); /* what a block map can hold, bytes */
 
 /* ------------------------------------------------------------ readahead.c */
 struct access;

@@ -153,7 +153,8 @@ static inline bool ext_mergeable(const struct ext *a, const struct ext *b)
 	       a->len + b->len <= ext_len_limit(a->unwritten);
 }
 
-/* EXTENTS_FL never changes while the inode lives; other flags may meanwhile. */
+/* EXTENTS_FL changes with i_rwsem and i_data_sem held exclusively, and wb_lock
+ * (map_migrate.c); other flags may at any time. */
 static inline bool ext_inode_has_extents(const struct ext4_inode *ei)
 {
 	return atomic_load_explicit(&ei->vfs.i_flags, memory_order_relaxed) & EXT4_EXTENTS_FL;

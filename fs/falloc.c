@@ -304,6 +304,12 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	}
 	budget_throttle(sbi->s.s_budget);
 	rwsem_down_write(&inode->i_rwsem);
+	/* Again: it may have become a file with a block map, or the other way. */
+	err = check_mode(ei, mode);
+	if (!err && off + len > ext4_max_size(ei))
+		err = -EFBIG;
+	if (err)
+		goto out_unlock;
 	r = range_of(ei, off, off + len);
 	if (mode & FALLOC_FL_PUNCH_HOLE) {
 		err = punch(ei, &r);
@@ -315,6 +321,7 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	}
 	ext4_touch(ei, EXT4_T_CTIME | EXT4_T_MTIME);
 	inode_mark_dirty(inode, I_DIRTY_INODE);
+out_unlock:
 	rwsem_up_write(&inode->i_rwsem);
 	if (!err && ext4_file_syncs(f))
 		err = sl_fsync(f, false);

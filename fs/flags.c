@@ -8,7 +8,8 @@
  * ext4_write_allowed(), sl_open(), sl_fallocate(), sl_setxattr().
  *
  * Refused, since the data would have to be treated otherwise: JOURNAL_DATA is not
- * turned on (data goes to its place, not into the log), and EXTENTS is not changed.
+ * turned on (data goes to its place, not into the log). If EXTENTS changes, what says where
+ * the blocks are is made anew first (map_migrate.c).
  *
  * Locks:   i_rwsem -> handle -> i_lock
  * Source:  ext4-format brief 5; chattr(1); ioctl_iflags(2)
@@ -83,7 +84,7 @@ static int check_flags(const struct ext4_inode *ei, u32 flags, u32 may)
 		if (flags & EXT4_JOURNAL_DATA_FL)
 			return -EOPNOTSUPP;
 	}
-	if (changed & (EXT4_EXTENTS_FL | EXT4_CASEFOLD_FL))
+	if (changed & EXT4_CASEFOLD_FL)
 		return -EOPNOTSUPP;
 	if (flags & EXT4_DAX_FL && changed & EXT4_DAX_FL &&
 	    ei->vfs.i_flags & (EXT4_VERITY_FL | EXT4_JOURNAL_DATA_FL |
@@ -172,6 +173,8 @@ int sl_fileattr_set(struct inode *inode, const struct sl_fileattr *fa, u32 what,
 		ext4_extra_grow(ei); /* the project may need it */
 		err = check_project(ei, projid);
 	}
+	if (!err && (flags ^ inode->i_flags) & EXT4_EXTENTS_FL)
+		err = ext4_map_migrate(ei, flags & EXT4_EXTENTS_FL);
 	if (!err)
 		err = change(ei, flags, projid);
 out:

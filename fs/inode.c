@@ -160,18 +160,23 @@ static bool has_block_map(const struct ext4_inode *ei)
 	return !(flags & EXT4_EXTENTS_FL);
 }
 
-/* What the block map can hold. */
-static u64 map_max_size(const struct ext4_inode *ei)
+u64 ext4_map_max_size(const struct ext4_sb *sbi)
 {
-	const struct ext4_sb *sbi = ext4_sb_of(ei);
-	u8 bits = sbi->s.s_blocksize_bits;
-
-	if (!has_block_map(ei))
-		return (u64)0xFFFFFFFFu << bits;
 	/* Indirect: 12 + n + n^2 + n^3 blocks. */
 	u64 n = sbi->s.s_blocksize / 4;
 	u64 blocks = 12 + n + n * n + n * n * n;
-	return min_of(blocks, (u64)LBLK_MAX) << bits;
+
+	return min_of(blocks, (u64)LBLK_MAX) << sbi->s.s_blocksize_bits;
+}
+
+/* What the extents or the block map can hold. */
+static u64 map_max_size(const struct ext4_inode *ei)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+
+	if (!has_block_map(ei))
+		return (u64)0xFFFFFFFFu << sbi->s.s_blocksize_bits;
+	return ext4_map_max_size(sbi);
 }
 
 /* Without huge_file i_blocks counts up to 2^32 sectors, holes or not; of a block map

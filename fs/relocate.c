@@ -390,6 +390,8 @@ static int relocate_some(struct piece *p, lblk_t *at)
 	/* The kernel may be swapping to its blocks, past us: see sl_bmap(). */
 	if (atomic_load(&ei->i_bmapped))
 		err = -ETXTBSY;
+	else if (!ext_inode_has_extents(ei)) /* any more */
+		err = -EOPNOTSUPP;
 	else if (*at < end)
 		err = relocate_locked(p, at, end);
 	mutex_unlock(&ei->wb_lock);

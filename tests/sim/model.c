@@ -51,6 +51,7 @@ struct m_inode {
 	} *mark;
 	u32 nr_mark, max_mark;
 	bool lost;
+	bool block_map; /* no extents: by OP_MIGRATE */
 	/* mtime, in the order of operations; of the run: some time meanwhile */
 	struct stamp {
 		u32 op;
@@ -579,7 +580,7 @@ static s64 expect_file(struct model *m, const struct sim_op *op)
 		return S_ISREG(in->mode) || S_ISDIR(in->mode) ? 0 : -EINVAL;
 	if (!S_ISREG(in->mode))
 		return -EINVAL;
-	if (m->block_maps &&
+	if ((m->block_maps || in->block_map) &&
 	    (op->kind == OP_RELOCATE ||
 	     (op->kind == OP_FALLOC && !(op->flags & FALLOC_FL_PUNCH_HOLE))))
 		return -EOPNOTSUPP;
@@ -827,6 +828,7 @@ static bool may_stamp(enum sim_op_kind kind)
 	case OP_UNLINK:
 	case OP_RENAME:
 	case OP_RELOCATE:
+	case OP_MIGRATE:
 		return false;
 	default:
 		return true;
@@ -840,6 +842,9 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 
 	if (op->kind == OP_FALLOC && result == -EOPNOTSUPP)
 		return 0;
+	/* Also after an error: what it has. */
+	if (op->kind == OP_MIGRATE && in && S_ISREG(in->mode))
+		in->block_map = size_after != 0;
 	if (op->kind == OP_FALLOC && result < 0 && in)
 		half_zeroed(m, in, op);
 	if (in && op->kind == OP_UTIMES)
@@ -912,6 +917,10 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	case OP_UTIMES:
 		if (in)
 			in->changed = m->ops + 1;
+		return 0;
+	case OP_MIGRATE:
+		if (in)
+			touched(m, in, false);
 		return 0;
 	case OP_SETXATTR:
 	case OP_RMXATTR:

@@ -838,6 +838,19 @@ static s64 do_copy(const struct worker *w, struct sl_file *to, const struct sim_
 	return result;
 }
 
+/* A file whose map cannot be a small one keeps its extents. *block_map: what it has then. */
+static s64 do_migrate(struct inode *inode, bool extents, u64 *block_map)
+{
+	struct sl_fileattr fa = { .flags = extents ? FS_EXTENT_FL : 0 };
+	s64 result = sl_fileattr_set(inode, &fa, SL_FA_FLAGS, FS_EXTENT_FL, SL_MAY_OWN,
+				     &root_cred);
+
+	sl_fileattr_get(inode, &fa);
+	*block_map = !(fa.flags & FS_EXTENT_FL);
+	/* The volume may have no extents at all; a tree may find no room. */
+	return result == -EOPNOTSUPP || result == -EINVAL || result == -ENOSPC ? 0 : result;
+}
+
 static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inode,
 		   u64 *size_after)
 {
@@ -905,6 +918,9 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 		/* It goes as far as there is room. */
 		if (result == -ENOSPC)
 			result = 0;
+		break;
+	case OP_MIGRATE:
+		result = do_migrate(inode, op->flags, size_after);
 		break;
 	default:
 		break;

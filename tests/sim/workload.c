@@ -64,7 +64,7 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_DROP] = "drop",	  [OP_HWRITE] = "hwrite",     [OP_HTRUNC] = "htrunc",
 	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
 	[OP_UTIMES] = "utimes",	  [OP_SETXATTR] = "setxattr", [OP_RMXATTR] = "rmxattr",
-	[OP_RELOCATE] = "relocate",
+	[OP_RELOCATE] = "relocate", [OP_MIGRATE] = "migrate",
 };
 
 const char *const sim_xattr_name[SIM_XATTRS] = {
@@ -197,7 +197,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_DROP] = "h",     [OP_HWRITE] = "hols", [OP_HTRUNC] = "ho",
 	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
 	[OP_UTIMES] = "pol", [OP_SETXATTR] = "phlsf", [OP_RMXATTR] = "ph",
-	[OP_RELOCATE] = "p",
+	[OP_RELOCATE] = "p", [OP_MIGRATE] = "pf",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -690,6 +690,22 @@ static void draw_xattr(struct gen *g, struct rng *r)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+/* chattr -e and +e; likewise. */
+static void draw_migrate(struct gen *g, struct rng *r)
+{
+	struct sim_op op = { .kind = OP_MIGRATE, .thread = (u8)g->t };
+
+	look_around(g);
+	if (!g->files.nr)
+		return;
+	op.path = g->files.path[rng_below(r, g->files.nr)];
+	op.flags = rng_below(r, 2);
+	if (strlen(op.path) > 1500)
+		return;
+	sim_stream_add(g->s, &op);
+	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+}
+
 /* Overwrites in place: data that no transaction carries along. */
 static void draw_overwrite(struct gen *g)
 {
@@ -787,6 +803,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	struct gen g = { .s = s, .rng = rng_derive(seed, 0x5712EA) };
 	struct rng xattr_rng = rng_derive(seed, 0x8A77A);
 	u32 xattr_percent = rng_chance(&xattr_rng, 60) ? 3 + rng_below(&xattr_rng, 20) : 0;
+	struct rng migrate_rng = rng_derive(seed, 0x316A7E);
+	u32 migrate_percent = rng_chance(&migrate_rng, 35) ? 3 + rng_below(&migrate_rng, 10) : 0;
 	bool faults = false, threads = false;
 	u32 n;
 
@@ -829,6 +847,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 			draw_op(&g);
 		if (rng_chance(&xattr_rng, xattr_percent))
 			draw_xattr(&g, &xattr_rng);
+		if (rng_chance(&migrate_rng, migrate_percent))
+			draw_migrate(&g, &migrate_rng);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);

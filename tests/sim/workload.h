@@ -53,6 +53,7 @@ enum sim_op_kind {
 	OP_HSYNC,    /* slot */
 	OP_CACHES,   /* drop_caches */
 	OP_RELOCATE, /* path: its blocks together */
+	OP_MIGRATE,  /* path, flags: 1 to extents, 0 to a block map if that can be */
 	OP_NR,
 };
 
