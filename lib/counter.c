@@ -16,22 +16,22 @@
  * value cannot pass the floor. A plain counter_add() in between obeys no floor
  * and counts as coming after. Nearer to the floor all shares are locked.
  *
- * Locks:   share locks, plain adaptive pthread mutexes (RANK_STATS in spirit):
+ * Locks:   share locks, without a rank (RANK_STATS in spirit):
  *          nothing is called inside; several ascending, all or one
  * Threads: any. Values, batch and floor stay within +-2^60.
  */
 #include "lib/counter.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/thread.h"
+#include "lib/wordlock.h"
 
 struct counter_share {
-	pthread_mutex_t lock;
+	struct word_lock lock;
 	_Atomic s64 value; /* [write lock] */
 } __cacheline_aligned;
 
@@ -57,7 +57,6 @@ struct counter *counter_new(s64 initial, s64 batch)
 	unsigned nr = thread_nr_cpus();
 	size_t size = sizeof(struct counter) +
 		      nr * sizeof(struct counter_share);
-	pthread_mutexattr_t attr;
 	struct counter *c;
 
 	size = ALIGN_UP(size, _Alignof(struct counter));
@@ -68,13 +67,8 @@ struct counter *counter_new(s64 initial, s64 batch)
 	c->whole = NULL;
 	c->nr = nr;
 	set_batch(c, batch);
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
-	for (unsigned i = 0; i < nr; i++) {
-		pthread_mutex_init(&c->share[i].lock, &attr);
-		atomic_init(&c->share[i].value, 0);
-	}
-	pthread_mutexattr_destroy(&attr);
+	for (unsigned i = 0; i < nr; i++)
+		c->share[i] = (struct counter_share){ 0 };
 	return c;
 }
 
@@ -89,10 +83,6 @@ struct counter *counter_new_part(struct counter *whole, s64 batch)
 
 void counter_free(struct counter *c)
 {
-	if (!c)
-		return;
-	for (unsigned i = 0; i < c->nr; i++)
-		pthread_mutex_destroy(&c->share[i].lock);
 	free(c);
 }
 
@@ -100,13 +90,13 @@ static struct counter_share *share_lock(struct counter *c)
 {
 	struct counter_share *s = &c->share[thread_cpu()];
 
-	pthread_mutex_lock(&s->lock);
+	word_lock_take(&s->lock);
 	return s;
 }
 
 static void share_unlock(struct counter_share *s)
 {
-	pthread_mutex_unlock(&s->lock);
+	word_lock_drop(&s->lock);
 }
 
 static void fold(struct counter *c, s64 v)
@@ -182,7 +172,7 @@ static bool sub_fast(struct counter *c, s64 amount, s64 floor)
 static s64 fold_and_lock_all(struct counter *c)
 {
 	for (unsigned i = 0; i < c->nr; i++)
-		pthread_mutex_lock(&c->share[i].lock);
+		word_lock_take(&c->share[i].lock);
 	fold(c, counter_unfolded(c));
 	for (unsigned i = 0; i < c->nr; i++)
 		atomic_store_explicit(&c->share[i].value, 0,
@@ -193,7 +183,7 @@ static s64 fold_and_lock_all(struct counter *c)
 static void unlock_all(struct counter *c)
 {
 	for (unsigned i = 0; i < c->nr; i++)
-		pthread_mutex_unlock(&c->share[i].lock);
+		word_lock_drop(&c->share[i].lock);
 }
 
 bool counter_sub_unless_below(struct counter *c, s64 amount, s64 floor)

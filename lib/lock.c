@@ -2,8 +2,8 @@
 /*
  * lib/lock.c - mutex, spinlock and rwsem with ranks
  *
- * Thin layers over pthreads and lib/rwsem.c. A mutex or rwsem is tried first; only a
- * thread that has to wait tells its session so (thread_blocks_begin()).
+ * Thin layers over lib/wordlock.c and lib/rwsem.c. A mutex or rwsem is tried first;
+ * only a thread that has to wait tells its session so (thread_blocks_begin()).
  *
  * Debug builds keep what the thread holds in a thread-local stack, from which
  * locks may leave in any order. Taking a lock compares its rank with the
@@ -254,8 +254,6 @@ void assert_rwsem_held_write(const struct rwsem *rw)
 
 #define RANK_OF(l) RANK_NONE
 #define SET_RANK(l, r) ((void)(l), (void)(r))
-#define SET_OWNER(l) ((void)(l))
-#define CLEAR_OWNER(l) ((void)(l))
 
 static inline void check_order(const void *lock, enum lock_rank rank)
 {
@@ -296,54 +294,30 @@ void lock_stats_dump(void)
 
 #endif
 
-/* pthreads report only misuse here, which is a bug of ours. */
-static void check_pthread(int err)
-{
-	assert(err == 0);
-}
+/* ---- mutex and spinlock ---- */
 
-static void pthread_init(pthread_mutex_t *m, int type)
-{
-	pthread_mutexattr_t attr;
-
-	check_pthread(pthread_mutexattr_init(&attr));
-	check_pthread(pthread_mutexattr_settype(&attr, type));
-	check_pthread(pthread_mutex_init(m, &attr));
-	pthread_mutexattr_destroy(&attr);
-}
-
-/* True: got it. False: another thread has it. */
-static bool pthread_try(pthread_mutex_t *m)
-{
-	int err = pthread_mutex_trylock(m);
-
-	if (err == EBUSY)
-		return false;
-	check_pthread(err);
-	return true;
-}
+#ifdef SLUICE_DEBUG_LOCKS
 
 void mutex_init(struct mutex *m, enum lock_rank rank)
 {
 	*m = (struct mutex){ 0 };
-	pthread_init(&m->m, PTHREAD_MUTEX_NORMAL);
 	SET_RANK(m, rank);
 }
 
 void mutex_destroy(struct mutex *m)
 {
-	check_pthread(pthread_mutex_destroy(&m->m));
+	assert(word_lock_is_free(&m->l));
 }
 
 NO_THREAD_SAFETY void mutex_lock(struct mutex *m)
 {
 	check_order(m, RANK_OF(m));
 	check_may_wait(RANK_OF(m));
-	if (!pthread_try(&m->m)) {
+	if (!word_lock_try(&m->l)) {
 		u64 start = contended_begin(RANK_OF(m));
 
 		thread_blocks_begin();
-		check_pthread(pthread_mutex_lock(&m->m));
+		word_lock_wait(&m->l, false);
 		thread_blocks_end();
 		contended_end(RANK_OF(m), start);
 	}
@@ -353,7 +327,7 @@ NO_THREAD_SAFETY void mutex_lock(struct mutex *m)
 
 NO_THREAD_SAFETY bool mutex_trylock(struct mutex *m)
 {
-	if (!pthread_try(&m->m))
+	if (!word_lock_try(&m->l))
 		return false;
 	SET_OWNER(m);
 	push_held(m, RANK_OF(m));
@@ -364,41 +338,36 @@ NO_THREAD_SAFETY void mutex_unlock(struct mutex *m)
 {
 	pop_held(m, RANK_OF(m));
 	CLEAR_OWNER(m);
-	check_pthread(pthread_mutex_unlock(&m->m));
+	word_lock_drop(&m->l);
 }
 
 void spin_init(struct spinlock *s, enum lock_rank rank)
 {
 	*s = (struct spinlock){ 0 };
-	pthread_init(&s->m, PTHREAD_MUTEX_ADAPTIVE_NP);
 	SET_RANK(s, rank);
 }
 
 void spin_destroy(struct spinlock *s)
 {
-	check_pthread(pthread_mutex_destroy(&s->m));
+	assert(word_lock_is_free(&s->l));
 }
 
 NO_THREAD_SAFETY void spin_lock(struct spinlock *s)
 {
 	check_order(s, RANK_OF(s));
-#ifdef SLUICE_DEBUG_LOCKS
-	if (!pthread_try(&s->m)) {
+	if (!word_lock_try(&s->l)) {
 		u64 start = contended_begin(RANK_OF(s));
 
-		check_pthread(pthread_mutex_lock(&s->m));
+		word_lock_wait(&s->l, true);
 		contended_end(RANK_OF(s), start);
 	}
-#else
-	check_pthread(pthread_mutex_lock(&s->m));
-#endif
 	SET_OWNER(s);
 	push_held(s, RANK_OF(s));
 }
 
 NO_THREAD_SAFETY bool spin_trylock(struct spinlock *s)
 {
-	if (!pthread_try(&s->m))
+	if (!word_lock_try(&s->l))
 		return false;
 	SET_OWNER(s);
 	push_held(s, RANK_OF(s));
@@ -409,8 +378,21 @@ NO_THREAD_SAFETY void spin_unlock(struct spinlock *s)
 {
 	pop_held(s, RANK_OF(s));
 	CLEAR_OWNER(s);
-	check_pthread(pthread_mutex_unlock(&s->m));
+	word_lock_drop(&s->l);
 }
+
+#else
+
+void mutex_wait(struct mutex *m)
+{
+	thread_blocks_begin();
+	word_lock_wait(&m->l, false);
+	thread_blocks_end();
+}
+
+#endif
+
+/* ---- rwsem ---- */
 
 /* The bookkeeping of an rwsem that this thread has just got. */
 static void rwsem_got_read(struct rwsem *rw)

@@ -21,7 +21,12 @@
 
 #include "lib/rwsem.h"
 #include "lib/types.h"
+#include "lib/wordlock.h"
+
+#include <assert.h>
+#ifdef SLUICE_DEBUG_LOCKS
 #include <pthread.h>
+#endif
 
 enum lock_rank {
 	RANK_NONE = 0,   /* not checked */
@@ -73,7 +78,7 @@ enum lock_rank {
 #define NO_THREAD_SAFETY TSA(no_thread_safety_analysis)
 
 struct CAPABILITY("mutex") mutex {
-	pthread_mutex_t m;
+	struct word_lock l;
 #ifdef SLUICE_DEBUG_LOCKS
 	pthread_t owner; /* [the lock itself] valid while held */
 	bool held;
@@ -82,7 +87,7 @@ struct CAPABILITY("mutex") mutex {
 };
 
 struct CAPABILITY("spinlock") spinlock {
-	pthread_mutex_t m; /* adaptive: spins a little, then sleeps */
+	struct word_lock l; /* spins a little, then sleeps */
 #ifdef SLUICE_DEBUG_LOCKS
 	pthread_t owner;
 	bool held;
@@ -101,6 +106,8 @@ struct CAPABILITY("rwsem") rwsem {
 #endif
 };
 
+#ifdef SLUICE_DEBUG_LOCKS
+
 void mutex_init(struct mutex *m, enum lock_rank rank);
 void mutex_destroy(struct mutex *m);
 void mutex_lock(struct mutex *m) ACQUIRE(m);
@@ -113,6 +120,64 @@ void spin_lock(struct spinlock *s) ACQUIRE(s);
 /* A trylock may go against the ranks: nothing is checked. */
 bool spin_trylock(struct spinlock *s) TRY_ACQUIRE(true, s);
 void spin_unlock(struct spinlock *s) RELEASE(s);
+
+#else /* the same, in line */
+
+/* For mutex_lock(), which has tried. */
+void mutex_wait(struct mutex *m);
+
+static inline void mutex_init(struct mutex *m, enum lock_rank rank)
+{
+	*m = (struct mutex){ 0 };
+}
+
+static inline void mutex_destroy(struct mutex *m)
+{
+	assert(word_lock_is_free(&m->l));
+}
+
+NO_THREAD_SAFETY static inline void mutex_lock(struct mutex *m) ACQUIRE(m)
+{
+	if (unlikely(!word_lock_try(&m->l)))
+		mutex_wait(m);
+}
+
+NO_THREAD_SAFETY static inline bool mutex_trylock(struct mutex *m) TRY_ACQUIRE(true, m)
+{
+	return word_lock_try(&m->l);
+}
+
+NO_THREAD_SAFETY static inline void mutex_unlock(struct mutex *m) RELEASE(m)
+{
+	word_lock_drop(&m->l);
+}
+
+static inline void spin_init(struct spinlock *s, enum lock_rank rank)
+{
+	*s = (struct spinlock){ 0 };
+}
+
+static inline void spin_destroy(struct spinlock *s)
+{
+	assert(word_lock_is_free(&s->l));
+}
+
+NO_THREAD_SAFETY static inline void spin_lock(struct spinlock *s) ACQUIRE(s)
+{
+	word_lock_take(&s->l);
+}
+
+NO_THREAD_SAFETY static inline bool spin_trylock(struct spinlock *s) TRY_ACQUIRE(true, s)
+{
+	return word_lock_try(&s->l);
+}
+
+NO_THREAD_SAFETY static inline void spin_unlock(struct spinlock *s) RELEASE(s)
+{
+	word_lock_drop(&s->l);
+}
+
+#endif
 
 void rwsem_init(struct rwsem *rw, enum lock_rank rank);
 void rwsem_destroy(struct rwsem *rw);

@@ -27,11 +27,7 @@
  */
 #include "lib/rwsem.h"
 
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
+#include "lib/futex.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
 
@@ -52,39 +48,6 @@ struct rwsem_waiter {
 	_Atomic u32 state; /* enum waiter_state; the futex [atomic] */
 };
 
-/* timeout_ns 0: none. Returns early when it likes. */
-static void futex_wait(_Atomic u32 *addr, u32 value, u64 timeout_ns)
-{
-	struct timespec ts = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
-			       .tv_nsec = (long)(timeout_ns % 1000000000u) };
-
-	(void)syscall(SYS_futex, addr, FUTEX_WAIT_PRIVATE, value,
-		      timeout_ns ? &ts : NULL, NULL, 0);
-}
-
-static void futex_wake(_Atomic u32 *addr)
-{
-	(void)syscall(SYS_futex, addr, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-static void q_lock(struct rwsem_raw *rw)
-{
-	u32 none = 0;
-
-	if (atomic_compare_exchange_strong_explicit(&rw->qlock, &none, 1,
-						    memory_order_acquire,
-						    memory_order_relaxed))
-		return;
-	while (atomic_exchange_explicit(&rw->qlock, 2, memory_order_acquire))
-		futex_wait(&rw->qlock, 2, 0);
-}
-
-static void q_unlock(struct rwsem_raw *rw)
-{
-	if (atomic_exchange_explicit(&rw->qlock, 0, memory_order_release) == 2)
-		futex_wake(&rw->qlock);
-}
-
 /* ---- taking it ---- */
 
 static bool try_either(struct rwsem_raw *rw, bool write)
@@ -101,9 +64,7 @@ static bool spin(struct rwsem_raw *rw, bool write)
 			return true;
 		if (atomic_load_explicit(&rw->word, memory_order_relaxed) & HANDOFF)
 			return false;
-#if defined(__x86_64__) || defined(__i386__)
-		__builtin_ia32_pause();
-#endif
+		cpu_relax();
 	}
 	return false;
 }
@@ -176,7 +137,7 @@ void rwsem_raw_wait(struct rwsem_raw *rw, bool write)
 		return;
 	start = clock_mono_ns();
 	thread_blocks_begin();
-	q_lock(rw);
+	word_lock_take(&rw->qlock);
 	line_enter(rw, &me);
 	for (;;) {
 		limit = 0;
@@ -195,11 +156,11 @@ void rwsem_raw_wait(struct rwsem_raw *rw, bool write)
 				limit = RWSEM_PATIENCE_NS - waited;
 			}
 		}
-		q_unlock(rw);
+		word_lock_drop(&rw->qlock);
 		futex_wait(&me.state, ASLEEP, limit);
-		q_lock(rw);
+		word_lock_take(&rw->qlock);
 	}
-	q_unlock(rw);
+	word_lock_drop(&rw->qlock);
 	thread_blocks_end();
 }
 
@@ -207,9 +168,9 @@ void rwsem_raw_wait(struct rwsem_raw *rw, bool write)
 
 void rwsem_raw_wake(struct rwsem_raw *rw)
 {
-	q_lock(rw);
+	word_lock_take(&rw->qlock);
 	wake_first(rw);
-	q_unlock(rw);
+	word_lock_drop(&rw->qlock);
 }
 
 bool rwsem_raw_is_idle(const struct rwsem_raw *rw)

@@ -16,6 +16,7 @@
 #define SLUICE_LIB_RWSEM_H
 
 #include "lib/types.h"
+#include "lib/wordlock.h"
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -26,7 +27,7 @@ struct rwsem_waiter;
 
 struct rwsem_raw {
 	_Atomic u32 word;  /* who has it, who wants it [atomic] */
-	_Atomic u32 qlock; /* 0, 1: taken, 2: and wanted [atomic] */
+	struct word_lock qlock;
 	struct rwsem_waiter *head, *tail; /* [qlock] in line */
 };
 

@@ -102,7 +102,7 @@ void thread_join(struct thread *t)
 	free(t);
 }
 
-static unsigned nr_cpus;
+static _Atomic unsigned nr_cpus; /* [atomic, set once] 0: not counted yet */
 
 /*
  * The mask's size is not known beforehand on machines with more CPUs than
@@ -110,6 +110,8 @@ static unsigned nr_cpus;
  */
 static void count_cpus(void)
 {
+	unsigned n = 0;
+
 	for (int max = CPU_SETSIZE; max <= CPU_SETSIZE * 64; max *= 2) {
 		cpu_set_t *set = CPU_ALLOC((size_t)max);
 		size_t size = CPU_ALLOC_SIZE((size_t)max);
@@ -119,28 +121,33 @@ static void count_cpus(void)
 			break;
 		err = sched_getaffinity(0, size, set) ? errno : 0;
 		if (!err)
-			nr_cpus = (unsigned)CPU_COUNT_S(size, set);
+			n = (unsigned)CPU_COUNT_S(size, set);
 		CPU_FREE(set);
 		if (err != EINVAL)
 			break;
 	}
-	if (!nr_cpus)
-		nr_cpus = 1;
+	atomic_store_explicit(&nr_cpus, max_of(n, 1u), memory_order_relaxed);
 }
 
 unsigned thread_nr_cpus(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	unsigned n = atomic_load_explicit(&nr_cpus, memory_order_relaxed);
 
+	if (likely(n))
+		return n;
 	pthread_once(&once, count_cpus);
-	return nr_cpus;
+	return atomic_load_explicit(&nr_cpus, memory_order_relaxed);
 }
 
 unsigned thread_cpu(void)
 {
 	int cpu = sched_getcpu();
+	unsigned nr = thread_nr_cpus();
 
-	return cpu < 0 ? 0 : (unsigned)cpu % thread_nr_cpus();
+	if (likely(cpu >= 0 && (unsigned)cpu < nr))
+		return (unsigned)cpu;
+	return cpu < 0 ? 0 : (unsigned)cpu % nr;
 }
 
 void thread_set_block_hook(const struct thread_block_hook *hook)

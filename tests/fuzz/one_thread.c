@@ -5,7 +5,7 @@
  * A fuzzer mounts and unmounts thousands of volumes a second. Made, woken and
  * joined, the threads of a mount would be most of the work, and what they do
  * when would differ from run to run. So this file takes the place of
- * lib/thread.c, wait.c, lock.c, rwsem.c and writeback/end_io.c: as it defines
+ * lib/thread.c, wait.c, lock.c, wordlock.c, rwsem.c and writeback/end_io.c: as it defines
  * all that they do, the linker takes none of them from the libraries. A
  * thread is a fiber with a stack of its own, which runs until it waits; then
  * the next one that can go on does. The clock is one that only counts, and
@@ -21,7 +21,7 @@
  * So a grace period has passed whenever a fiber switches; call_rcu() is a list
  * that is run then and by rcu_barrier().
  *
- * Locks:   those of lib/lock.h are a word each: who holds it.
+ * Locks:   those of lib/lock.h; their words are as in the daemon, the waits are here
  * Alive:   fibers are used again, and never freed
  * Threads: one
  */
@@ -72,7 +72,7 @@ struct thread {
 	enum fiber_wait wait;
 	union {
 		struct wait_bucket *bucket;
-		const int *lock;
+		const struct word_lock *lock;
 		struct rwsem_raw *rw;
 		struct thread *other;
 	} on;
@@ -222,7 +222,7 @@ static bool can_run(struct thread *t)
 	case ON_BUCKET:
 		return t->on.bucket->seq != t->seen || (t->deadline && clock_ns >= t->deadline);
 	case ON_LOCK:
-		return !*t->on.lock;
+		return word_lock_is_free(t->on.lock);
 	case ON_READ:
 		return !(atomic_load(&t->on.rw->word) & RWSEM_WRITER);
 	case ON_WRITE:
@@ -476,41 +476,23 @@ u64 clock_mono_ns(void)
 
 /* ---- lib/lock.h ---- */
 
-static int *word_of(const pthread_mutex_t *m)
+void word_lock_wait(struct word_lock *l, bool spin)
 {
-	return (int *)m;
-}
-
-static void word_lock(const pthread_mutex_t *m, bool may_wait)
-{
-	int *w = word_of(m);
-
-	while (*w) {
-		if (!may_wait)
-			say_all("somebody waits with a spinlock held");
+	if (spin)
+		say_all("somebody waits with a spinlock held");
+	do {
 		now_running->wait = ON_LOCK;
-		now_running->on.lock = w;
+		now_running->on.lock = l;
 		fiber_wait();
-	}
-	*w = 1;
+	} while (!word_lock_try(l));
 }
 
-static bool word_trylock(const pthread_mutex_t *m)
+/* Nobody makes it WANTED. */
+void word_lock_wake(struct word_lock *l)
 {
-	int *w = word_of(m);
-
-	if (*w)
-		return false;
-	*w = 1;
-	return true;
 }
 
-static void word_unlock(const pthread_mutex_t *m)
-{
-	assert(*word_of(m) == 1);
-	*word_of(m) = 0;
-}
-
+#ifdef SLUICE_DEBUG_LOCKS
 void mutex_init(struct mutex *m, enum lock_rank rank)
 {
 	memset(m, 0, sizeof(*m));
@@ -518,22 +500,23 @@ void mutex_init(struct mutex *m, enum lock_rank rank)
 
 void mutex_destroy(struct mutex *m)
 {
-	assert(!*word_of(&m->m));
+	assert(word_lock_is_free(&m->l));
 }
 
 NO_THREAD_SAFETY void mutex_lock(struct mutex *m)
 {
-	word_lock(&m->m, true);
+	if (!word_lock_try(&m->l))
+		word_lock_wait(&m->l, false);
 }
 
 NO_THREAD_SAFETY bool mutex_trylock(struct mutex *m)
 {
-	return word_trylock(&m->m);
+	return word_lock_try(&m->l);
 }
 
 NO_THREAD_SAFETY void mutex_unlock(struct mutex *m)
 {
-	word_unlock(&m->m);
+	word_lock_drop(&m->l);
 }
 
 void spin_init(struct spinlock *s, enum lock_rank rank)
@@ -543,23 +526,29 @@ void spin_init(struct spinlock *s, enum lock_rank rank)
 
 void spin_destroy(struct spinlock *s)
 {
-	assert(!*word_of(&s->m));
+	assert(word_lock_is_free(&s->l));
 }
 
 NO_THREAD_SAFETY void spin_lock(struct spinlock *s)
 {
-	word_lock(&s->m, false);
+	word_lock_take(&s->l);
 }
 
 NO_THREAD_SAFETY bool spin_trylock(struct spinlock *s)
 {
-	return word_trylock(&s->m);
+	return word_lock_try(&s->l);
 }
 
 NO_THREAD_SAFETY void spin_unlock(struct spinlock *s)
 {
-	word_unlock(&s->m);
+	word_lock_drop(&s->l);
 }
+#else
+void mutex_wait(struct mutex *m)
+{
+	word_lock_wait(&m->l, false);
+}
+#endif
 
 void rwsem_init(struct rwsem *rw, enum lock_rank rank)
 {
@@ -640,12 +629,12 @@ void lock_stats_dump(void)
 #ifdef SLUICE_DEBUG_LOCKS
 void assert_mutex_held(const struct mutex *m)
 {
-	assert(*word_of(&m->m));
+	assert(!word_lock_is_free(&m->l));
 }
 
 void assert_spin_held(const struct spinlock *s)
 {
-	assert(*word_of(&s->m));
+	assert(!word_lock_is_free(&s->l));
 }
 
 void assert_rwsem_held(const struct rwsem *rw)

@@ -280,6 +280,83 @@ static void test_rwsem_loses_no_wake_up(void **state)
 	rwsem_destroy(&rw);
 }
 
+/* The same with a mutex, or a spinlock: who sleeps for it is woken when it is
+ * dropped, or by the one after. */
+static _Atomic bool word_in;
+
+static void restless_word(bool sleeping, u64 seed)
+{
+	while (!atomic_load(&crowd_stop)) {
+		bool try, got = true;
+
+		seed ^= seed << 13;
+		seed ^= seed >> 7;
+		seed ^= seed << 17;
+		try = (seed >> 32 & 3) == 0;
+		if (sleeping && try)
+			got = mutex_trylock(&m);
+		else if (sleeping)
+			mutex_lock(&m);
+		else if (try)
+			got = spin_trylock(&s);
+		else
+			spin_lock(&s);
+		if (!got)
+			continue;
+		if (atomic_exchange(&word_in, true))
+			abort();
+		counted++;
+		if ((seed >> 40) % 8 == 0)
+			usleep(seed >> 44 & 127);
+		atomic_store(&word_in, false);
+		if (sleeping)
+			mutex_unlock(&m);
+		else
+			spin_unlock(&s);
+		if ((seed >> 50) % 8 == 0)
+			usleep(seed >> 54 & 127);
+	}
+}
+
+static void restless_mutex(void *arg)
+{
+	restless_word(true, (uintptr_t)arg * 2654435761u + 1);
+}
+
+static void restless_spin(void *arg)
+{
+	restless_word(false, (uintptr_t)arg * 2654435761u + 1);
+}
+
+static void hammer_word(void (*fn)(void *))
+{
+	const char *ms = getenv("HAMMER_MS");
+	struct thread *t[16];
+
+	atomic_store(&crowd_stop, false);
+	for (uintptr_t i = 0; i < 16; i++)
+		assert_int_equal(thread_create(&t[i], "restless", fn,
+					       (void *)(i + 1)), 0);
+	usleep(ms ? (useconds_t)atoi(ms) * 1000 : 500000);
+	atomic_store(&crowd_stop, true);
+	for (int i = 0; i < 16; i++)
+		thread_join(t[i]);
+}
+
+static void test_mutex_loses_no_wake_up(void **state)
+{
+	mutex_init(&m, RANK_I_DATA);
+	hammer_word(restless_mutex);
+	mutex_destroy(&m);
+}
+
+static void test_spinlock_loses_no_wake_up(void **state)
+{
+	spin_init(&s, RANK_I_LOCK);
+	hammer_word(restless_spin);
+	spin_destroy(&s);
+}
+
 struct waiter {
 	void (*wait)(void);
 	_Atomic bool waiting;
@@ -602,6 +679,8 @@ int main(void)
 		cmocka_unit_test(test_rwsem_readers_share_and_writers_do_not),
 		cmocka_unit_test(test_rwsem_starves_no_writer),
 		cmocka_unit_test(test_rwsem_starves_no_reader),
+		cmocka_unit_test(test_mutex_loses_no_wake_up),
+		cmocka_unit_test(test_spinlock_loses_no_wake_up),
 		cmocka_unit_test(test_rwsem_loses_no_wake_up),
 		cmocka_unit_test(test_only_a_contended_lock_hands_over),
 		cmocka_unit_test(test_zeroed_locks_work_unranked),
