@@ -405,6 +405,10 @@ bool ext4_orphan_empty(struct ext4_sb *sbi); /* list and file */
 /* On the list or in the file (I_ORPHAN); idempotent. i_rwsem held or sole user. */
 int __must_check ext4_orphan_add(struct handle *h, struct ext4_inode *ei);
 int __must_check ext4_orphan_del(struct handle *h, struct ext4_inode *ei);
+/* The same for who stores the inode after it in this handle, come what may: between
+ * ext4_inode_prepare() and ext4_inode_finish(). */
+int __must_check ext4_orphan_link(struct handle *h, struct ext4_inode *ei);
+int __must_check ext4_orphan_unlink(struct handle *h, struct ext4_inode *ei);
 /* The inode leaves the cache without having been deleted (an error): the links
  * in memory go, the disk keeps the orphan. */
 void ext4_orphan_forget(struct ext4_inode *ei);
@@ -479,6 +483,8 @@ struct ext4_map {
 /* Nothing is mapped: an empty tree in i_block, or a block map if the inode has not
  * EXT4_EXTENTS_FL. */
 void ext4_map_init(struct ext4_inode *ei);
+/* Of an inode that nobody else can change. */
+bool ext4_map_is_empty(struct ext4_inode *ei);
 void ext4_ext_init_root(struct ext4_inode *ei); /* empty tree in i_block */
 /* What a new map is: EXT4_EXTENTS_FL, or 0 on a volume without the feature. */
 static inline u32 ext4_new_map_flag(const struct ext4_sb *sbi)

@@ -46,6 +46,15 @@ void ext4_map_init(struct ext4_inode *ei)
 		memset(ei->i_block, 0, sizeof(ei->i_block));
 }
 
+bool ext4_map_is_empty(struct ext4_inode *ei)
+{
+	static const u8 none[sizeof(ei->i_block)];
+
+	if (ext_inode_has_extents(ei))
+		return eh_entries(ext_root(ei)) == 0;
+	return !memcmp(ei->i_block, none, sizeof(none));
+}
+
 /* Index of the last entry with key <= lblk; -1 if there is none. */
 static int node_search(const struct ext4_extent_header *eh, lblk_t lblk)
 {

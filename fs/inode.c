@@ -775,10 +775,12 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 		      (S_ISLNK(inode->i_mode) &&
 		       (inode->i_flags & EXT4_EXTENTS_FL ||
 			inode->i_size > EXT4_FAST_SYMLINK_MAX));
+	struct buffer *b;
+	u32 offset;
 	int err = 0;
 
 	/* A directory's, symlink's or value's blocks were journalled: revoke them. */
-	if (mapped)
+	if (mapped && !ext4_map_is_empty(ei))
 		err = ext4_remove_blocks(h, ei, 0, (u64)LBLK_MAX + 1,
 					 !S_ISREG(inode->i_mode) ||
 						 inode->i_flags & EXT4_EA_INODE_FL);
@@ -789,15 +791,19 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 	if (!err && ei->i_file_acl)
 		err = ext4_xattr_release(h, ei);
 	if (!err)
-		err = ext4_orphan_del(h, ei);
+		err = inode_access(h, ei, false, &b, &offset);
 	if (err)
 		return err;
+	err = ext4_orphan_unlink(h, ei);
+	if (err) {
+		buffer_put(b);
+		return err;
+	}
 	ei->i_dtime = (u32)time(NULL);
 	ext4_set_size(ei, 0);
 	ei->i_disksize = 0;
-	err = ext4_mark_inode_dirty(h, ei);
-	if (!err)
-		err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
+	inode_to_buffer(h, ei, false, b, offset);
+	err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
 	if (err)
 		return stay_orphan(h, ei, err);
 	charge_inode(h, ei, -1);

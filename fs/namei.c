@@ -210,20 +210,26 @@ void ext4_dir_dec_nlink(struct ext4_inode *dir)
 int ext4_drop_link(struct handle *h, struct ext4_inode *ei)
 {
 	struct inode *inode = &ei->vfs;
+	struct buffer *b;
+	u32 offset;
+	int err = ext4_inode_prepare(h, ei, &b, &offset);
 
+	if (err)
+		return err;
 	if (S_ISDIR(inode->i_mode))
 		set_nlink(inode, 0);
 	else if (inode->i_nlink)
 		set_nlink(inode, inode->i_nlink - 1);
 	ext4_touch(ei, EXT4_T_CTIME);
 	if (!inode->i_nlink) {
-		int err = ext4_orphan_add(h, ei);
-
+		err = ext4_orphan_link(h, ei);
 		ext4_note_dying(ei);
-		if (err)
-			return err;
 	}
-	return ext4_mark_inode_dirty(h, ei);
+	if (err)
+		buffer_put(b);
+	else
+		ext4_inode_finish(h, ei, b, offset);
+	return err;
 }
 
 int ext4_half_done(struct ext4_inode *dir, int err)

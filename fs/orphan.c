@@ -13,6 +13,9 @@
  * with a block by CPU. Full: the list is used. Its checksums are computed as
  * the journal freezes a block.
  *
+ * Who stores the inode anyway in the same handle, and has made sure that he can,
+ * leaves that to himself (ext4_orphan_link(), ext4_orphan_unlink()).
+ *
  * In memory an inode has I_ORPHAN while it is on either; i_orphan_slot >= 0
  * says in the file. What goes for good takes itself off in the last
  * transaction of its deletion.
@@ -354,7 +357,9 @@ static u32 set_next(struct ext4_inode *ei, u32 next)
 	return old;
 }
 
-static int list_add(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei)
+/* store: the inode, too. */
+static int list_add(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei,
+		    bool store)
 {
 	struct ext4_orphan_info *oi = sbi->orphan;
 	int error;
@@ -364,7 +369,8 @@ static int list_add(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei
 		return error;
 	mutex_lock(&oi->lock);
 	set_next(ei, get_head(sbi));
-	error = ext4_mark_inode_dirty(h, ei);
+	if (store)
+		error = ext4_mark_inode_dirty(h, ei);
 	if (!error) {
 		set_head(h, sbi, ei->vfs.i_ino);
 		ei->i_orphan_slot = -1;
@@ -382,7 +388,7 @@ static int list_add(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei
  * was dropped from memory in between stays on the disk's chain.
  */
 static int list_unlink(struct handle *h, struct ext4_sb *sbi,
-		       struct ext4_inode *ei)
+		       struct ext4_inode *ei, bool store)
 {
 	struct ext4_orphan_info *oi = sbi->orphan;
 	struct ext4_inode *prev;
@@ -391,7 +397,7 @@ static int list_unlink(struct handle *h, struct ext4_sb *sbi,
 
 	if (ei->i_orphan.prev == &oi->list && get_head(sbi) == ei->vfs.i_ino) {
 		next = set_next(ei, 0);
-		error = ext4_mark_inode_dirty(h, ei);
+		error = store ? ext4_mark_inode_dirty(h, ei) : 0;
 		if (error)
 			set_next(ei, next);
 		else
@@ -412,10 +418,11 @@ static int list_unlink(struct handle *h, struct ext4_sb *sbi,
 		set_next(ei, next);
 		return error;
 	}
-	return ext4_mark_inode_dirty(h, ei);
+	return store ? ext4_mark_inode_dirty(h, ei) : 0;
 }
 
-static int list_del(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei)
+static int list_del(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei,
+		    bool store)
 {
 	struct ext4_orphan_info *oi = sbi->orphan;
 	int error;
@@ -424,7 +431,7 @@ static int list_del(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei
 	if (error)
 		return error;
 	mutex_lock(&oi->lock);
-	error = list_unlink(h, sbi, ei);
+	error = list_unlink(h, sbi, ei, store);
 	if (!error)
 		cds_list_del_init(&ei->i_orphan);
 	mutex_unlock(&oi->lock);
@@ -433,7 +440,7 @@ static int list_del(struct handle *h, struct ext4_sb *sbi, struct ext4_inode *ei
 
 /* ---- both ---- */
 
-int ext4_orphan_add(struct handle *h, struct ext4_inode *ei)
+static int orphan_add(struct handle *h, struct ext4_inode *ei, bool store)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	int error;
@@ -442,13 +449,13 @@ int ext4_orphan_add(struct handle *h, struct ext4_inode *ei)
 		return 0;
 	error = file_add(h, sbi, ei);
 	if (error == -ENOSPC)
-		error = list_add(h, sbi, ei);
+		error = list_add(h, sbi, ei, store);
 	if (!error)
 		set_orphan(ei, true);
 	return error;
 }
 
-int ext4_orphan_del(struct handle *h, struct ext4_inode *ei)
+static int orphan_del(struct handle *h, struct ext4_inode *ei, bool store)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
 	int error;
@@ -458,12 +465,39 @@ int ext4_orphan_del(struct handle *h, struct ext4_inode *ei)
 	if (ei->i_orphan_slot >= 0)
 		error = file_del(h, sbi, ei);
 	else
-		error = list_del(h, sbi, ei);
+		error = list_del(h, sbi, ei, store);
 	if (error)
 		return error;
 	ei->i_orphan_slot = -1;
 	set_orphan(ei, false);
 	return 0;
+}
+
+int ext4_orphan_add(struct handle *h, struct ext4_inode *ei)
+{
+	return orphan_add(h, ei, true);
+}
+
+int ext4_orphan_del(struct handle *h, struct ext4_inode *ei)
+{
+	return orphan_del(h, ei, true);
+}
+
+/*
+ * These two leave the inode itself to the caller, who stores it in the same handle,
+ * outside of the list's lock. A neighbour may change its next meanwhile, and
+ * stores it, too; both store what memory has at that moment, under b_lock, and the
+ * handle keeps both in one transaction. So the last one to store has it all. Off the
+ * list it has no neighbours any more.
+ */
+int ext4_orphan_link(struct handle *h, struct ext4_inode *ei)
+{
+	return orphan_add(h, ei, false);
+}
+
+int ext4_orphan_unlink(struct handle *h, struct ext4_inode *ei)
+{
+	return orphan_del(h, ei, false);
 }
 
 void ext4_orphan_forget(struct ext4_inode *ei)
