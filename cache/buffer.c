@@ -358,6 +358,17 @@ struct buffer *buffer_peek(struct super_block *sb, pblk_t blk)
 static bool buffer_was_verified(const struct buffer *b,
 				const struct buffer_type *type, u32 seed);
 
+struct buffer *buffer_find_checked(struct super_block *sb, pblk_t blk,
+				   const struct buffer_type *type, u32 seed)
+{
+	struct buffer *b = find_uptodate(sb, blk, true);
+
+	if (!b || buffer_was_verified(b, type, seed))
+		return b;
+	buffer_put(b);
+	return NULL;
+}
+
 const struct buffer *buffer_peek_rcu(struct super_block *sb, pblk_t blk,
 				     const struct buffer_type *type, u32 seed)
 {

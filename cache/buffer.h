@@ -96,7 +96,10 @@ int __must_check buffer_get_zeroed(struct super_block *sb, pblk_t blk,
 				   struct buffer **out);
 /* Cached and up to date, referenced; else NULL. No I/O. */
 struct buffer *buffer_find(struct super_block *sb, pblk_t blk);
-/* The same, but it does not make the block worth keeping. */
+/* The same, if it was checked as `type` with this seed (or made so); else NULL. */
+struct buffer *buffer_find_checked(struct super_block *sb, pblk_t blk,
+				   const struct buffer_type *type, u32 seed);
+/* As buffer_find(), but it does not make the block worth keeping. */
 struct buffer *buffer_peek(struct super_block *sb, pblk_t blk);
 /*
  * RCU read side held, to which the buffer is good: cached, up to date, checked as

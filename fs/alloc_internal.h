@@ -38,6 +38,7 @@ struct ext4_group_info {
 	u8 *pending_inodes;     /* [group lock] */
 	u32 nr_held_blocks;     /* [group lock] bits set */
 	u32 nr_pending_inodes;  /* [group lock] */
+	u32 inode_hint;         /* [group lock] no inode below it is to be had */
 	u32 trimmed;            /* [group lock] free runs of so many blocks and more are
 				   discarded; 0: not known; UINT32_MAX: being done */
 	_Atomic u32 flags;      /* [group lock to write, atomic to read]

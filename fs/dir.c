@@ -303,10 +303,17 @@ static int dir_bread_at(struct ext4_inode *dir, lblk_t lblk, pblk_t pblk,
 int dir_bread(struct ext4_inode *dir, lblk_t lblk,
 	      const struct buffer_type *type, struct buffer **out)
 {
+	pblk_t pblk = dir_map_get(dir, lblk);
 	u32 len = 1;
-	pblk_t pblk = 0;
-	int err = dir_map(dir, lblk, &len, &pblk);
+	int err;
 
+	/* Mostly it was read, and checked, before; and it stays where it is. */
+	if (pblk && type != &ext4_dir_any_type) {
+		*out = buffer_find_checked(dir->vfs.i_sb, pblk, type, dir->i_csum_seed);
+		if (*out)
+			return 0;
+	}
+	err = dir_map(dir, lblk, &len, &pblk);
 	if (err)
 		return err;
 	return dir_bread_at(dir, lblk, pblk, type, out);

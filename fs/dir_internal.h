@@ -174,6 +174,8 @@ void dir_change_begin(struct ext4_inode *dir);
 void dir_change_end(struct ext4_inode *dir);
 /* Block lblk was read, and is at pblk. */
 void dir_map_note(struct ext4_inode *dir, lblk_t lblk, pblk_t pblk);
+/* Where block lblk is, as noted; 0: not known. i_rwsem held. */
+pblk_t dir_map_get(struct ext4_inode *dir, lblk_t lblk);
 /* Blocks from `first` on are given back. */
 void dir_map_forget(struct ext4_inode *dir, lblk_t first);
 

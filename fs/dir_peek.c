@@ -157,6 +157,19 @@ void dir_map_note(struct ext4_inode *dir, lblk_t lblk, pblk_t pblk)
 	rcu_read_unlock();
 }
 
+pblk_t dir_map_get(struct ext4_inode *dir, lblk_t lblk)
+{
+	const struct dir_map *map;
+	pblk_t pblk = 0;
+
+	rcu_read_lock();
+	map = rcu_dereference(dir->i_dir_map);
+	if (map && lblk < map->nr)
+		pblk = atomic_load_explicit(&map->pblk[lblk], memory_order_relaxed);
+	rcu_read_unlock();
+	return pblk;
+}
+
 void dir_map_forget(struct ext4_inode *dir, lblk_t first)
 {
 	struct dir_map *map;

@@ -175,8 +175,13 @@ static u32 first_index(const struct ext4_sb *sbi, group_t g)
 /* Free index in map, group lock held; inodes_per_group if there is none. */
 static u32 find_index(const struct ext4_sb *sbi, group_t g, const void *map)
 {
-	return bm_find_clear_or(map, sbi->group_info[g].pending_inodes,
-				first_index(sbi, g), sbi->inodes_per_group);
+	struct ext4_group_info *gi = &sbi->group_info[g];
+	u32 i = bm_find_clear_or(map, gi->pending_inodes,
+				 max_of(first_index(sbi, g), gi->inode_hint),
+				 sbi->inodes_per_group);
+
+	gi->inode_hint = i;
+	return i;
 }
 
 /* Would taking index i make its table block the newest one? Group lock held. */
@@ -625,6 +630,7 @@ static void ino_batch_done(struct commit_cb *cb, int error)
 
 	ext4_group_lock(sbi, ib->group);
 	bm_clear(gi->pending_inodes, ib->index);
+	gi->inode_hint = min_of(gi->inode_hint, ib->index);
 	if (!--gi->nr_pending_inodes) {
 		unused = gi->pending_inodes;
 		gi->pending_inodes = NULL;
@@ -668,15 +674,16 @@ static const char *release_index(struct ext4_sb *sbi, group_t g, void *map,
 	return NULL;
 }
 
-/* Everything that can fail, then the change; see free_prepared() in balloc.c. */
+/* Everything that can fail, then the change; see free_prepared() in balloc.c.
+ * -EAGAIN: *spare is wanted and NULL; nothing was changed. */
 static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 			 bool is_dir, struct buffer *b, struct ino_batch **ib,
 			 u8 **spare)
 {
 	group_t g = (*ib)->group;
+	bool corrupt, wanting;
 	const char *bad = NULL;
 	struct buffer *gdb;
-	bool corrupt;
 	int error;
 
 	ext4_group_desc(sbi, g, &gdb);
@@ -688,12 +695,15 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 
 	ext4_group_lock(sbi, g);
 	corrupt = sbi->group_info[g].flags & EXT4_GRP_IBITMAP_CORRUPT;
-	if (!corrupt)
+	wanting = !sbi->group_info[g].pending_inodes && !*spare;
+	if (!corrupt && !wanting)
 		bad = release_index(sbi, g, b->b_data, (*ib)->index, is_dir,
 				    spare);
 	ext4_group_unlock(sbi, g);
 	if (corrupt)
 		return 0;
+	if (wanting)
+		return -EAGAIN;
 	if (bad)
 		return ibitmap_bad(sbi, g, ino, b->b_blocknr, bad);
 
@@ -713,7 +723,7 @@ int ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino, bool is_dir
 	struct ino_batch *ib;
 	struct buffer *b;
 	group_t g;
-	u8 *spare;
+	u8 *spare = NULL;
 	int error;
 
 	if (ino < sbi->first_ino || ino > sbi->inodes_count)
@@ -731,10 +741,8 @@ int ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino, bool is_dir
 	}
 	/* Patient: the inode is off the orphan list. */
 	ib = malloc_patient(sizeof(*ib));
-	spare = calloc_patient(1, DIV_ROUND_UP(sbi->inodes_per_group, 64) * 8);
-	error = -ENOMEM;
-	if (!ib || !spare)
-		goto out_free;
+	if (!ib)
+		return -ENOMEM;
 	ib->cb.fn = ino_batch_done;
 	ib->sbi = sbi;
 	ib->group = g;
@@ -743,6 +751,12 @@ int ext4_free_ino(struct handle *h, struct ext4_sb *sbi, ino_nr ino, bool is_dir
 	if (error)
 		goto out_free;
 	error = free_prepared(h, sbi, ino, is_dir, b, &ib, &spare);
+	/* The first of its group since a commit: the group wants a map of them. */
+	if (error == -EAGAIN) {
+		spare = calloc_patient(1, DIV_ROUND_UP(sbi->inodes_per_group, 64) * 8);
+		error = spare ? free_prepared(h, sbi, ino, is_dir, b, &ib, &spare) :
+				-ENOMEM;
+	}
 	buffer_put(b);
 out_free:
 	free(spare);
@@ -809,7 +823,6 @@ int ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
 	pblk_t table;
 	group_t g;
 	u32 i, tb;
-	int error;
 
 	if (!ino || ino > sbi->inodes_count)
 		return ext4_error(sbi, ino, 0, -EFSCORRUPTED,
@@ -819,14 +832,15 @@ int ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
 	i = (ino - 1) % sbi->inodes_per_group;
 	tb = i / sbi->inodes_per_block;
 	table = ext4_gd_inode_table(sbi, ext4_group_desc(sbi, g, NULL));
+	*offset = i % sbi->inodes_per_block * sbi->inode_size;
+	*out = buffer_find_checked(&sbi->s, table + tb, &itable_type, 0);
+	if (*out)
+		return 0;
 	/* A fresh one: ext4_alloc_ino() has put a block never used before into
 	 * the cache, zeroed; the blocks around it are of no use then. */
 	if (!fresh)
 		itable_readahead(sbi, g, table, tb);
-	error = ext4_bread(sbi, table + tb, ino, &itable_type, 0, out);
-	if (!error)
-		*offset = i % sbi->inodes_per_block * sbi->inode_size;
-	return error;
+	return ext4_bread(sbi, table + tb, ino, &itable_type, 0, out);
 }
 
 int ext4_ino_in_use(struct ext4_sb *sbi, ino_nr ino, bool *used)

@@ -522,7 +522,7 @@ static void store_inode(struct ext4_inode *ei, u8 *raw)
 		di->i_checksum_lo = cpu_to_le16(0);
 		if (extra >= 4)
 			di->i_checksum_hi = cpu_to_le16(0);
-		crc = inode_csum(sbi, ei->i_csum_seed, raw);
+		crc = crc32c(ei->i_csum_seed, raw, sbi->inode_size);
 		di->i_checksum_lo = cpu_to_le16((u16)crc);
 		if (extra >= 4)
 			di->i_checksum_hi = cpu_to_le16((u16)(crc >> 16));
