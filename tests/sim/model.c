@@ -844,7 +844,7 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		return 0;
 	/* Also after an error: what it has. */
 	if (op->kind == OP_MIGRATE && in && S_ISREG(in->mode))
-		in->block_map = size_after != 0;
+		in->block_map = size_after & SIM_BLOCK_MAP;
 	if (op->kind == OP_FALLOC && result < 0 && in)
 		half_zeroed(m, in, op);
 	if (in && op->kind == OP_UTIMES)
@@ -919,7 +919,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 			in->changed = m->ops + 1;
 		return 0;
 	case OP_MIGRATE:
-		if (in)
+		/* What is refused changes nothing that an fsync would wait for. */
+		if (in && !(size_after & SIM_NOT_MIGRATED))
 			touched(m, in, false);
 		return 0;
 	case OP_SETXATTR:

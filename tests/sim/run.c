@@ -838,15 +838,16 @@ static s64 do_copy(const struct worker *w, struct sl_file *to, const struct sim_
 	return result;
 }
 
-/* A file whose map cannot be a small one keeps its extents. *block_map: what it has then. */
-static s64 do_migrate(struct inode *inode, bool extents, u64 *block_map)
+/* A file whose map cannot be a small one keeps its extents. *after: enum sim_migrated. */
+static s64 do_migrate(struct inode *inode, bool extents, u64 *after)
 {
 	struct sl_fileattr fa = { .flags = extents ? FS_EXTENT_FL : 0 };
 	s64 result = sl_fileattr_set(inode, &fa, SL_FA_FLAGS, FS_EXTENT_FL, SL_MAY_OWN,
 				     &root_cred);
 
 	sl_fileattr_get(inode, &fa);
-	*block_map = !(fa.flags & FS_EXTENT_FL);
+	*after = (fa.flags & FS_EXTENT_FL ? 0 : SIM_BLOCK_MAP) |
+		 (result ? SIM_NOT_MIGRATED : 0);
 	/* The volume may have no extents at all; a tree may find no room. */
 	return result == -EOPNOTSUPP || result == -EINVAL || result == -ENOSPC ? 0 : result;
 }

@@ -57,6 +57,12 @@ enum sim_op_kind {
 	OP_NR,
 };
 
+/* How OP_MIGRATE left the file. */
+enum sim_migrated {
+	SIM_BLOCK_MAP = 1u << 0,
+	SIM_NOT_MIGRATED = 1u << 1,
+};
+
 extern const char *const sim_op_name[OP_NR];
 
 struct sim_op {
