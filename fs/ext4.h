@@ -78,6 +78,8 @@ struct ext4_inode {
 	_Atomic s32 i_overwrites;
 	_Atomic bool i_bmapped; /* somebody who has it open may know where its blocks are, and
 				   use them [atomic; i_rwsem to set, exclusive to clear] */
+	_Atomic bool i_shifting; /* what is cached is written with i_rwsem only [atomic; i_rwsem
+				    exclusive to write] shift.c */
 	bool i_linkable; /* [i_rwsem] made without a name, may get one */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
@@ -542,6 +544,29 @@ int __must_check ext4_ext_convert_unwritten(struct handle *h, struct ext4_inode 
 int __must_check ext4_remove_blocks(struct handle *h, struct ext4_inode *ei,
 				    lblk_t start, u64 end, bool forget);
 u32 ext4_remove_credits(const struct ext4_inode *ei); /* to start with */
+/*
+ * All extents from block `start` on are to be `by` blocks further to the left (from where
+ * nothing is mapped in the `by` blocks before start) or to the right. i_rwsem exclusively and
+ * wb_lock are held over all of these calls, nothing of the file is under WRITEBACK, and
+ * nothing from the earlier of the two places on is in the page cache.
+ */
+struct ext4_shift {
+	lblk_t start;
+	u32 by;
+	bool right;
+	/* by ext4_shift_look(): */
+	u32 credits; /* for all of it in one transaction, without a split */
+	u64 at;      /* how far it has come */
+};
+/* Reads all that is to be changed. -EINVAL: to the right, beyond what a file can have. */
+int __must_check ext4_shift_look(struct ext4_inode *ei, struct ext4_shift *s);
+/* To the right, before anything moves: an extent that begins before start ends there.
+ * Credits as for one insertion. -ENOSPC, -EAGAIN, ...: nothing was changed. */
+int __must_check ext4_shift_split(struct handle *h, struct ext4_inode *ei,
+				  const struct ext4_shift *s);
+/* May restart the handle, and leaves a valid tree before; the caller writes the inode
+ * after. On an error it can be called again, in another handle, to go on. */
+int __must_check ext4_shift(struct handle *h, struct ext4_inode *ei, struct ext4_shift *s);
 
 /* ------------------------------------------------------- map_migrate.c */
 /*
@@ -800,6 +825,10 @@ int __must_check ext4_write_allowed(struct ext4_inode *ei, u64 pos, u64 len);
 /* suid and sgid go when others write: at once, in the journal. foreign: by one
  * who is not of the file's group, so that sgid goes in any case. No lock held. */
 int __must_check ext4_kill_suidgid(struct ext4_inode *ei, bool foreign);
+/* shift.c: [off, off+len) goes, or comes as a hole; what is behind moves. i_rwsem held
+ * exclusively. -EINVAL, -EFBIG, -EOPNOTSUPP, -ETXTBSY, -ENOSPC, ... */
+int __must_check ext4_collapse_range(struct ext4_inode *ei, u64 off, u64 len);
+int __must_check ext4_insert_range(struct ext4_inode *ei, u64 off, u64 len);
 /* i_rwsem held exclusively. To any size. */
 int __must_check ext4_truncate(struct ext4_inode *ei, u64 size);
 /* Before i_size grows beyond an unaligned old end: the rest of its block reads as zero. i_rwsem exclusive. */

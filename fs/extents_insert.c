@@ -322,3 +322,21 @@ void ext_insert(struct handle *h, struct ext_path *p, const struct ext *e,
 	assert(room->used == room->nr);
 	ext4_inode_add_blocks(h, p->ei, room->nr);
 }
+
+int ext_split(struct handle *h, struct ext_path *p, const struct ext *e, u64 at)
+{
+	struct ext_node *leaf = ext_path_leaf(p);
+	struct ext a = *e, b = *e;
+	struct ext_room room;
+	int err = ext_insert_prepare(h, p, &room);
+
+	if (err)
+		return err;
+	a.len = (u32)(at - e->lblk);
+	b.lblk += a.len;
+	b.pblk += a.len;
+	b.len -= a.len;
+	ext_set(leaf->eh, (u32)leaf->pos, &a);
+	ext_insert(h, p, &b, &room);
+	return 0;
+}

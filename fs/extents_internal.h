@@ -10,6 +10,7 @@
  *   extents_insert.c   making room: splits, growth, merging
  *   extents_convert.c  unwritten -> written
  *   extents_remove.c   truncate and punch
+ *   extents_shift.c    collapsed and inserted ranges
  *   extents_check.c    what is believed of a block read from disk
  *   indirect.c         the block maps of ext2 and ext3: lookup and removal
  *   indirect_alloc.c   ... and what is entered into them
@@ -243,6 +244,9 @@ int __must_check ext_insert_prepare(struct handle *h, struct ext_path *p,
  * path is stale then. Cannot fail. */
 void ext_insert(struct handle *h, struct ext_path *p, const struct ext *e,
 		struct ext_room *room);
+/* The extent e at the leaf's pos becomes two of the same blocks, the second from block
+ * `at` on. The path is stale then. -ENOSPC, -EAGAIN, ...: nothing was changed. */
+int __must_check ext_split(struct handle *h, struct ext_path *p, const struct ext *e, u64 at);
 /* If leaf entries i and i+1 can be one: makes them so. Not marked dirty. */
 bool ext_merge_pair(struct ext4_extent_header *eh, u32 i);
 
@@ -257,6 +261,8 @@ int __must_check ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t b
 			       u32 len, bool forget);
 /* Longest run of data that one removal step may free. */
 u32 ext_remove_cap(const struct ext4_sb *sbi, bool forget);
+/* The highest level that changes when the first key of the node at `level` does. */
+u32 ext_key_top(const struct ext_path *p, u32 level);
 /* Groups that [blk, blk+len) touches. */
 static inline u32 ext_groups_of(const struct ext4_sb *sbi, pblk_t blk, u32 len)
 {

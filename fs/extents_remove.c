@@ -100,8 +100,7 @@ static void rm_choose(struct rm *r)
 		r->s = r->e - cap;
 }
 
-/* The highest level that changes when the first key of the node at `level` does. */
-static u32 key_top(const struct ext_path *p, u32 level)
+u32 ext_key_top(const struct ext_path *p, u32 level)
 {
 	while (level > 0 && p->n[--level].pos == 0)
 		;
@@ -121,7 +120,7 @@ static int rm_entry(struct rm *r)
 		level--;
 	n = &p->n[level];
 	new_key = n->pos == 0 && level > 0;
-	err = ext_access(r->h, p, new_key ? key_top(p, level) : level, level);
+	err = ext_access(r->h, p, new_key ? ext_key_top(p, level) : level, level);
 	if (err)
 		return err;
 
@@ -172,7 +171,7 @@ static int rm_head(struct rm *r)
 	struct ext_path *p = &r->p;
 	struct ext_node *leaf = ext_path_leaf(p);
 	struct ext right = rm_right_part(r);
-	u32 top = leaf->pos == 0 ? key_top(p, p->depth) : p->depth;
+	u32 top = leaf->pos == 0 ? ext_key_top(p, p->depth) : p->depth;
 	int err = ext_access(r->h, p, top, p->depth);
 
 	if (err)

@@ -31,8 +31,8 @@
  * the write-out of their blocks. Freed blocks have no new owner before the commit, and
  * a block that was made unwritten is written anew before it is read.
  *
- * Collapsing and inserting ranges is not done (the kernel's FUSE forwards
- * neither).
+ * Collapsing and inserting ranges: shift.c. (The kernel's FUSE forwards neither: they
+ * come by ioctls of our own.)
  *
  * Locks:   i_rwsem exclusive -> wb_lock, handle -> i_data_sem, leaf locks
  * Never:   a wait for WRITEBACK with a handle open: its end needs one
@@ -262,6 +262,8 @@ static int check_mode(const struct ext4_inode *ei, int mode)
 			return -EOPNOTSUPP;
 		break;
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_COLLAPSE_RANGE:
+	case FALLOC_FL_INSERT_RANGE:
 		break;
 	default:
 		return -EOPNOTSUPP;
@@ -281,6 +283,8 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 
 	if (!len)
 		return -EINVAL;
+	if (!(ext4_file_flags(f) & SL_OPEN_WRITE))
+		return -EBADF;
 	err = ext4_write_allowed(ei, off, len);
 	if (!err && unlikely(ei->i_inline || ext4_extra_is_small(ei))) {
 		rwsem_down_write(&inode->i_rwsem);
@@ -313,14 +317,20 @@ int sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 	r = range_of(ei, off, off + len);
 	if (mode & FALLOC_FL_PUNCH_HOLE) {
 		err = punch(ei, &r);
+	} else if (mode & FALLOC_FL_COLLAPSE_RANGE) {
+		err = ext4_collapse_range(ei, off, len);
+	} else if (mode & FALLOC_FL_INSERT_RANGE) {
+		err = ext4_insert_range(ei, off, len);
 	} else {
 		if (mode & FALLOC_FL_ZERO_RANGE)
 			err = clear_range(ei, &r, true);
 		if (!err)
 			err = allocate_range(ei, &r, mode & FALLOC_FL_KEEP_SIZE, root);
 	}
-	ext4_touch(ei, EXT4_T_CTIME | EXT4_T_MTIME);
-	inode_mark_dirty(inode, I_DIRTY_INODE);
+	if (!(mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))) {
+		ext4_touch(ei, EXT4_T_CTIME | EXT4_T_MTIME);
+		inode_mark_dirty(inode, I_DIRTY_INODE);
+	}
 out_unlock:
 	rwsem_up_write(&inode->i_rwsem);
 	if (!err && ext4_file_syncs(f))

@@ -767,7 +767,7 @@ static bool overwrite_cached(const struct write_ctx *w)
 	size_t done = 0;
 	u32 len, n;
 
-	if (end > atomic_load(&ei->vfs.i_size))
+	if (end > atomic_load(&ei->vfs.i_size) || atomic_load(&ei->i_shifting))
 		return false;
 	do {
 		u64 pos = w->pos + done;

@@ -405,10 +405,14 @@ ssize_t __must_check sl_write_region(struct sl_file *f, struct region *region, v
 int __must_check sl_fsync(struct sl_file *f, bool datasync); /* also directories */
 /*
  * mode: 0, or FALLOC_FL_ZERO_RANGE, each alone or with FALLOC_FL_KEEP_SIZE; or
- * FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. Others: -EOPNOTSUPP; so is all but
- * punching on files with block maps. -EINVAL (len 0), -EFBIG, -EPERM (immutable;
- * append-only, if content would change), -ENOSPC: allocated, and grown, as far
- * as it went; a range to be zeroed then reads as zero, or part of it does.
+ * FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; or FALLOC_FL_COLLAPSE_RANGE or
+ * FALLOC_FL_INSERT_RANGE alone. Others: -EOPNOTSUPP; so is all but
+ * punching on files with block maps. -EBADF (not open for writing), -EINVAL (len 0; to collapse or insert: not whole
+ * blocks, or not before the end), -EFBIG, -EPERM (immutable;
+ * append-only, if content would change), -ETXTBSY (to collapse or insert: the kernel
+ * swaps to it), -ENOSPC: allocated, and grown, as far
+ * as it went; a range to be zeroed then reads as zero, or part of it does. Of a collapse or
+ * insertion that fails, see shift.c.
  */
 int __must_check sl_fallocate(struct sl_file *f, int mode, u64 off, u64 len,
 			      const struct sl_cred *cred);

@@ -174,25 +174,6 @@ static int copy_piece(const struct piece *p)
 	return err;
 }
 
-/* The extent becomes two, of the same blocks. The path is stale then. */
-static int split_at(struct piece *p, struct ext_path *path, const struct ext *e, u64 at)
-{
-	struct ext_node *leaf = ext_path_leaf(path);
-	struct ext a = *e, b = *e;
-	struct ext_room room;
-	int err = ext_insert_prepare(p->h, path, &room);
-
-	if (err)
-		return err;
-	a.len = (u32)(at - e->lblk);
-	b.lblk += a.len;
-	b.pblk += a.len;
-	b.len -= a.len;
-	ext_set(leaf->eh, (u32)leaf->pos, &a);
-	ext_insert(p->h, path, &b, &room);
-	return 0;
-}
-
 /* The whole extent is at `to` now; what was its place is free. */
 static int switch_whole(struct piece *p, struct ext_path *path, struct ext *e, pblk_t to)
 {
@@ -242,9 +223,9 @@ static int switch_step(struct piece *p, lblk_t *at, lblk_t end, pblk_t to)
 	if (err) {
 		err = err < 0 ? err : -ENOSPC;
 	} else if (e.lblk < *at) {
-		err = split_at(p, &path, &e, *at);
+		err = ext_split(p->h, &path, &e, *at);
 	} else if (ext_end(&e) > end) {
-		err = split_at(p, &path, &e, end);
+		err = ext_split(p->h, &path, &e, end);
 	} else {
 		lblk_t next = (lblk_t)ext_end(&e);
 

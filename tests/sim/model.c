@@ -21,7 +21,11 @@
 #define NAME_MAX_LEN 255
 #define LINK_LIMIT 65000
 
-enum change_kind { CH_WRITE, CH_ZERO, CH_SIZE, CH_GROW };
+enum change_kind { CH_WRITE, CH_ZERO, CH_SIZE, CH_GROW, CH_SHIFT };
+
+#define SHIFTS (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)
+/* Of all that is shifted: whole blocks, whatever their size. */
+#define SHIFT_UNIT 4096u
 
 struct change {
 	enum change_kind kind;
@@ -29,7 +33,9 @@ struct change {
 	u64 off; /* CH_SIZE, CH_GROW: the new size */
 	u32 len;
 	u64 seed;
-	u8 *copied; /* CH_WRITE: the bytes, if they are not the seed's */
+	u8 *copied; /* CH_WRITE: the bytes, if they are not the seed's; CH_SHIFT: from
+		     * off to the end */
+	u32 gap;    /* CH_SHIFT: bytes from off on that may be zero before it is done */
 	u64 size; /* after it */
 };
 
@@ -566,6 +572,15 @@ static s64 expect_xattr(struct model *m, const struct sim_op *op)
 	return there && op->flags & SL_XATTR_CREATE ? -EEXIST : 0;
 }
 
+static s64 expect_shift(const struct m_inode *in, const struct sim_op *op)
+{
+	bool collapse = op->flags == FALLOC_FL_COLLAPSE_RANGE;
+
+	if ((op->off | op->len) % SHIFT_UNIT || !op->len)
+		return -EINVAL;
+	return (collapse ? op->off + op->len : op->off) >= in->size ? -EINVAL : 0;
+}
+
 static s64 expect_file(struct model *m, const struct sim_op *op)
 {
 	struct m_inode *in;
@@ -584,6 +599,8 @@ static s64 expect_file(struct model *m, const struct sim_op *op)
 	    (op->kind == OP_RELOCATE ||
 	     (op->kind == OP_FALLOC && !(op->flags & FALLOC_FL_PUNCH_HOLE))))
 		return -EOPNOTSUPP;
+	if (op->kind == OP_FALLOC && op->flags & SHIFTS)
+		return expect_shift(in, op);
 	return op->kind == OP_WRITE ? op->len : 0;
 }
 
@@ -646,6 +663,8 @@ static void add_change(struct model *m, struct m_inode *in, enum change_kind kin
 			      .seed = seed };
 	if (kind == CH_SIZE || kind == CH_GROW)
 		in->size = off;
+	else if (kind == CH_SHIFT)
+		in->size = off + len;
 	else if (kind == CH_WRITE && off + len > in->size)
 		in->size = off + len;
 	c->size = in->size;
@@ -806,8 +825,26 @@ static void apply_xattr(struct model *m, struct m_inode *in, const struct sim_op
 /* As far as it got, nobody knows: the content may be the old one, or zero. */
 static void half_zeroed(struct model *m, struct m_inode *in, const struct sim_op *op)
 {
-	if (op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+	if (op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE | SHIFTS))
 		in->lost = true;
+}
+
+/* What is behind the range is somewhere else now. */
+static u32 apply_shift(struct model *m, struct m_inode *in, const struct sim_op *op)
+{
+	bool collapse = op->flags == FALLOC_FL_COLLAPSE_RANGE;
+	u64 from = collapse ? op->off + op->len : op->off;
+	u32 rest = (u32)(in->size - from), hole = collapse ? 0 : op->len;
+	u8 *bytes = zalloc((size_t)hole + rest);
+	struct change *c;
+
+	m_inode_read(in, from, bytes + hole, rest);
+	add_change(m, in, CH_SHIFT, op->off, hole + rest, 0);
+	c = &in->ch[in->nr_ch - 1];
+	c->copied = bytes;
+	c->gap = op->len;
+	touched(m, in, true);
+	return 0;
 }
 
 /* Every operation on the inode but those that surely leave mtime alone. */
@@ -851,6 +888,9 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 		stamped(m, in, op, result < 0);
 	else if (in && may_stamp(op->kind))
 		stamped(m, in, NULL, result < 0);
+	if (op->kind == OP_FALLOC && op->flags & SHIFTS && result < 0 && in && size_after &&
+	    size_after < in->size)
+		add_change(m, in, CH_SIZE, size_after, 0, 0);
 	if (op->kind == OP_FALLOC && result < 0 && in && size_after > in->size) {
 		add_change(m, in, CH_GROW, size_after, 0, 0);
 		touched(m, in, true);
@@ -897,6 +937,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	case OP_FALLOC:
 		if (!in)
 			return 0;
+		if (op->flags & SHIFTS)
+			return apply_shift(m, in, op);
 		if (op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 			add_change(m, in, CH_ZERO, op->off, op->len, 0);
 		/* What allocates nothing changes nothing that fdatasync needs. */
@@ -994,6 +1036,10 @@ static void play(const struct change *c, u64 off, u8 *buf, u64 len)
 	}
 	from = max_of(c->off, off);
 	to = min_of(c->off + c->len, off + len);
+	/* Shifted, it ends there. */
+	if (c->kind == CH_SHIFT && c->size < off + len)
+		memset(buf + (max_of(c->size, off) - off), 0,
+		       off + len - max_of(c->size, off));
 	if (from >= to)
 		return;
 	if (c->kind == CH_ZERO)
@@ -1014,7 +1060,8 @@ void m_inode_read(const struct m_inode *inode, u64 off, u8 *buf, u32 len)
 /*
  * Byte by byte: ok[i] says that some state since the lower bound had this
  * value there. A size change that must have happened sets the bound of what lies beyond
- * it anew.
+ * it anew; and so does a shift, of all behind its start: what was there had to be on the
+ * device before. One that may not be done yet may have its range empty.
  */
 static bool content_ok(const struct m_inode *in, u32 durable, u32 started, u32 tree,
 		       u64 size, const u8 *data, char *why, size_t why_len)
@@ -1045,8 +1092,10 @@ static bool content_ok(const struct m_inode *in, u32 durable, u32 started, u32 t
 		to = c->kind == CH_WRITE || c->kind == CH_ZERO
 			     ? min_of(c->off + c->len, size) : size;
 		for (u64 k = from; k < to; k++) {
-			if (c->kind == CH_SIZE && c->op < tree)
+			if ((c->kind == CH_SIZE || c->kind == CH_SHIFT) && c->op < tree)
 				ok[k] = 0;
+			else if (c->kind == CH_SHIFT && k - from < c->gap)
+				ok[k] |= data[k] == 0;
 			ok[k] |= now[k] == data[k];
 		}
 	}
@@ -1073,7 +1122,8 @@ static bool size_ok(const struct m_inode *in, u32 durable, u32 started, u32 tree
 		const struct change *c = &in->ch[i];
 
 		if (c->op < durable ||
-		    ((c->kind == CH_SIZE || c->kind == CH_GROW) && c->op < tree))
+		    ((c->kind == CH_SIZE || c->kind == CH_GROW || c->kind == CH_SHIFT) &&
+		     c->op < tree))
 			lo = hi = c->size;
 		lo = min_of(lo, c->size);
 		hi = max_of(hi, c->size);

@@ -13,7 +13,9 @@
  *
  * Data: each byte has some value it had since the last state that was promised
  * (beyond the end counts as zero). A truncation is part of the tree's
- * order: where it must have happened it binds the bytes beyond its size.
+ * order: where it must have happened it binds the bytes beyond its size. So is a range
+ * that is collapsed or inserted, in whole units of 4 KiB: all behind its start is as it was
+ * then, elsewhere.
  *
  * Times: mtime set by utimes is in the tree's order, as modes are. What else
  * may have touched it gave it the time of the run, now or when the inode is

@@ -706,6 +706,32 @@ static void draw_migrate(struct gen *g, struct rng *r)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+/* Ranges that are collapsed or inserted, in the same way. */
+static void draw_shift(struct gen *g, struct rng *r)
+{
+	struct sim_op op = { .kind = OP_FALLOC, .thread = (u8)g->t,
+			     .flags = FALLOC_FL_COLLAPSE_RANGE };
+	u32 units, len;
+
+	look_around(g);
+	if (!g->files.nr)
+		return;
+	op.path = g->files.path[rng_below(r, g->files.nr)];
+	if (strlen(op.path) > 1500)
+		return;
+	units = (u32)DIV_ROUND_UP(size_of(g, &op), 4096);
+	/* Now and then too far. */
+	op.off = rng_below(r, units + (rng_chance(r, 10) ? 2 : 0) + !units) * 4096ull;
+	len = 1 + rng_below(r, rng_chance(r, 70) ? 3 : 20);
+	if (rng_chance(r, 50) && units + len <= MAX_FILE / 4096)
+		op.flags = FALLOC_FL_INSERT_RANGE;
+	else if (units > op.off / 4096 && rng_chance(r, 80))
+		len = 1 + len % (units - (u32)(op.off / 4096));
+	op.len = len * 4096;
+	sim_stream_add(g->s, &op);
+	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+}
+
 /* Overwrites in place: data that no transaction carries along. */
 static void draw_overwrite(struct gen *g)
 {
@@ -805,6 +831,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	u32 xattr_percent = rng_chance(&xattr_rng, 60) ? 3 + rng_below(&xattr_rng, 20) : 0;
 	struct rng migrate_rng = rng_derive(seed, 0x316A7E);
 	u32 migrate_percent = rng_chance(&migrate_rng, 35) ? 3 + rng_below(&migrate_rng, 10) : 0;
+	struct rng shift_rng = rng_derive(seed, 0x5811F7);
+	u32 shift_percent = rng_chance(&shift_rng, 50) ? 2 + rng_below(&shift_rng, 12) : 0;
 	bool faults = false, threads = false;
 	u32 n;
 
@@ -849,6 +877,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 			draw_xattr(&g, &xattr_rng);
 		if (rng_chance(&migrate_rng, migrate_percent))
 			draw_migrate(&g, &migrate_rng);
+		if (shift_percent && rng_chance(&shift_rng, shift_percent))
+			draw_shift(&g, &shift_rng);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);
@@ -914,6 +944,10 @@ static const struct sim_op ace_op[] = {
 	  .flags = MODE_ZERO | FALLOC_FL_KEEP_SIZE },
 	{ .kind = OP_FALLOC, .path = "foo", .off = 9 * K + 5, .len = 14 * K,
 	  .flags = MODE_ZERO },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 4 * K, .len = 8 * K,
+	  .flags = FALLOC_FL_COLLAPSE_RANGE },
+	{ .kind = OP_FALLOC, .path = "foo", .off = 8 * K, .len = 4 * K,
+	  .flags = FALLOC_FL_INSERT_RANGE },
 	{ .kind = OP_COPY, .path = "foo", .path2 = "A/foo", .off = 10 * K + 3,
 	  .len = 12 * K, .seed = 2 * K },
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0611 },

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tests/unit/fs/test_falloc.c - holes punched, ranges zeroed, ranges copied
+ * tests/unit/fs/test_falloc.c - holes punched, ranges zeroed, taken out, put in, copied
  *
  * The model is the content as an array of bytes. What the races leave is known
  * byte by byte: each position has one value that writers write there, and zero.
@@ -15,6 +15,8 @@
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO FALLOC_FL_ZERO_RANGE
 #define KEEP FALLOC_FL_KEEP_SIZE
+#define COLLAPSE FALLOC_FL_COLLAPSE_RANGE
+#define INSERT FALLOC_FL_INSERT_RANGE
 
 static const struct sl_cred root_cred = { 0, 0, 022 };
 static const struct sl_cred user_cred = { 1000, 1000, 022 };
@@ -195,6 +197,29 @@ static void random_copy(struct sl_file *f, u64 from, u64 to, u32 len)
 	m.size = max_of(m.size, to + n);
 }
 
+static void random_shift(struct sl_file *f, u32 bs, u64 pos, u64 len, int mode)
+{
+	bool aligned = pos % bs == 0 && len % bs == 0;
+
+	/* The file stays as large as the model is. */
+	if (mode == INSERT && m.size + len > MODEL_MAX)
+		mode = COLLAPSE;
+	if (!aligned || (mode == COLLAPSE ? pos + len : pos) >= m.size) {
+		assert_int_equal(falloc(f, mode, pos, len), -EINVAL);
+		return;
+	}
+	assert_int_equal(falloc(f, mode, pos, len), 0);
+	if (mode == COLLAPSE) {
+		memmove(m.data + pos, m.data + pos + len, m.size - pos - len);
+		memset(m.data + m.size - len, 0, len);
+		m.size -= len;
+	} else {
+		memmove(m.data + pos + len, m.data + pos, m.size - pos);
+		memset(m.data + pos, 0, len);
+		m.size += len;
+	}
+}
+
 static struct sl_file *random_step(struct sl_file *f, u32 bs)
 {
 	/* Often to the block, often across. */
@@ -204,7 +229,13 @@ static struct sl_file *random_step(struct sl_file *f, u32 bs)
 	if (below(4) == 0)
 		len = ALIGN_UP(len, bs);
 	len = min_of(len, (u32)(MODEL_MAX / 2));
-	switch (below(20)) {
+	switch (below(24)) {
+	case 20: case 21:
+		random_shift(f, bs, pos, len, COLLAPSE);
+		break;
+	case 22: case 23:
+		random_shift(f, bs, pos, len, INSERT);
+		break;
 	case 0: case 1: case 2: case 3: case 4: case 5:
 		random_write(f, pos, len);
 		break;
@@ -305,8 +336,11 @@ static void test_what_is_refused(void **state)
 	max = ext4_max_size(EXT4_I(inode));
 	assert_int_equal(falloc(f, FALLOC_FL_PUNCH_HOLE, 0, 1), -EOPNOTSUPP);
 	assert_int_equal(falloc(f, PUNCH | ZERO, 0, 1), -EOPNOTSUPP);
-	assert_int_equal(falloc(f, FALLOC_FL_COLLAPSE_RANGE, 0, 1024), -EOPNOTSUPP);
-	assert_int_equal(falloc(f, FALLOC_FL_INSERT_RANGE, 0, 1024), -EOPNOTSUPP);
+	assert_int_equal(falloc(f, COLLAPSE | KEEP, 0, 1024), -EOPNOTSUPP);
+	assert_int_equal(falloc(f, INSERT | ZERO, 0, 1024), -EOPNOTSUPP);
+	/* Only what has something behind it. */
+	assert_int_equal(falloc(f, COLLAPSE, 0, 1024), -EINVAL);
+	assert_int_equal(falloc(f, INSERT, 0, 1024), -EINVAL);
 	assert_int_equal(falloc(f, FALLOC_FL_UNSHARE_RANGE, 0, 1024), -EOPNOTSUPP);
 	assert_int_equal(falloc(f, PUNCH, 0, 0), -EINVAL);
 	assert_int_equal(falloc(f, ZERO, max - 10, 11), -EFBIG);
@@ -506,6 +540,8 @@ static void test_block_map(void **state)
 	f = open_file("file", false, SL_OPEN_WRITE);
 	assert_int_equal(falloc(f, 0, 0, 1024), -EOPNOTSUPP);
 	assert_int_equal(falloc(f, ZERO, 0, 1024), -EOPNOTSUPP);
+	assert_int_equal(falloc(f, COLLAPSE, 0, 1024), -EOPNOTSUPP);
+	assert_int_equal(falloc(f, INSERT, 0, 1024), -EOPNOTSUPP);
 	assert_int_equal(falloc(f, PUNCH, 5000, 300 << 10), 0);
 	memset(m.data + 5000, 0, 300 << 10);
 	m.size = 400 << 10;
