@@ -5,6 +5,8 @@
  * Data: the kernel is told to drop the pages of each inode that it has looked up
  * (FUSE_NOTIFY_INVAL_INODE); what is dirty there is written first.
  *
+ * One inode's data, for a request that changes it behind the kernel's back: the same.
+ *
  * Names and inodes: FUSE_NOTIFY_INVAL_ENTRY will not do. It wants every name, which
  * nobody here knows, and it takes names away that are in use, too: a process would
  * lose its working directory, and mounts below would go. What is wanted is that
@@ -44,6 +46,13 @@
 /* Requests that wait for us; far fewer than the loop has threads. */
 #define WAITERS_MAX 32u
 
+/* One inode's pages, wanted by a request, on whose stack this is until it is done. */
+struct inval {
+	u64 node, off;
+	int err; /* [our thread] */
+	struct inval *next; /* [lock] */
+};
+
 struct dropper {
 	struct fuse_session *se; /* [const] */
 	const char *mountpoint;  /* [const] */
@@ -54,6 +63,7 @@ struct dropper {
 	struct mutex lock;
 	struct super_block *sb;  /* [lock] of who asked last */
 	u32 wanted;              /* [lock] DROP_* */
+	struct inval *invals;    /* [lock] */
 	u32 waiters;             /* [lock] */
 	_Atomic u64 asked;       /* [write lock] number of requests; the thread's wait key */
 	_Atomic u64 done;        /* [our thread] of those that are done; their wait key */
@@ -120,12 +130,21 @@ static void drop(struct dropper *d, struct super_block *sb, u32 what)
 	(void)malloc_trim(0);
 }
 
+static int inval_one(struct dropper *d, u64 node, u64 off)
+{
+	int err = fuse_lowlevel_notify_inval_inode(d->se, node, (off_t)off, 0);
+
+	/* -ENOENT: the kernel does not know the inode, so it has nothing of it. */
+	return err == -ENOENT ? 0 : err;
+}
+
 static void dropper_thread(void *arg)
 {
 	struct dropper *d = arg;
 
 	for (;;) {
 		struct super_block *sb;
+		struct inval *i;
 		u64 asked;
 		u32 what;
 
@@ -137,9 +156,14 @@ static void dropper_thread(void *arg)
 		sb = d->sb;
 		what = d->wanted;
 		d->wanted = 0;
+		i = d->invals;
+		d->invals = NULL;
 		asked = atomic_load(&d->asked);
 		mutex_unlock(&d->lock);
-		drop(d, sb, what);
+		for (; i && !atomic_load(&d->stop); i = i->next)
+			i->err = inval_one(d, i->node, i->off);
+		if (what)
+			drop(d, sb, what);
 		if (atomic_load(&d->stop))
 			return; /* it may be half done */
 		atomic_store(&d->done, asked);
@@ -173,21 +197,25 @@ void dropper_set_dev(struct dropper *d, dev_t dev)
 	atomic_store(&d->dev, (u64)dev);
 }
 
-int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
+/* sb, what; or i: wanted, and waited for. */
+static int ask(struct dropper *d, struct super_block *sb, u32 what, struct inval *i)
 {
 	bool done;
 	u64 ticket;
 
-	if (!what || what & ~(DROP_DATA | DROP_METADATA))
-		return -EINVAL;
 	mutex_lock(&d->lock);
 	if (d->waiters >= WAITERS_MAX) {
 		mutex_unlock(&d->lock);
 		return -EBUSY;
 	}
 	d->waiters++;
-	d->sb = sb;
-	d->wanted |= what;
+	if (i) {
+		i->next = d->invals;
+		d->invals = i;
+	} else {
+		d->sb = sb;
+		d->wanted |= what;
+	}
 	ticket = atomic_fetch_add(&d->asked, 1) + 1;
 	mutex_unlock(&d->lock);
 	wake_up(&d->asked);
@@ -198,6 +226,21 @@ int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
 	d->waiters--;
 	mutex_unlock(&d->lock);
 	return done ? 0 : -ENODEV;
+}
+
+int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
+{
+	if (!what || what & ~(DROP_DATA | DROP_METADATA))
+		return -EINVAL;
+	return ask(d, sb, what, NULL);
+}
+
+int dropper_inval(struct dropper *d, u64 node, u64 off)
+{
+	struct inval i = { .node = node, .off = off };
+	int err = ask(d, NULL, 0, &i);
+
+	return err ? err : i.err;
 }
 
 void dropper_end(struct dropper *d)

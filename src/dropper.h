@@ -28,6 +28,12 @@ void dropper_set_dev(struct dropper *d, dev_t dev);
  * -EBUSY: too many wait; -ENODEV: the dropper has ended. */
 int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);
 /*
+ * From a request: the kernel writes what it has dirty of the inode `node` from byte off on,
+ * and drops its pages of that; and asks for the attributes anew. Returns when that is
+ * done, with nothing held: the writes are requests. -EBUSY, -ENODEV as above.
+ */
+int __must_check dropper_inval(struct dropper *d, u64 node, u64 off);
+/*
  * Ends the thread: who waits for it now, or asks later, gets -ENODEV. Before the
  * request loop is stopped with the connection standing: the kernel, told to drop
  * something, may wait for requests that nobody would read any more. Sleeps; by

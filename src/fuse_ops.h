@@ -127,6 +127,10 @@ void put_inode(struct sluice_inode *out, const struct sl_bulkstat_rec *r);
 bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *in,
 		    size_t in_size);
 
+/* fuse_shift.c: the same for what changes an open file. */
+bool ioctl_shift(fuse_req_t req, fuse_ino_t node, unsigned cmd, struct handle *h,
+		 const void *in, size_t in_size);
+
 /* fuse_volume.c: the same for those of the whole volume. */
 bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
 		  size_t in_size);

@@ -421,6 +421,11 @@ int session_drop_caches(struct session *s, u32 what)
 	return dropper_run(s->dropper, s->sb, what);
 }
 
+int session_drop_pages(struct session *s, u64 node, u64 off)
+{
+	return dropper_inval(s->dropper, node, off);
+}
+
 int session_shutdown(struct session *s, u32 how)
 {
 	int err = sl_shutdown(s->sb, how);

@@ -70,6 +70,9 @@ int session_drop_caches(struct session *s, u32 what);
  * asks again. Before the reply, with no lock held: who waits for that keeps the node.
  */
 void session_attrs_changed(struct session *s, u64 node);
+/* The kernel writes and drops its pages of the node from byte off on; waits, with nothing
+ * held. 0 or -errno; see dropper_inval(). */
+int session_drop_pages(struct session *s, u64 node, u64 off);
 /* sl_shutdown(), and then requests that would need the device are not carried out. */
 int session_shutdown(struct session *s, u32 how);
 bool session_is_shut_down(struct session *s);

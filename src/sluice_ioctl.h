@@ -220,6 +220,26 @@ struct sluice_fiemap {
 	struct sluice_extent extent[SLUICE_FIEMAP_MAX];
 };
 
+/* ---- ranges taken out of a file, or put in ---- */
+
+/*
+ * As fallocate(2) with FALLOC_FL_COLLAPSE_RANGE or FALLOC_FL_INSERT_RANGE (mode, of
+ * linux/falloc.h), which the kernel's FUSE does not hand on: on a file that is open for
+ * writing, with the conditions and errors of fallocate(2) on ext4. EOPNOTSUPP: also
+ * with -o writeback, where the kernel keeps the size to itself. EBUSY: 32 callers are at
+ * it, or at dropping caches; ENODEV: the mount ends. The kernel writes and drops its pages
+ * from offset on, before and after; it has the new size when it is asked next: call
+ * fstat(2), for those who know the file's end by a descriptor of theirs, or map it.
+ */
+struct sluice_shift {
+	__u32 version;
+	__u32 size;
+	__u64 offset;
+	__u64 length;
+	__u32 mode;
+	__u32 reserved;
+};
+
 #define SLUICE_IOC_BULKSTAT _IOWR(0xF5, 1, struct sluice_bulkstat)
 #define SLUICE_IOC_DROP_CACHES _IOW(0xF5, 2, struct sluice_drop_caches)
 #define SLUICE_IOC_STATS _IOWR(0xF5, 3, struct sluice_stats)
@@ -229,6 +249,7 @@ struct sluice_fiemap {
 #define SLUICE_IOC_REMOUNT _IOW(0xF5, 11, struct sluice_remount)
 #define SLUICE_IOC_SHUTDOWN _IOW(0xF5, 9, struct sluice_shutdown)
 #define SLUICE_IOC_FIEMAP _IOWR(0xF5, 10, struct sluice_fiemap)
+#define SLUICE_IOC_SHIFT _IOW(0xF5, 12, struct sluice_shift)
 #define SLUICE_IOC_STREAM _IOWR(0xF5, 8, struct sluice_stream) /* on an open stream */
 
 #endif

@@ -22,7 +22,9 @@ struct call {
 	bool sync;  /* of fiemap */
 	const char *mnt; /* of fiemap: a file */
 	const char *arg; /* behind the mount point; NULL: not given */
+	const char *arg2; /* of collapse and insert: the length */
 	uint64_t bytes;	 /* of cache-limit and trim; 0: not given */
+	uint64_t offset; /* of collapse and insert, with bytes as the length */
 };
 
 /* Says what errno, of a system call on the mount, means; returns the exit status. */
@@ -36,6 +38,10 @@ int ctl_umount(const char *mnt);
 int ctl_bulkstat(const struct call *c, int fd);
 /* Prints the extents of an open file. Returns the exit status. */
 int ctl_fiemap(const struct call *c, int fd);
+/* shift.c: take the range out of an open file, put one in. As above. */
+bool ctl_shift_ok(struct call *c);
+int ctl_collapse(const struct call *c, int fd);
+int ctl_insert(const struct call *c, int fd);
 /* volume.c. _ok: is the argument one? Else as above. */
 bool ctl_label_ok(struct call *c);
 int ctl_label(const struct call *c, int fd);

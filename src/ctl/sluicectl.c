@@ -27,8 +27,10 @@ static const char usage_text[] =
 	"usage: sluicectl bulkstat [--json] [--range FIRST-LAST] [--threads N]\n"
 	"                [--ioctl] MOUNTPOINT\n"
 	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
+	"       sluicectl collapse FILE OFFSET LENGTH\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
 	"       sluicectl fiemap [--json] [--sync] FILE\n"
+	"       sluicectl insert FILE OFFSET LENGTH\n"
 	"       sluicectl label MOUNTPOINT [LABEL]\n"
 	"       sluicectl shutdown MOUNTPOINT [default|logflush|nologflush]\n"
 	"       sluicectl stats [--json] MOUNTPOINT\n"
@@ -194,14 +196,21 @@ static const struct command {
 	const char *arg_is;
 	bool json;
 	bool scans; /* takes --range and the like */
-	bool file; /* of any file, not the mount's root; takes --sync */
+	bool file; /* of any file, not the mount's root */
+	bool syncs; /* takes --sync */
+	bool shifts; /* has two arguments, and writes the file */
 } commands[] = {
 	{ .name = "bulkstat", .run = ctl_bulkstat, .json = true, .scans = true },
 	{ .name = "cache-limit", .run = cache_limit, .arg_ok = size_ok,
 	  .arg_is = "not a size: " },
+	{ .name = "collapse", .run = ctl_collapse, .arg_ok = ctl_shift_ok,
+	  .arg_is = "not an offset and a length: ", .file = true, .shifts = true },
 	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
 	  .arg_is = "not 1, 2 or 3: " },
-	{ .name = "fiemap", .run = ctl_fiemap, .json = true, .file = true },
+	{ .name = "fiemap", .run = ctl_fiemap, .json = true, .file = true,
+	  .syncs = true },
+	{ .name = "insert", .run = ctl_insert, .arg_ok = ctl_shift_ok,
+	  .arg_is = "not an offset and a length: ", .file = true, .shifts = true },
 	{ .name = "label", .run = ctl_label, .arg_ok = ctl_label_ok,
 	  .arg_is = "longer than 16 bytes: " },
 	{ .name = "shutdown", .run = ctl_shutdown, .arg_ok = ctl_shutdown_ok,
@@ -227,7 +236,7 @@ static int run(const struct command *cmd, const struct call *c)
 
 	if (!cmd->run)
 		return ctl_umount(c->mnt);
-	fd = open(c->mnt, O_RDONLY | O_NONBLOCK | O_CLOEXEC |
+	fd = open(c->mnt, (cmd->shifts ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_CLOEXEC |
 				  (cmd->file ? 0 : O_DIRECTORY));
 	if (fd < 0)
 		return failed(c);
@@ -295,18 +304,21 @@ int main(int argc, char **argv)
 		return wrong_call("unknown command: ", argv[0]);
 	if (argc < 2)
 		return wrong_call("no mount point", NULL);
-	if (argc > (cmd->arg_ok ? 3 : 2))
+	if (argc > (cmd->shifts ? 4 : cmd->arg_ok ? 3 : 2))
 		return wrong_call("too many arguments", NULL);
+	if (cmd->shifts && argc < 4)
+		return wrong_call("no offset and length", NULL);
 	if (range && !cmd->scans)
 		return wrong_call("--range is for bulkstat", NULL);
 	if ((c.threads || c.ioctl_only) && !cmd->scans)
 		return wrong_call("--threads and --ioctl are for bulkstat", NULL);
 	if (c.json && !cmd->json)
 		return wrong_call("--json is for bulkstat, fiemap and stats", NULL);
-	if (c.sync && !cmd->file)
+	if (c.sync && !cmd->syncs)
 		return wrong_call("--sync is for fiemap", NULL);
 	c.mnt = argv[1];
 	c.arg = argc > 2 ? argv[2] : NULL;
+	c.arg2 = argc > 3 ? argv[3] : NULL;
 	if (c.arg && !cmd->arg_ok(&c))
 		return wrong_call(cmd->arg_is, c.arg);
 	return run(cmd, &c);
