@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # results.tsv as text to read: counts, what does not pass, and a comparison with a
 # file of the same kind from the kernel's ext4. Set by scripts/xfstests: known,
-# reference, seconds, size. Lines that begin with NEW are tests that should pass, or
+# reference, seconds, size, preload. Lines that begin with NEW are tests that should pass, or
 # have a reason in tests/xfstests.exclude, and do not.
 
 function names(word, table,    i, line) {
@@ -31,6 +31,8 @@ BEGIN {
 }
 
 END {
+	if (preload != "")
+		print "With libsluice-preload.so in the tests' programs:"
 	printf "%s blocks, %d tests in %d s: %d passed, %d failed, %d took too long, %d cannot run, %d excluded\n",
 		size, n, seconds, counts["pass"], counts["fail"], counts["timeout"],
 		counts["notrun"], counts["excluded"]
