@@ -109,6 +109,7 @@ struct ext4_sb {
 	struct super_block s; /* first */
 	struct sl_options opts;       /* [const after mount; remount: s_umount] */
 	struct bdev *bdev;            /* device, or overlay of a read-only mount */
+	struct bdev *journal_bd;      /* external journal's, or NULL; owned [const after mount] */
 	struct bdev_backing backing;
 	struct journal *journal;      /* NULL on read-only mounts */
 	struct flusher *flusher;      /* NULL on read-only mounts */
@@ -138,6 +139,7 @@ struct ext4_sb {
 	ino_nr journal_ino, orphan_file_ino;
 	ino_nr prj_quota_ino; /* hidden like those; 0: none */
 	u8 uuid[16];
+	u8 journal_uuid[16];  /* of an external journal */
 	bool has_csum;        /* metadata_csum */
 	bool has_gdt_csum;    /* uninit_bg */
 	bool has_64bit;

@@ -75,6 +75,10 @@ struct sl_options {
 	bool journal_checksum, nojournal_checksum; /* were given */
 	enum sl_inode_iter inode_iter; /* for measurements */
 	u32 zones;            /* of the cache, pretended; 0: by NUMA node */
+	/* The device of an external journal, if the volume has one: taken over as bd is. NULL:
+	 * it is not there, which will do with noload alone. */
+	struct bdev *journal_bd;
+	u32 journal_devno;    /* its number, as s_journal_dev has them; 0: an image */
 	const char *mountpoint; /* for s_last_mounted; may be NULL */
 	/* of sl_write_region(): idle memory is charged to the cache until the volume is
 	 * unmounted, and outlives it; may be NULL */
@@ -90,7 +94,7 @@ struct sl_cred {
 /*
  * Mounts the volume on bd, which it takes over: closed by sl_unmount(), or
  * before an error is returned. The reason of an error is logged.
- * -EINVAL (not ext4, or impossible geometry), -EFSCORRUPTED, -EFSBADCRC,
+ * -EINVAL (not ext4, impossible geometry, or not the volume's journal), -EFSCORRUPTED, -EFSBADCRC,
  * -EOPNOTSUPP (a feature; named), -EROFS (needs a read-write mount that the device or features
  * forbid; the message tells to use ro), -EIO, -ENOMEM.
  */
@@ -103,6 +107,18 @@ int __must_check sl_mount(struct bdev *bd, const struct sl_options *opts,
  */
 #define SL_SUPERBLOCK_OPTIONS_MAX 256
 int __must_check sl_superblock_options(struct bdev *bd, u64 sb_block, char *buf, size_t len);
+/*
+ * Is the journal on another device, and which? As the superblock has it, unchecked; what
+ * is no ext4 has no external journal. sb_block as in sl_options. Before sl_mount(). -EIO and the
+ * like; logged.
+ */
+struct sl_external_journal {
+	bool external;
+	char uuid[37]; /* as text */
+	u32 devno;     /* what it was: a hint */
+};
+int __must_check sl_superblock_journal(struct bdev *bd, u64 sb_block,
+				       struct sl_external_journal *out);
 /*
  * Writes everything and leaves the volume clean; frees all. The kernel's
  * lookup counts are forgotten. The first error that may have lost data is

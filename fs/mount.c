@@ -39,8 +39,7 @@
 #define DEFAULT_EXPIRE_MS 5000u
 #define MAX_DEFAULT_CACHE_BYTES (1ull << 30)
 
-/* Reads 1 KiB at pos, whatever the device's sector size. */
-static int read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
+int ext4_read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
 {
 	u32 unit = max_of(bd->bd_sector, 1024u);
 	u64 start = ALIGN_DOWN(pos, (u64)unit);
@@ -66,11 +65,7 @@ static int read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
 	return err;
 }
 
-/*
- * Blocks of 1 or 2 KiB where direct I/O works by 4 KiB: not with direct I/O, then.
- * Before the size of the device is believed: it was rounded down to sectors.
- */
-static int fit_sectors(struct bdev *bd, const struct ext4_super_block *es)
+int ext4_fit_sectors(struct bdev *bd, const struct ext4_super_block *es)
 {
 	u32 log = le32_to_cpu(es->s_log_block_size);
 	int err;
@@ -279,15 +274,54 @@ fail:
 	return err;
 }
 
+static struct journal_params journal_params_of(struct ext4_sb *sbi)
+{
+	return (struct journal_params){
+		.sb = &sbi->s,
+		.bd = sbi->bdev,
+		.use_64bit = sbi->has_64bit,
+		.use_csum_v3 = sbi->has_csum,
+		.fast_commit = ext4_has_compat(sbi, FAST_COMMIT),
+		.commit_interval_ms = sbi->opts.commit_ms ? sbi->opts.commit_ms
+							  : DEFAULT_COMMIT_MS,
+		.ops = &journal_ops,
+		.priv = sbi,
+	};
+}
+
+/* The whole device is the log, and none of the volume's blocks. */
+static int load_external(struct ext4_sb *sbi, struct journal **out)
+{
+	struct journal_params p = journal_params_of(sbi);
+	struct journal_extent all = { 0 };
+	int err = ext4_journal_dev_check(sbi, &p.maxlen, &p.sb_jblk);
+
+	if (err)
+		return err;
+	all.len = p.maxlen;
+	p.log_bd = sbi->journal_bd;
+	p.map = &all;
+	p.nr_map = 1;
+	p.user = sbi->uuid;
+	err = journal_load(&p, out);
+	if (!err)
+		log_info("%s: external journal on %s, %u blocks", sbi->s.s_id,
+			 sbi->journal_bd->bd_name, journal_blocks(*out));
+	return err;
+}
+
 static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *nr,
 			struct journal **out)
 {
 	struct inode *inode;
 	int err;
 
-	if (!sbi->journal_ino) {
-		log_err("%s: an external journal is not supported", sbi->s.s_id);
-		return -EOPNOTSUPP;
+	if (!sbi->journal_ino)
+		return load_external(sbi, out);
+	if (sbi->journal_bd) {
+		log_err("%s: its journal is inode %u: there is no external one",
+			sbi->s.s_id, sbi->journal_ino);
+		return -EINVAL;
 	}
 	if (sbi->journal_ino > sbi->inodes_count)
 		return ext4_refuse(sbi, "%s: journal inode %u", sbi->s.s_id,
@@ -297,22 +331,11 @@ static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *n
 		return err;
 	err = map_journal(sbi, inode, map, nr);
 	if (!err) {
-		struct journal_params p = {
-			.sb = &sbi->s,
-			.bd = sbi->bdev,
-			.map = *map,
-			.nr_map = *nr,
-			.maxlen = (u32)(inode->i_size >> sbi->s.s_blocksize_bits),
-			.use_64bit = sbi->has_64bit,
-			.use_csum_v3 = sbi->has_csum,
-			.fast_commit = ext4_has_compat(sbi, FAST_COMMIT),
-			.commit_interval_ms = sbi->opts.commit_ms
-						      ? sbi->opts.commit_ms
-						      : DEFAULT_COMMIT_MS,
-			.ops = &journal_ops,
-			.priv = sbi,
-		};
+		struct journal_params p = journal_params_of(sbi);
 
+		p.map = *map;
+		p.nr_map = *nr;
+		p.maxlen = (u32)(inode->i_size >> sbi->s.s_blocksize_bits);
 		err = journal_load(&p, out);
 		if (err) {
 			free(*map);
@@ -329,16 +352,10 @@ static int load_journal(struct ext4_sb *sbi, struct journal_extent **map, u32 *n
  * told to. */
 static int make_journal(struct ext4_sb *sbi, struct journal **out)
 {
-	struct journal_params p = {
-		.sb = &sbi->s,
-		.bd = sbi->bdev,
-		.in_place = true,
-		.commit_interval_ms = sbi->opts.commit_ms ? sbi->opts.commit_ms
-							  : DEFAULT_COMMIT_MS,
-		.ops = &journal_ops,
-		.priv = sbi,
-	};
+	struct journal_params p = journal_params_of(sbi);
 
+	p.in_place = true;
+	p.use_64bit = p.use_csum_v3 = p.fast_commit = false; /* of a log only */
 	log_warn("%s: no journal%s: after a crash the volume needs e2fsck", sbi->s.s_id,
 		 ext4_has_compat(sbi, HAS_JOURNAL) ? " is used" : "");
 	return journal_load(&p, out);
@@ -662,6 +679,7 @@ static void free_sb(struct ext4_sb *sbi)
 	counter_free(sb->s_dirty_bytes);
 	ext4_mmp_stop(sbi);
 	bdev_close(sbi->bdev);
+	bdev_close(sbi->journal_bd);
 	end_io_stop();
 	mutex_destroy(&sbi->s_lock);
 	mutex_destroy(&sbi->rename_lock);
@@ -690,6 +708,20 @@ static int check_root(struct ext4_sb *sbi)
 	return err;
 }
 
+/*
+ * norecovery: what cannot be read of the log need not be, unless the volume is to be
+ * written to. And an external journal that is not there holds nothing that is missed, if
+ * the superblock says so.
+ */
+static bool can_do_without_log(const struct ext4_sb *sbi)
+{
+	if (!sbi->opts.noload)
+		return false;
+	return sbi->opts.readonly || (!sbi->journal_ino && !sbi->journal_bd &&
+				      !ext4_uuid_is_null(sbi->journal_uuid) &&
+				      !ext4_has_incompat(sbi, RECOVER));
+}
+
 /* Journal, then everything that may be read only after recovery. */
 static int mount_volume(struct ext4_sb *sbi)
 {
@@ -704,7 +736,7 @@ static int mount_volume(struct ext4_sb *sbi)
 		err = ext4_mmp_start(sbi);
 	if (!err && ext4_has_compat(sbi, HAS_JOURNAL)) {
 		err = load_journal(sbi, &map, &nr, &j);
-		if (err && sbi->opts.readonly && sbi->opts.noload)
+		if (err && can_do_without_log(sbi))
 			err = 0;
 		if (!err && j)
 			err = recover(sbi, j);
@@ -773,7 +805,7 @@ int sl_superblock_options(struct bdev *bd, u64 sb_block, char *buf, size_t len)
 	u64 pos = sb_block ? sb_block * 1024 : EXT4_SUPER_OFFSET;
 	struct ext4_super_block es;
 	size_t used = 0;
-	int err = read_super_at(bd, pos, &es);
+	int err = ext4_read_super_at(bd, pos, &es);
 
 	assert(len >= SL_SUPERBLOCK_OPTIONS_MAX);
 	buf[0] = '\0';
@@ -787,6 +819,23 @@ int sl_superblock_options(struct bdev *bd, u64 sb_block, char *buf, size_t len)
 						 default_options[i].option);
 	snprintf(buf + used, len - used, "%.*s", (int)sizeof(es.s_mount_opts),
 		 (const char *)es.s_mount_opts);
+	return 0;
+}
+
+int sl_superblock_journal(struct bdev *bd, u64 sb_block, struct sl_external_journal *out)
+{
+	u64 pos = sb_block ? sb_block * 1024 : EXT4_SUPER_OFFSET;
+	struct ext4_super_block es;
+	int err = ext4_read_super_at(bd, pos, &es);
+
+	*out = (struct sl_external_journal){ 0 };
+	if (err || le16_to_cpu(es.s_magic) != EXT4_SUPER_MAGIC)
+		return err;
+	out->external = le32_to_cpu(es.s_feature_compat) & EXT4_COMPAT_HAS_JOURNAL &&
+			!le32_to_cpu(es.s_journal_inum) &&
+			!ext4_uuid_is_null(es.s_journal_uuid);
+	ext4_uuid_text(es.s_journal_uuid, out->uuid);
+	out->devno = le32_to_cpu(es.s_journal_dev);
 	return 0;
 }
 
@@ -810,12 +859,14 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 
 	if (!sbi) {
 		bdev_close(bd);
+		bdev_close(opts->journal_bd);
 		return -ENOMEM;
 	}
 	sbi->opts = *opts;
 	sbi->opts.mountpoint = opts->mountpoint;
 	atomic_store(&sbi->noatime, opts->atime == SL_ATIME_NOATIME);
 	sbi->bdev = bd;
+	sbi->journal_bd = opts->journal_bd;
 	sbi->s.s_op = &ext4_super_ops;
 	atomic_store(&sbi->s.s_rdonly, opts->readonly);
 	snprintf(sbi->s.s_id, sizeof(sbi->s.s_id), "%.*s",
@@ -829,12 +880,13 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	err = end_io_start();
 	if (err) {
 		bdev_close(bd);
+		bdev_close(sbi->journal_bd);
 		free(sbi);
 		return err;
 	}
-	err = read_super_at(bd, pos, &es);
+	err = ext4_read_super_at(bd, pos, &es);
 	if (!err)
-		err = fit_sectors(bd, &es);
+		err = ext4_fit_sectors(bd, &es);
 	if (!err)
 		err = ext4_super_decode(sbi, &es, bd->bd_size);
 	if (!err)
@@ -855,6 +907,9 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	if (err)
 		goto fail;
 	note_options(sbi);
+	if (sbi->journal_bd && !ext4_has_compat(sbi, HAS_JOURNAL))
+		log_warn("%s: it has no journal: the device given for one is not used",
+			 sbi->s.s_id);
 	*out = &sbi->s;
 	return 0;
 fail:

@@ -21,6 +21,7 @@ enum sim_mutation {
 	SIM_NO_FLUSH_IN_FSYNC,      /* fsync without a commit leaves the data in the cache */
 	SIM_NO_COMMIT_FUA,          /* the commit block may still be in the device's cache */
 	SIM_NO_SIZE_AT_PUNCH,       /* the size on disk waits for data that is dropped */
+	SIM_NO_DATA_FLUSH_BEFORE_COMMIT, /* ... of an external journal's volume */
 	SIM_MUTATION_NR,
 };
 

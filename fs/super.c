@@ -22,7 +22,7 @@
 
 /* ------------------------------------------------------------ superblock */
 
-static u32 super_csum(const struct ext4_super_block *es)
+u32 ext4_super_csum(const struct ext4_super_block *es)
 {
 	return crc32c(~0u, es, offsetof(struct ext4_super_block, s_checksum));
 }
@@ -30,7 +30,7 @@ static u32 super_csum(const struct ext4_super_block *es)
 void ext4_super_csum_set(const struct ext4_sb *sbi, struct ext4_super_block *es)
 {
 	if (sbi->has_csum)
-		es->s_checksum = cpu_to_le32(super_csum(es));
+		es->s_checksum = cpu_to_le32(ext4_super_csum(es));
 }
 
 u32 ext4_super_offset(const struct super_block *sb)
@@ -200,6 +200,10 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 		log_err("%s: no ext4 file system (wrong magic number)", id);
 		return -EINVAL;
 	}
+	if (le32_to_cpu(es->s_feature_incompat) & EXT4_INCOMPAT_JOURNAL_DEV) {
+		log_err("%s: an external journal (feature journal_dev), not a file system", id);
+		return -EOPNOTSUPP;
+	}
 	sbi->features_compat = le32_to_cpu(es->s_feature_compat);
 	sbi->features_incompat = le32_to_cpu(es->s_feature_incompat);
 	sbi->features_ro_compat = le32_to_cpu(es->s_feature_ro_compat);
@@ -210,7 +214,7 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 		if (es->s_checksum_type != EXT4_CRC32C_CHKSUM)
 			return ext4_refuse(sbi, "%s: unknown checksum type %u", id,
 				      es->s_checksum_type);
-		if (le32_to_cpu(es->s_checksum) != super_csum(es)) {
+		if (le32_to_cpu(es->s_checksum) != ext4_super_csum(es)) {
 			log_err("%s: superblock checksum is wrong; try sb=, or e2fsck",
 				id);
 			return -EFSBADCRC;
@@ -260,6 +264,7 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 	if (sbi->opts.resgid.given)
 		sbi->resgid = sbi->opts.resgid.id;
 	sbi->journal_ino = le32_to_cpu(es->s_journal_inum);
+	memcpy(sbi->journal_uuid, es->s_journal_uuid, sizeof(sbi->journal_uuid));
 	sbi->orphan_file_ino = ext4_has_compat(sbi, ORPHAN_FILE)
 				       ? le32_to_cpu(es->s_orphan_file_inum)
 				       : 0;
@@ -354,6 +359,14 @@ int ext4_write_super_mounted(struct ext4_sb *sbi)
 					  (sbi->hash_unsigned
 						   ? EXT2_FLAGS_UNSIGNED_HASH
 						   : EXT2_FLAGS_SIGNED_HASH));
+	/* Where the kernel will look for it. */
+	if (sbi->journal_bd && sbi->opts.journal_devno &&
+	    le32_to_cpu(es->s_journal_dev) != sbi->opts.journal_devno) {
+		log_info("%s: the device number of the external journal has changed from %#x to %#x",
+			 sbi->s.s_id, le32_to_cpu(es->s_journal_dev),
+			 sbi->opts.journal_devno);
+		es->s_journal_dev = cpu_to_le32(sbi->opts.journal_devno);
+	}
 	if (sbi->opts.mountpoint && sbi->opts.mountpoint[0])
 		strncpy(es->s_last_mounted, sbi->opts.mountpoint,
 			sizeof(es->s_last_mounted) - 1);
@@ -685,6 +698,24 @@ size_t sl_windows_text(struct inode *inode, char *buf, size_t len)
 	return n < 0 ? 0 : min_of((size_t)n, len - 1);
 }
 
+/* An external journal's device; what the volume's does is in bdev_stats_text(). */
+static int journal_dev_text(struct bdev *bd, char *buf, size_t len)
+{
+	struct bdev_stats st;
+
+	bdev_get_stats(bd, &st);
+	return snprintf(buf, len,
+			"journal_device %s\njournal_read_bytes %llu\n"
+			"journal_write_bios %llu\njournal_write_bytes %llu\n"
+			"journal_flushes %llu\njournal_io_errors %llu\n",
+			bd->bd_name,
+			(unsigned long long)st.dir[BIO_READ].bytes,
+			(unsigned long long)st.dir[BIO_WRITE].bios,
+			(unsigned long long)st.dir[BIO_WRITE].bytes,
+			(unsigned long long)st.flushes,
+			(unsigned long long)st.errors);
+}
+
 size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
@@ -720,6 +751,10 @@ size_t sl_stats(struct super_block *sb, char *buf, size_t len)
 		     (unsigned long long)mapping_counter_read(sb, MAPPING_ADOPTED));
 	used = n < 0 ? 0 : min_of((size_t)n, len);
 	used += bdev_stats_text(sbi->bdev, buf + used, len - used);
+	if (sbi->journal_bd && used < len) {
+		n = journal_dev_text(sbi->journal_bd, buf + used, len - used);
+		used = n < 0 ? used : min_of(used + (size_t)n, len);
+	}
 	if (used < len) {
 		n = census_text(sb, buf + used, len - used);
 		used = n < 0 ? used : min_of(used + (size_t)n, len);

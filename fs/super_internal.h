@@ -21,6 +21,28 @@
 /* The superblock's place in its block: 1024 into block 0, or all of block 1. */
 u32 ext4_super_offset(const struct super_block *sb);
 
+/* Of the superblock, as it should be. */
+u32 ext4_super_csum(const struct ext4_super_block *es);
+/* 1 KiB at byte pos, whatever the device's sector size. -EINVAL: too small; or -EIO, ...;
+ * logged. */
+int __must_check ext4_read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es);
+/*
+ * Blocks of 1 or 2 KiB where direct I/O works by 4 KiB: not with direct I/O, then. Before
+ * the size of the device is believed: it was rounded down to sectors.
+ */
+int __must_check ext4_fit_sectors(struct bdev *bd, const struct ext4_super_block *es);
+
+#define EXT4_UUID_TEXT 37u /* as in struct sl_external_journal */
+void ext4_uuid_text(const u8 *uuid, char *text);
+bool ext4_uuid_is_null(const u8 *uuid);
+/*
+ * Is sbi->journal_bd the volume's external journal? *blocks: of it, at most 2^31 - 1;
+ * *sb_block: where the journal's superblock is, which is for journal_load() to check.
+ * -EINVAL (no journal, another one, or none was opened), -EFSCORRUPTED, -EFSBADCRC,
+ * -EIO, -ENOMEM; the reason is logged.
+ */
+int __must_check ext4_journal_dev_check(struct ext4_sb *sbi, u32 *blocks, u32 *sb_block);
+
 /*
  * The whole block of the superblock, from memory to the device, durable; nothing is
  * journalled now. _mounted: with what says that the volume is in use; on an error the

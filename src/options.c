@@ -264,6 +264,32 @@ static int take_u32(struct parse *p, const char *name, const char *value,
 	return 0;
 }
 
+/* Of the two the last one counts. */
+static int take_journal_path(struct parse *p, const char *name, const char *value,
+			     size_t field)
+{
+	p->o->journal_dev = 0;
+	return take_text(p, name, value, field);
+}
+
+/* As the kernel reads it: 0x701 and 1793 are the same. */
+static int take_journal_dev(struct parse *p, const char *name, const char *value,
+			    size_t field)
+{
+	char *end;
+	unsigned long long n;
+
+	errno = 0;
+	n = isdigit((unsigned char)*value) ? strtoull(value, &end, 0) : 0;
+	if (!n || *end || errno || n > UINT32_MAX)
+		return refuse(p, "Bad value for '%s': '%s' is not the number of a device",
+			      name, value);
+	free(p->o->journal_path);
+	p->o->journal_path = NULL;
+	*(u32 *)((char *)p->o + field) = (u32)n;
+	return 0;
+}
+
 /* 0 is a value, too. */
 static int take_id(struct parse *p, const char *name, const char *value,
 		   size_t field)
@@ -410,7 +436,6 @@ struct option_row {
 
 #define NO_QUOTAS "limits are not enforced, and usage is counted with the feature quota alone"
 #define REMOVED "the kernel's ext4 has none like it any more, either"
-#define NO_LOG_DEVICE "an external journal cannot be used"
 
 static const struct option_row rows[] = {
 	BOOL("ro", sl.readonly, true),
@@ -474,6 +499,8 @@ static const struct option_row rows[] = {
 	E4_AS_IS("noquota"),
 	E4_SWITCH("barrier", debug, take_barrier),
 	E4_SWITCH("dax", debug, take_dax),
+	E4_VALUE("journal_path", journal_path, take_journal_path),
+	E4_VALUE("journal_dev", journal_dev, take_journal_dev),
 	E4_BOOL("journal_checksum", sl.journal_checksum, true),
 	E4_BOOL("nojournal_checksum", sl.nojournal_checksum, true),
 	E4_NOTED("nobarrier", NONE,
@@ -514,8 +541,6 @@ static const struct option_row rows[] = {
 	E4_QUOTA("jqfmt", TEXT),
 	E4_REFUSED("journal_async_commit",
 		   "a commit would not wait for what it is about; the kernel's ext4 has it only without data=ordered"),
-	E4_REFUSED("journal_dev", NO_LOG_DEVICE),
-	E4_REFUSED("journal_path", NO_LOG_DEVICE),
 	E4_REFUSED("abort", "it is for a mounted volume: sluicectl remount"),
 	E4_REFUSED("nouid32", "user and group ids have 32 bits"),
 	E4_REFUSED("test_dummy_encryption", "there is no encryption"),
@@ -941,6 +966,7 @@ void options_free(struct options *o)
 	free(o->device);
 	free(o->mountpoint);
 	free(o->fsname);
+	free(o->journal_path);
 	for (unsigned i = 0; i < o->nr_notes; i++)
 		free(o->notes[i].text);
 	free(o->notes);
@@ -964,6 +990,7 @@ void options_usage(void)
 	      "  errors=continue|remount-ro|panic  commit=SECONDS  offset=BYTES\n"
 	      "  cache=SIZE  dirty_bytes=SIZE  dirty_background_bytes=SIZE\n"
 	      "  dirty_expire=SECONDS  [no]delalloc  writeback  read_ahead_kb=N\n"
+	      "  journal_path=PATH  journal_dev=NUMBER\n"
 	      "  norecovery noload  nojournal  sb=BLOCK  debug  inode_iter=icache|percpu|global\n"
 	      "  zones=N  [no]discard  [no]grpid  resuid=ID resgid=ID  minixdf bsddf\n"
 	      "  [no]user_xattr [no]acl  max_dir_size_kb=N  [no]auto_da_alloc\n"

@@ -34,6 +34,8 @@ struct options {
 	char *device;	      /* as given; owned */
 	char *mountpoint;     /* as given; owned */
 	char *fsname;	      /* fsname=, or NULL; owned */
+	char *journal_path;   /* of an external journal, or NULL; owned */
+	u32 journal_dev;      /* the same by device number, as the kernel writes them; 0: none */
 	u64 offset;	      /* bytes */
 	enum tristate suid, dev, exec, allow_other;
 	bool kernel;	      /* as the kernel's ext4: suid,dev,allow_other */

@@ -55,6 +55,7 @@ static bool has_options_of_volume(const struct options *o)
 	       o->sl.discard || o->sl.data_err_abort || o->sl.grpid ||
 	       o->sl.resuid.given || o->sl.resgid.given || o->sl.max_dir_size_kb ||
 	       o->sl.nodelalloc || o->sl.noauto_da_alloc || o->sl.cache_bytes ||
+	       o->journal_path || o->journal_dev ||
 	       o->nr_notes;
 }
 

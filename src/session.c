@@ -52,6 +52,7 @@
 #include "lib/wait.h"
 #include "src/dropper.h"
 #include "src/fuse_ops.h"
+#include "src/journaldev.h"
 #include "src/loop.h"
 #include "src/loopdev.h"
 #include "src/options.h"
@@ -1028,6 +1029,12 @@ static int open_volume(struct session *s, struct options *o)
 		return err;
 	}
 	sl = o->sl;
+	err = journaldev_open(s->bd, o, &sl);
+	if (err) {
+		bdev_close(s->bd);
+		s->bd = NULL;
+		return err;
+	}
 	/* What the volume makes of it (bdev_go_buffered()) is another matter. */
 	s->sector = s->bd->bd_sector;
 	/* Ours is the image's first user, then the loop device may follow. */

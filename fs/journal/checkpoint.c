@@ -16,7 +16,8 @@
  * the thread commits first (cp_blocked).
  *
  * The tail moves in three steps: flush (in-place writes that ended are
- * durable), journal superblock with FUA, and only then is the space free. To
+ * durable; they are on the volume's device, the log's has nothing to do with it), journal
+ * superblock with FUA on the log's device, and only then is the space free. To
  * save flushes it moves when a quarter of the log can be freed, or when
  * somebody waits and no more can be had.
  *
@@ -334,11 +335,11 @@ static int erase_blocks(struct journal *j, u32 from, bool discard)
 
 		if (!discard)
 			n = min_of(n, most);
-		err = discard ? bdev_discard(j->bd, pos, (u64)n * j->blocksize) :
-				bdev_write(j->bd, pos, j->arena, (size_t)n * j->blocksize,
-					   BIO_META);
+		err = discard ? bdev_discard(j->log_bd, pos, (u64)n * j->blocksize) :
+				bdev_write(j->log_bd, pos, j->arena,
+					   (size_t)n * j->blocksize, BIO_META);
 	}
-	return err ?: bdev_flush(j->bd);
+	return err ?: bdev_flush(j->log_bd);
 }
 
 int checkpoint_erase(struct journal *j, bool discard)

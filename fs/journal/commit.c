@@ -6,7 +6,10 @@
  *   1. no new handles; wait for those open; pre_commit; switch
  *   2. the very first transaction: journal superblock with s_start (FUA)
  *   3. revoke blocks, descriptors and images; wait for all of them
- *   4. flush: these, and all file data that ended before, are durable
+ *   4. flush: these, and all file data that ended before, are durable. With an external
+ *      journal two devices are flushed: the log's for these, the volume's for the data;
+ *      a commit block that is on its device before the data is on the other would make
+ *      visible what is not there
  *   5. commit block with FUA: now the transaction counts
  *   6. its buffers go from older checkpoint lists to its own; freed ones off
  *      all lists; callbacks (freed blocks become allocatable); waiters
@@ -59,7 +62,7 @@ static void log_writer_init(struct log_writer *w, struct journal *j)
 {
 	memset(w, 0, sizeof(*w));
 	w->j = j;
-	page_io_init(&w->pio, j->bd, BIO_WRITE, BIO_META);
+	page_io_init(&w->pio, j->log_bd, BIO_WRITE, BIO_META);
 	w->next = w->half_start = j->head;
 	w->half_blocks = ARENA_HALF / j->blocksize;
 }
@@ -94,7 +97,7 @@ static int add_to_log(struct log_writer *w, struct jio *io)
 
 		len = min_of(run, j->end - at);
 		len = min_of(len, w->used - n);
-		err = jio_add(j, j->bd, &w->pio, io, p * j->blocksize, half_block(w, n),
+		err = jio_add(j, j->log_bd, &w->pio, io, p * j->blocksize, half_block(w, n),
 			      len * j->blocksize);
 		n += len;
 		at = ring_add(j, at, len);
@@ -403,7 +406,7 @@ static int write_commit_block(struct journal *j, u32 at, u32 seq)
 	ch->h_commit_nsec = cpu_to_be32(j->last_commit_nsec);
 	if (j->csum_v3)
 		ch->h_chksum[0] = cpu_to_be32(journal_commit_csum(j, ch));
-	return bdev_write(j->bd, journal_map(j, at, NULL) * j->blocksize, ch, j->blocksize,
+	return bdev_write(j->log_bd, journal_map(j, at, NULL) * j->blocksize, ch, j->blocksize,
 			  (SIM_MUTATION(SIM_NO_COMMIT_FUA) ? 0 : BIO_FUA) | BIO_META);
 }
 
@@ -419,6 +422,18 @@ static int write_gap(struct log_writer *w)
 	if (!err)
 		memset(log_writer_take(w), 0, w->j->blocksize);
 	return err;
+}
+
+/* Step 4. */
+static int flush_before_commit(struct journal *j)
+{
+	int err = 0;
+
+	if (SIM_MUTATION(SIM_NO_FLUSH_BEFORE_COMMIT))
+		return 0;
+	if (!SIM_MUTATION(SIM_NO_DATA_FLUSH_BEFORE_COMMIT) || j->log_bd == j->bd)
+		err = journal_flush(j);
+	return err ?: journal_flush_log(j);
 }
 
 /* Steps 2 to 5. */
@@ -454,8 +469,8 @@ static int write_transaction(struct journal *j, struct transaction *t)
 	err = err ?: err2;
 	if (j->in_place)
 		atomic_fetch_add(&j->place_seq, 1);
-	if (!err && !SIM_MUTATION(SIM_NO_FLUSH_BEFORE_COMMIT))
-		err = journal_flush(j);
+	if (!err)
+		err = flush_before_commit(j);
 	if (err)
 		return err;
 	/* A change that went wrong aborts while its handle is open. */

@@ -155,8 +155,8 @@ static int jsb_write(struct journal *j)
 		return 0;
 	if (j->csum_v2 || j->csum_v3)
 		jsb->s_checksum = cpu_to_be32(sb_csum(jsb));
-	return bdev_write(j->bd, journal_map(j, 0, NULL) * j->blocksize, jsb, j->blocksize,
-			  BIO_FUA | BIO_META);
+	return bdev_write(j->log_bd, journal_map(j, j->sb_jblk, NULL) * j->blocksize, jsb,
+			  j->blocksize, BIO_FUA | BIO_META);
 }
 
 int journal_write_tail(struct journal *j, u32 start, u32 seq)
@@ -195,6 +195,11 @@ int journal_flush(struct journal *j)
 	return err;
 }
 
+int journal_flush_log(struct journal *j)
+{
+	return j->log_bd == j->bd ? 0 : bdev_flush(j->log_bd);
+}
+
 void journal_set_features(struct journal *j, u32 compat, u32 incompat)
 {
 	u32 tail, fc = 0, half;
@@ -227,6 +232,35 @@ void journal_set_features(struct journal *j, u32 compat, u32 incompat)
 	j->end = fc < j->maxlen ? j->maxlen - fc : 0;
 	j->ring = j->end > j->first ? j->end - j->first : 0;
 	j->max_trans = min_of(j->ring / 4, MAX_TRANS_BYTES / j->blocksize);
+}
+
+static bool is_external(const struct journal *j)
+{
+	return j->log_bd != j->bd;
+}
+
+/*
+ * The volume names its journal, and the journal its volume. It could have several, each
+ * transaction being of one of them; nobody writes such.
+ */
+static int users_check(const struct journal *j)
+{
+	const struct jbd2_superblock *jsb = jsb_of(j);
+	u32 nr = be32_to_cpu(jsb->s_nr_users);
+
+	if (!j->user)
+		return 0;
+	if (nr > 1) {
+		log_err("%s: external journal: it has %u users; one that several volumes share is not supported",
+			j->sb->s_id, nr);
+		return -EINVAL;
+	}
+	if (!nr || memcmp(jsb->s_users, j->user, JBD2_UUID_SIZE) != 0) {
+		log_err("%s: external journal: this volume is not among its users (it has %s)",
+			j->sb->s_id, nr ? "another one" : "none");
+		return -EINVAL;
+	}
+	return 0;
 }
 
 static int jsb_check(struct journal *j, u32 map_len)
@@ -282,13 +316,13 @@ static int jsb_check(struct journal *j, u32 map_len)
 	}
 	j->maxlen = be32_to_cpu(jsb->s_maxlen);
 	j->first = be32_to_cpu(jsb->s_first);
-	if (j->maxlen > map_len || !j->first || j->first >= j->maxlen) {
-		log_err("%s: journal: %u blocks from %u on, but the inode has %u", id,
-			j->maxlen, j->first, map_len);
+	if (j->maxlen > map_len || j->first <= j->sb_jblk || j->first >= j->maxlen) {
+		log_err("%s: journal: %u blocks from %u on, but the %s has %u", id,
+			j->maxlen, j->first, is_external(j) ? "device" : "inode", map_len);
 		return -EFSCORRUPTED;
 	}
 	journal_set_features(j, compat, incompat);
-	if (j->ring < MIN_RING_BLOCKS) {
+	if (j->ring < MIN_RING_BLOCKS || (is_external(j) && j->maxlen < MIN_EXTERNAL_BLOCKS)) {
 		log_err("%s: journal: too small (%u blocks, log from %u to %u)", id,
 			j->maxlen, j->first, j->end);
 		return -EFSCORRUPTED;
@@ -309,13 +343,13 @@ static bool map_ok(const struct journal_params *p)
 
 	for (u32 i = 0; i < p->nr_map; i++) {
 		const struct journal_extent *e = &p->map[i];
-		u64 end = p->bd->bd_size / p->sb->s_blocksize;
+		u64 end = (p->log_bd ?: p->bd)->bd_size / p->sb->s_blocksize;
 
 		if (e->jblk != at || !e->len || e->pblk >= end || e->len > end - e->pblk)
 			return false;
 		at += e->len;
 	}
-	return p->nr_map && at >= p->maxlen;
+	return p->nr_map && at >= p->maxlen && p->sb_jblk < p->maxlen;
 }
 
 /* Without a log: a superblock that nobody will read, for a log as large as ever. */
@@ -335,8 +369,8 @@ static void jsb_make(struct journal *j)
 
 static int jsb_read(struct journal *j)
 {
-	int err = bdev_read(j->bd, journal_map(j, 0, NULL) * j->blocksize, j->sb_buf,
-			    j->blocksize);
+	int err = bdev_read(j->log_bd, journal_map(j, j->sb_jblk, NULL) * j->blocksize,
+			    j->sb_buf, j->blocksize);
 
 	if (err)
 		log_err("%s: journal: cannot read its superblock: error %d", j->sb->s_id, -err);
@@ -350,7 +384,8 @@ int journal_load(const struct journal_params *p, struct journal **out)
 
 	*out = NULL;
 	if (!p->in_place && !map_ok(p)) {
-		log_err("%s: journal: its blocks are not all inside the volume", p->sb->s_id);
+		log_err("%s: journal: its blocks are not all inside the %s", p->sb->s_id,
+			p->log_bd ? "device" : "volume");
 		return -EFSCORRUPTED;
 	}
 	j = calloc(1, sizeof(*j));
@@ -358,6 +393,9 @@ int journal_load(const struct journal_params *p, struct journal **out)
 		return -ENOMEM;
 	j->sb = p->sb;
 	j->bd = p->bd;
+	j->log_bd = p->in_place || !p->log_bd ? p->bd : p->log_bd;
+	j->sb_jblk = p->sb_jblk;
+	j->user = p->user;
 	j->ops = p->ops;
 	j->priv = p->priv;
 	j->want_64bit = p->use_64bit;
@@ -385,6 +423,9 @@ int journal_load(const struct journal_params *p, struct journal **out)
 			goto out_free;
 	}
 	err = jsb_check(j, j->maxlen);
+	if (!err)
+		err = users_check(j);
+	j->user = NULL;
 	if (err)
 		goto out_free;
 	j->next_seq = be32_to_cpu(jsb_of(j)->s_sequence) + 1;
@@ -561,7 +602,7 @@ static int clear_first_block(struct journal *j)
 	if (j->in_place)
 		return 0;
 	memset(j->arena, 0, j->blocksize);
-	return bdev_write(j->bd, journal_map(j, j->first, NULL) * j->blocksize, j->arena,
+	return bdev_write(j->log_bd, journal_map(j, j->first, NULL) * j->blocksize, j->arena,
 			  j->blocksize, BIO_META);
 }
 
@@ -603,7 +644,7 @@ int journal_run(struct journal *j)
 	if (!err)
 		err = jsb_write(j);
 	if (!err)
-		err = bdev_flush(j->bd);
+		err = bdev_flush(j->log_bd);
 	if (err) {
 		log_err("%s: journal: cannot write its superblock: error %d", j->sb->s_id, -err);
 		return err;

@@ -10,8 +10,19 @@
  * log, and acknowledges when the commit block is durable. Buffers reach their
  * place later (checkpoint), by the same thread, in sorted 512 KiB bios.
  *
+ * The log may have a device of its own (an external journal). Commits, revokes and the
+ * journal's superblock go there; metadata and data have their places on the volume's. Each
+ * of the two has a write cache, and a flush of one says nothing of the other:
+ *
+ *  - before a commit block is written, the log's device is flushed (descriptors, images)
+ *    and the volume's (data that the transaction makes visible);
+ *  - before the tail moves, the volume's is flushed (what was checkpointed); the log's
+ *    superblock is then written with FUA on the log's;
+ *  - a commit that is waited for has flushed the volume's, too; an fsync that finds
+ *    nothing to commit flushes the volume's.
+ *
  *   running -> locked (no new handles; drain) -> switched (a new running one
- *   may start) -> written (log blocks) -> flush -> commit block (FUA) ->
+ *   may start) -> written (log blocks) -> flushes -> commit block (FUA) ->
  *   committed (callbacks run) -> checkpointed (log space free)
  *
  * Rules the callers keep:
@@ -68,9 +79,14 @@ struct journal_ops {
 struct journal_params {
 	struct super_block *sb;     /* block size, buffer cache, name */
 	struct bdev *bd;            /* device of the volume (and of an internal journal) */
+	struct bdev *log_bd;        /* the external journal's; NULL: the log is on bd */
+	u32 sb_jblk;                /* log block that is the journal's superblock: 0 of an
+				       internal journal; what is before it is not the log's */
 	const struct journal_extent *map; /* copied */
 	u32 nr_map;
 	u32 maxlen;                 /* blocks the map covers */
+	const u8 *user;             /* 16 bytes: the one that an external journal must
+				       have in its table of users; NULL: not looked for */
 	bool in_place;              /* no log: no map; a commit writes all to its place,
 				       and is no longer all or nothing */
 	bool use_64bit;             /* the volume has feature 64bit */
@@ -84,7 +100,8 @@ struct journal_params {
 /*
  * Reads and checks the journal superblock. Starts nothing, writes nothing.
  * -EFSCORRUPTED, -EFSBADCRC, -EOPNOTSUPP (version 1, unknown features, fast
- * commits to replay), -EIO, -ENOMEM; the reason is logged.
+ * commits to replay), -EINVAL (an external journal of another volume, or of several),
+ * -EIO, -ENOMEM; the reason is logged.
  */
 int __must_check journal_load(const struct journal_params *p, struct journal **out);
 void journal_free(struct journal *j); /* not started, or shut down */
@@ -99,7 +116,7 @@ struct journal_recovery_stats {
 /*
  * Replays the log into target: the device itself, or an overlay (read-only
  * mount: then nothing at all is written to the device and the log stays).
- * With the device: flushes it, then marks the log empty (next tid: last + 2). May be run again
+ * With the device of the volume: flushes it, then marks the log empty (next tid: last + 2). May be run again
  * after a crash. Errors: -EFSCORRUPTED, -EFSBADCRC (log damaged before its
  * end; nothing was written), -EIO, -ENOMEM.
  */
@@ -220,7 +237,7 @@ void handle_on_commit(struct handle *h, struct commit_cb *cb);
 
 jtid_t journal_running_tid(struct journal *j); /* of the running or the next one */
 /* Starts committing everything up to tid, waits until it is durable. *flushed (may be
- * NULL): whether a device flush happened after the call. 0, -EIO/-EROFS after abort. */
+ * NULL): whether a flush of the volume's device happened after the call. 0, -EIO/-EROFS after abort. */
 int __must_check journal_commit_wait(struct journal *j, jtid_t tid, bool *flushed);
 /* As above without waiting. */
 void journal_commit_start(struct journal *j, jtid_t tid);

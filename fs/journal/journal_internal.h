@@ -140,6 +140,7 @@ struct jio {
 #define ARENA_HALF (1u << 20) /* bytes; a descriptor and its images fit */
 #define PRE_COMMIT_CREDITS 4u
 #define MIN_RING_BLOCKS 64u
+#define MIN_EXTERNAL_BLOCKS 1024u /* as mke2fs and kernels have it; of an inode: mount.c */
 #define MAX_TRANS_BYTES (32u << 20)
 #define MIN_TRANS_BLOCKS 256u    /* if the log has them, however small the cache */
 #define MAX_CP_BYTES (32u << 20) /* pinned by checkpoint lists before we write */
@@ -148,7 +149,10 @@ struct jio {
 
 struct journal {
 	struct super_block *sb;       /* [const] */
-	struct bdev *bd;              /* [const] */
+	struct bdev *bd;              /* [const] the volume's */
+	struct bdev *log_bd;          /* [const] the log's; bd if that has no own */
+	u32 sb_jblk;                  /* [const] log block of the journal superblock */
+	const u8 *user;               /* see journal_params [while loading] */
 	bool in_place;                /* see journal_params [const] */
 	const struct journal_ops *ops; /* [const] */
 	void *priv;                   /* [const] */
@@ -196,7 +200,7 @@ struct journal {
 	u32 commit_interval_ms; /* [j_lock] */
 
 	_Atomic int aborted;    /* [atomic] 0 or the error */
-	_Atomic u64 flush_started, flush_done; /* [atomic] numbers of flushes */
+	_Atomic u64 flush_started, flush_done; /* [atomic] numbers of flushes of bd */
 	_Atomic u64 place_done; /* [atomic, write: thread] of place_asked */
 
 	int erase_error;        /* [thread, before ev_erased] */
@@ -255,8 +259,10 @@ void journal_set_features(struct journal *j, u32 compat, u32 incompat);
  * with transaction seq. On an error the image in memory is as before.
  */
 int __must_check journal_write_tail(struct journal *j, u32 start, u32 seq);
-/* Flush with the counts that journal_commit_wait() looks at. */
+/* Flushes the volume's device, with the counts that journal_commit_wait() looks at. */
 int __must_check journal_flush(struct journal *j);
+/* Flushes the log's device, if it is another one. */
+int __must_check journal_flush_log(struct journal *j);
 void journal_kick(struct journal *j);
 
 void jio_begin(struct jio *io);

@@ -90,7 +90,7 @@ static int log_block(struct recovery *r, u32 jblk, u8 **out)
 
 		nr = min_of(run, WINDOW_BYTES / j->blocksize);
 		r->win_nr = 0;
-		err = bdev_read(j->bd, p * j->blocksize, r->window,
+		err = bdev_read(j->log_bd, p * j->blocksize, r->window,
 				(size_t)nr * j->blocksize);
 		if (err) {
 			log_err("%s: journal: cannot read log blocks %u to %u: error %d",
@@ -447,14 +447,17 @@ static struct journal_extent *journal_place(const struct journal *j)
 }
 
 /*
- * An image over the log that is being read: only a hostile one does that. A
- * search, as images and extents may both be as many as the log has blocks.
+ * An image over the log that is being read: only a hostile one does that, and only if
+ * both are on one device. A search, as images and extents may both be as many as the log
+ * has blocks.
  */
 static bool in_journal(const struct journal *j, const struct journal_extent *place,
 		       pblk_t blk)
 {
 	u32 lo = 0, hi = j->nr_map;
 
+	if (j->log_bd != j->bd)
+		return false;
 	while (hi - lo > 1) {
 		u32 mid = lo + (hi - lo) / 2;
 
@@ -626,7 +629,7 @@ static int check_fast_commits(struct recovery *r)
 	return -EOPNOTSUPP;
 }
 
-/* The log is empty from here on. */
+/* The log is empty from here on: what was replayed is durable on the volume's device before. */
 static int finish(struct recovery *r)
 {
 	struct journal *j = r->j;

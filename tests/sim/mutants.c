@@ -26,6 +26,7 @@ const char *const sim_mutation_name[SIM_MUTATION_NR] = {
 	[SIM_NO_FLUSH_IN_FSYNC] = "no-flush-in-fsync",
 	[SIM_NO_COMMIT_FUA] = "commit-block-not-forced",
 	[SIM_NO_SIZE_AT_PUNCH] = "punch-forgets-size",
+	[SIM_NO_DATA_FLUSH_BEFORE_COMMIT] = "no-data-flush-before-commit",
 };
 
 const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {

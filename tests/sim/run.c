@@ -12,6 +12,9 @@
  *   c. now and then: the copy of (a) mounted by Sluice holds what the model
  *      allows too; a power cut during the recovery of (b), judged alike
  *
+ * A volume with an external journal is two devices and two files; an image is both, the
+ * journal's behind the volume's.
+ *
  * A run that lacked memory or space once goes on, the model following what
  * each operation returned: nothing else may have changed. One that met a fault
  * of the device is judged by what its volume holds, with or without a power cut.
@@ -79,6 +82,7 @@ struct run {
 	const struct sim_stream *s;
 	const struct run_config *cfg;
 	struct sim_base *base;
+	u64 split; /* where the external journal begins in it; 0: there is none */
 	struct sim_log log;
 	struct bdev *bd;
 	struct super_block *sb;
@@ -195,24 +199,35 @@ static bool only_orphan_file(const char *text)
 	return first && first < at && !strstr(at, "? no") && !strstr(text, "Fix?");
 }
 
+static void log_path(const char *path, char *buf, size_t len)
+{
+	snprintf(buf, len, "%s.log", path);
+}
+
+/* With the journal's file, if that has one. */
+static int run_e2fsck(const struct run *r, const char *how, const char *path, char **text)
+{
+	char log[300];
+	char *argv[] = { "e2fsck", (char *)how, "-E", "no_optimize_extents", (char *)path,
+			 r->split ? "-j" : NULL, log, NULL };
+
+	log_path(path, log, sizeof(log));
+	stat_add(&r->cfg->stats->fscks, 1);
+	return run_program(argv, text);
+}
+
 /* e2fsck -fn finds nothing at all. replayed: by e2fsck, not by us. */
 static bool fsck_clean(const struct run *r, const char *path, bool replayed,
 		       const char *what)
 {
-	char *argv[] = { "e2fsck", "-fn", "-E", "no_optimize_extents", (char *)path, NULL };
 	char *text;
-	int status = run_program(argv, &text);
+	int status = run_e2fsck(r, "-fn", path, &text);
 	bool ok = status == 0 && text && !strstr(text, "Fix?") && !strstr(text, "<y>") &&
 		  !strstr(text, "IGNORED");
 	ok = ok || (replayed && status == 4 && text && only_orphan_present(text));
-	stat_add(&r->cfg->stats->fscks, 1);
 	if (!ok && replayed && status == 4 && text && only_orphan_file(text)) {
-		char *mend[] = { "e2fsck", "-fy", "-E", "no_optimize_extents", (char *)path,
-				 NULL };
-
 		free(text);
-		stat_add(&r->cfg->stats->fscks, 1);
-		status = run_program(mend, &text);
+		status = run_e2fsck(r, "-fy", path, &text);
 		free(text);
 		return status < 0 || status >= 4 ?
 			       complain(r, "%s: e2fsck -fy fails (status %d)", what, status) :
@@ -241,11 +256,14 @@ static bool fsck_replay(const struct run *r, const char *path)
 	u32 i;
 
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
-		char *argv[] = { "e2fsck", (char *)steps[i], (char *)path, NULL };
+		char log[300];
+		char *argv[] = { "e2fsck", (char *)steps[i], (char *)path,
+				 r->split ? "-j" : NULL, log, NULL };
 
 		if (i == 2 && (status < 4 || !r->faulty))
 			break;
 		free(text);
+		log_path(path, log, sizeof(log));
 		status = run_program(argv, &text);
 		stat_add(&r->cfg->stats->fscks, 1);
 		if (status < 0 || (status >= 4 && i == 0))
@@ -298,9 +316,14 @@ static int make_dirs(struct super_block *sb)
 	return err;
 }
 
+static u64 size_bytes(const char *size)
+{
+	return strtoull(size, NULL, 10) << 20;
+}
+
 static int prefill(const char *path, const char *size)
 {
-	u64 bytes = strtoull(size, NULL, 10) << 20;
+	u64 bytes = size_bytes(size);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	u8 page[SIM_PAGE];
 	int err = 0;
@@ -315,10 +338,45 @@ static int prefill(const char *path, const char *size)
 	return err;
 }
 
+#define VOLUME_UUID "6f9b1c1e-5d2a-4c5e-9a51-1b0f7a3c2d11"
+#define LOG_UUID "7d2c9a40-33b1-4f0e-8a6d-0c5b1e2f3a49"
+
+/*
+ * An external journal, which mke2fs gives a volume on block devices only: made alone,
+ * then each is told of the other, and it is appended to the volume's file.
+ */
+static int add_log(const struct sim_mkfs *mk, const char *path)
+{
+	/* s_nr_users and s_users of the journal's superblock */
+	u32 super = mk->blocksize == 1024 ? 2048 : mk->blocksize;
+	char log[300], cmd[4096];
+	int err;
+
+	log_path(path, log, sizeof(log));
+	err = prefill(log, mk->log);
+	if (err)
+		return err;
+	snprintf(cmd, sizeof(cmd),
+		 "{ mke2fs -q -F -b %u %s -U " LOG_UUID " '%s' && "
+		 "debugfs -w -R 'feature has_journal' '%s' && "
+		 "debugfs -w -R 'ssv journal_uuid " LOG_UUID "' '%s' && "
+		 "printf '\\000\\000\\000\\001' |"
+		 " dd of='%s' bs=1 seek=%u conv=notrunc && "
+		 "dd if='%s' bs=1 skip=1128 count=16 |"
+		 " dd of='%s' bs=1 seek=%u conv=notrunc && "
+		 "cat '%s' >>'%s' && rm '%s'; } >/dev/null 2>&1",
+		 mk->blocksize, mk->log_args, log, path, path, log, super + 0x40, path, log,
+		 super + 0x100, log, path, log);
+	if (!system(cmd))
+		return 0;
+	fprintf(stderr, "failed: %s\n", cmd);
+	return -EIO;
+}
+
 int run_make_base(const struct run_config *cfg, u32 i)
 {
 	const struct sim_mkfs *mk = &sim_mkfs[i];
-	struct simdev_config dev = { .seed = 1 };
+	struct simdev_config dev = { .seed = 1, .split = mk->log ? size_bytes(mk->size) : 0 };
 	struct sl_options opts = options_of(NULL);
 	char path[256], cmd[1024];
 	struct super_block *sb;
@@ -332,7 +390,7 @@ int run_make_base(const struct run_config *cfg, u32 i)
 	if (err)
 		return err;
 	snprintf(cmd, sizeof(cmd),
-		 "mke2fs -q -t ext4 -F -U 6f9b1c1e-5d2a-4c5e-9a51-1b0f7a3c2d11 -E "
+		 "mke2fs -q -t ext4 -F -U " VOLUME_UUID " -E "
 		 "nodiscard,lazy_itable_init=0,lazy_journal_init=0,hash_seed="
 		 "0d7f2b5a-93c4-4d1e-8f60-5a4b3c2d1e0f %s %s >/dev/null",
 		 mk->args, path);
@@ -340,11 +398,15 @@ int run_make_base(const struct run_config *cfg, u32 i)
 		fprintf(stderr, "failed: %s\n", cmd);
 		return -EIO;
 	}
+	err = mk->log ? add_log(mk, path) : 0;
+	if (err)
+		return err;
 	base = sim_base_load(path, mk->blocksize);
 	if (!base)
 		return -EIO;
 	img = sim_image_new(base);
 	bd = simdev_create(img, &dev, NULL);
+	opts.journal_bd = simdev_second(bd);
 	simdev_keep_image(bd);
 	err = sl_mount(bd, &opts, &sb);
 	if (!err) {
@@ -354,7 +416,7 @@ int run_make_base(const struct run_config *cfg, u32 i)
 	}
 	snprintf(cmd, sizeof(cmd), "%s.new", path);
 	if (!err)
-		err = sim_image_save(img, cmd, true);
+		err = sim_image_save(img, cmd, 0, base->size, true);
 	sim_image_free(img);
 	sim_base_free(base);
 	if (!err && rename(cmd, path))
@@ -1377,6 +1439,45 @@ static bool use_again(const struct run *r, struct super_block *sb)
 	return true;
 }
 
+/* A scratch file of the volume, and one of its journal. */
+static int save_files(const struct run *r, const struct sim_image *img, const char *path,
+		      bool whole)
+{
+	u64 size = img->base->size;
+	char log[300];
+	int err = sim_image_save(img, path, 0, r->split ?: size, whole);
+
+	log_path(path, log, sizeof(log));
+	return err || !r->split ? err : sim_image_save(img, log, r->split, size, whole);
+}
+
+/* NULL: they cannot be read. */
+static struct sim_image *load_files(const struct run *r, const char *path)
+{
+	struct sim_image *img = sim_image_new(r->base);
+	u64 size = r->base->size;
+	char log[300];
+	int err = sim_image_load(img, path, 0, r->split ?: size);
+
+	log_path(path, log, sizeof(log));
+	if (!err && r->split)
+		err = sim_image_load(img, log, r->split, size);
+	if (!err)
+		return img;
+	sim_image_free(img);
+	return NULL;
+}
+
+static void remove_files(const struct run *r, const char *path)
+{
+	char log[300];
+
+	log_path(path, log, sizeof(log));
+	unlink(path);
+	if (r->split)
+		unlink(log);
+}
+
 static void scratch(const struct run *r, const char *name, char *buf, size_t len)
 {
 	snprintf(buf, len, "%s/%s-%d", r->cfg->dir, name, (int)getpid());
@@ -1387,7 +1488,7 @@ static bool judge_mounted(struct run *r, const struct sim_image *img, const stru
 			  const char *what, bool use, struct sim_log *log,
 			  struct sim_image **after)
 {
-	struct simdev_config dev = { .seed = r->s->seed };
+	struct simdev_config dev = { .seed = r->s->seed, .split = r->split };
 	struct sl_options opts = options_of(NULL);
 	struct sim_image *work = sim_image_clone(img);
 	struct bdev *bd = simdev_create(work, &dev, log);
@@ -1395,6 +1496,7 @@ static bool judge_mounted(struct run *r, const struct sim_image *img, const stru
 	bool ok;
 	int err;
 
+	opts.journal_bd = simdev_second(bd);
 	stat_add(&r->cfg->stats->recoveries, 1);
 	simdev_keep_image(bd);
 	*after = work;
@@ -1428,7 +1530,7 @@ static void keep_image(const struct run *r, const struct sim_image *img, const c
 	if (!dir)
 		return;
 	snprintf(path, sizeof(path), "%s/sim-%" PRIu64 "-%s.img", dir, r->s->seed, name);
-	if (!sim_image_save(img, path, true))
+	if (!save_files(r, img, path, true))
 		fprintf(stderr, "    image kept: %s\n", path);
 }
 
@@ -1439,11 +1541,11 @@ static bool judge_file(struct run *r, const struct sim_image *img, const char *n
 	bool ok;
 
 	scratch(r, name, path, sizeof(path));
-	if (sim_image_save(img, path, false))
+	if (save_files(r, img, path, false))
 		return complain(r, "cannot write %s", path);
 	ok = (!(replay || (r->faulty && has_errors(img))) || fsck_replay(r, path)) &&
 	     fsck_clean(r, path, replay, what);
-	unlink(path);
+	remove_files(r, path);
 	if (!ok)
 		keep_image(r, img, name);
 	return ok;
@@ -1458,16 +1560,18 @@ static bool judge_by_e2fsck(struct run *r, const struct sim_image *img,
 	bool ok;
 
 	scratch(r, "replayed", path, sizeof(path));
-	if (sim_image_save(img, path, true))
+	if (save_files(r, img, path, true))
 		return complain(r, "cannot write %s", path);
 	ok = fsck_replay(r, path) && fsck_clean(r, path, true, "replayed by e2fsck");
 	if (ok) {
-		replayed = sim_image_load(r->base, path);
+		replayed = load_files(r, path);
+		if (!replayed)
+			abort();
 		ok = judge_mounted(r, replayed, sp, "replayed by e2fsck", false, NULL, &after);
 		sim_image_free(replayed);
 		sim_image_free(after);
 	}
-	unlink(path);
+	remove_files(r, path);
 	if (!ok)
 		keep_image(r, img, "cut");
 	return ok;
@@ -1486,13 +1590,13 @@ static bool judge_by_kernel(struct run *r, const struct sim_image *img)
 	int status;
 
 	scratch(r, "kernel", path, sizeof(path));
-	if (sim_image_save(img, path, false))
+	if (save_files(r, img, path, false))
 		return complain(r, "cannot write %s", path);
 	status = run_program(argv, &text);
 	ok = status == 0 ? fsck_clean(r, path, true, "after a mount by the kernel")
 			 : complain(r, "the kernel cannot mount: %s", text ? text : "");
 	free(text);
-	unlink(path);
+	remove_files(r, path);
 	return ok;
 }
 
@@ -1543,7 +1647,8 @@ static bool judge(struct run *r, const struct sim_image *img, const struct span 
 	if (ok && !sim_mkfs_has_values(r->s->mkfs))
 		ok = by_e2fsck ? judge_by_e2fsck(r, img, sp)
 			       : judge_file(r, img, "cut", true, "replayed by e2fsck");
-	if (ok && r->cfg->kernel && rng_chance(rng, 10))
+	/* The kernel wants a block device for a journal. */
+	if (ok && r->cfg->kernel && !r->split && rng_chance(rng, 10))
 		ok = judge_by_kernel(r, img);
 	if (ok && deep)
 		ok = judge_nested(r, img, &log, sp, rng);
@@ -1740,6 +1845,7 @@ static bool run_recorded(struct run *r, struct sim_image **after, bool *clean)
 {
 	struct simdev_config dev = {
 		.seed = r->s->seed,
+		.split = r->split,
 		.threaded = r->s->dev_threaded,
 		.delay_us = r->s->delay_us,
 		.stall_ms = r->s->stall_ms,
@@ -1756,6 +1862,7 @@ static bool run_recorded(struct run *r, struct sim_image **after, bool *clean)
 	*clean = false;
 	*after = sim_image_new(r->base);
 	r->bd = simdev_create(*after, &dev, &r->log);
+	opts.journal_bd = simdev_second(r->bd);
 	simdev_keep_image(r->bd);
 	arm_resources(r);
 	err = sl_mount(r->bd, &opts, &r->sb);
@@ -1784,7 +1891,7 @@ static bool run_recorded(struct run *r, struct sim_image **after, bool *clean)
 /* Nothing went wrong: the volume is clean and complete. */
 static bool judge_clean(struct run *r, const struct sim_image *img)
 {
-	struct simdev_config dev = { .seed = 1 };
+	struct simdev_config dev = { .seed = 1, .split = r->split };
 	struct sl_options opts = options_of(NULL);
 	struct super_block *sb;
 	struct bdev *bd;
@@ -1793,6 +1900,7 @@ static bool judge_clean(struct run *r, const struct sim_image *img)
 	if (!judge_file(r, img, "clean", false, "unmounted"))
 		return false;
 	bd = simdev_create(sim_image_clone(img), &dev, NULL);
+	opts.journal_bd = simdev_second(bd);
 	if (sl_mount(bd, &opts, &sb))
 		return complain(r, "no second mount");
 	ok = compare_all(r, sb, "mounted again");
@@ -1821,6 +1929,7 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 	r->base = sim_base_load(path, sim_mkfs[s->mkfs].blocksize);
 	if (!r->base || !r->sync)
 		abort();
+	r->split = sim_mkfs[s->mkfs].log ? size_bytes(sim_mkfs[s->mkfs].size) : 0;
 	sim_log_init(&r->log);
 	for (u32 t = 0; t < s->threads; t++) {
 		r->w[t].r = r;

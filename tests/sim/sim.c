@@ -7,6 +7,7 @@
  * fails is written to a file with the command that repeats it.
  *
  *   sim torture [--seconds N] [--seeds N] [--seed S] [--jobs J] [--profile P]
+ *               [--mkfs NAME]  on volumes of one kind
  *               [--mix]  pairs of operations and single faults among them
  *   sim ace [--two N]      one-operation workloads, or N pairs
  *   sim oom [--every K]    brief streams, each request for memory failing in turn
@@ -508,14 +509,20 @@ static int shrink(struct sim_stream *s, const char *self)
 /* Seeds until one finds the mutation, or that the device lies; 0: none did. */
 static u32 seeds_to_find(u32 bound, bool lying)
 {
+	const u32 only = sim_only_mkfs;
+
 	for (u32 n = 0; n < bound; n++) {
 		struct sim_stream s;
 		bool ok;
 
+		/* There is such a flush with an external journal alone. */
+		if (sim_mutation == SIM_NO_DATA_FLUSH_BEFORE_COMMIT)
+			sim_only_mkfs = sim_mkfs_find(n % 2 ? "1k-log" : "4k-log");
 		sim_stream_generate(&s, opt.seed + n, sim_mutation_profile[sim_mutation]);
 		s.lying = lying;
 		ok = run_child(&s);
 		sim_stream_release(&s);
+		sim_only_mkfs = only;
 		if (!ok)
 			return n + 1;
 	}
@@ -564,7 +571,7 @@ static int usage(void)
 		"usage: sim torture|ace|oom|enospc|eio|streams|run|print|replay|shrink|mutants"
 		" [options]\n"
 		"  --seed S --seeds N --seconds N --jobs J --points N --all --profile P\n"
-		"  --two N --every K --point E --cut C --keep DIR --kernel --mix --verbose --quiet\n");
+		"  --mkfs NAME --two N --every K --point E --cut C --keep DIR --kernel --mix --verbose --quiet\n");
 	return 2;
 }
 
@@ -578,7 +585,7 @@ static bool parse(int argc, char **argv)
 		{ "cut", 1, NULL, 'c' },     { "keep", 1, NULL, 'k' },
 		{ "all", 0, NULL, 'a' },     { "kernel", 0, NULL, 'K' },
 		{ "verbose", 0, NULL, 'v' }, { "quiet", 0, NULL, 'q' },
-		{ "every", 1, NULL, 'E' },   { "mix", 0, NULL, 'm' },
+		{ "mkfs", 1, NULL, 'M' },    { "every", 1, NULL, 'E' },   { "mix", 0, NULL, 'm' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -602,6 +609,11 @@ static bool parse(int argc, char **argv)
 		case 'K': cfg.kernel = true; break;
 		case 'v': cfg.verbose = resource_trace = true; break;
 		case 'q': opt.quiet = true; break;
+		case 'M':
+			sim_only_mkfs = sim_mkfs_find(optarg);
+			if (sim_only_mkfs == SIM_NEVER)
+				return false;
+			break;
 		case 'P':
 			for (opt.profile = 0; opt.profile < SIM_PROFILE_NR; opt.profile++)
 				if (!strcmp(profile_name[opt.profile], optarg))

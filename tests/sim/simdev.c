@@ -155,43 +155,43 @@ void sim_image_write(struct sim_image *img, u64 pos, const void *buf, u32 len)
 	}
 }
 
-int sim_image_save(const struct sim_image *img, const char *path, bool whole)
+int sim_image_save(const struct sim_image *img, const char *path, u64 from, u64 to,
+		   bool whole)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int err = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)img->base->size))
+	if (ftruncate(fd, (off_t)(to - from)))
 		err = -errno;
-	for (u32 i = 0; i < img->nr_pages && !err; i++) {
+	for (u64 at = from; at < to && !err; at += SIM_PAGE) {
+		u32 i = (u32)(at / SIM_PAGE);
+
 		if (!whole && !img->page[i] && !img->base->useful[i])
 			continue;
-		if (pwrite(fd, image_page(img, i), SIM_PAGE, (off_t)i * SIM_PAGE) !=
-		    SIM_PAGE)
+		if (pwrite(fd, image_page(img, i), SIM_PAGE, (off_t)(at - from)) != SIM_PAGE)
 			err = -EIO;
 	}
 	close(fd);
 	return err;
 }
 
-struct sim_image *sim_image_load(const struct sim_base *base, const char *path)
+int sim_image_load(struct sim_image *img, const char *path, u64 from, u64 to)
 {
-	struct sim_image *img;
 	u8 page[SIM_PAGE];
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
 
 	if (fd < 0)
-		return NULL;
-	img = sim_image_new(base);
-	for (u32 i = 0; i < img->nr_pages; i++) {
-		if (pread(fd, page, SIM_PAGE, (off_t)i * SIM_PAGE) != SIM_PAGE)
-			break;
-		if (memcmp(page, image_page(img, i), SIM_PAGE))
-			sim_image_write(img, (u64)i * SIM_PAGE, page, SIM_PAGE);
+		return -errno;
+	for (u64 at = from; at < to && !err; at += SIM_PAGE) {
+		if (pread(fd, page, SIM_PAGE, (off_t)(at - from)) != SIM_PAGE)
+			err = -EIO;
+		else if (memcmp(page, image_page(img, (u32)(at / SIM_PAGE)), SIM_PAGE))
+			sim_image_write(img, at, page, SIM_PAGE);
 	}
 	close(fd);
-	return img;
+	return err;
 }
 
 /* ---- the log ---- */
@@ -221,17 +221,18 @@ static u32 log_event(struct sim_log *log, enum sim_event_kind kind, u32 arg, u32
 }
 
 /* Takes data over. */
-static u32 log_submit(struct sim_log *log, const struct bio *bio, u8 *data)
+static u32 log_submit(struct sim_log *log, const struct bio *bio, u64 pos, bool second,
+		      u8 *data)
 {
 	struct sim_write *w;
 
 	/* Those in flight are few and young. */
 	for (u32 i = log->nr_wr, n = 0; i-- > 0 && n < QUEUE_MAX; n++) {
 		w = &log->wr[i];
-		if (w->end == SIM_NEVER && w->pos < bio->bi_pos + bio->bi_bytes &&
-		    bio->bi_pos < w->pos + w->len) {
+		if (w->end == SIM_NEVER && w->pos < pos + bio->bi_bytes &&
+		    pos < w->pos + w->len) {
 			log->overlaps++;
-			log->overlap_pos = bio->bi_pos;
+			log->overlap_pos = pos;
 		}
 	}
 	if (log->nr_wr == log->max_wr) {
@@ -239,9 +240,10 @@ static u32 log_submit(struct sim_log *log, const struct bio *bio, u8 *data)
 		log->wr = need(realloc(log->wr, log->max_wr * sizeof(*log->wr)));
 	}
 	w = &log->wr[log->nr_wr];
-	*w = (struct sim_write){ .pos = bio->bi_pos,
+	*w = (struct sim_write){ .pos = pos,
 				 .len = bio->bi_bytes,
 				 .fua = bio->bi_flags & BIO_FUA,
+				 .second = second,
 				 .end = SIM_NEVER,
 				 .durable = SIM_NEVER };
 	w->data = data;
@@ -269,7 +271,7 @@ void sim_log_finish(struct sim_log *log)
 			struct sim_write *w = &log->wr[i];
 
 			if (w->durable == SIM_NEVER && !w->failed &&
-			    w->end < started[ev->arg])
+			    w->second == ev->arg2 && w->end < started[ev->arg])
 				w->durable = e;
 			if (i == first && (w->durable != SIM_NEVER || w->failed))
 				first++;
@@ -282,13 +284,24 @@ void sim_log_finish(struct sim_log *log)
 
 struct pending {
 	struct bio *bio;
+	struct face *face;
+	u64 pos;   /* in the image */
 	u32 write; /* number in the log */
 	u8 *data;  /* of a write: as it was when submitted; the log's, if there is one */
 	bool refused;
 };
 
-struct simdev {
+/* What callers have: the device, or one of the two that it is split into. */
+struct face {
 	struct bdev bd; /* first */
+	struct simdev *sd;
+	u64 start;      /* in the image [const] */
+	bool second;    /* [const] */
+};
+
+struct simdev {
+	struct face face[2]; /* the second one is used with a split */
+	u32 open;            /* [lock] faces that are not closed */
 	pthread_mutex_t lock;
 	pthread_cond_t more; /* the queue has something, or stop */
 	pthread_cond_t room;
@@ -303,9 +316,21 @@ struct simdev {
 	struct thread *thread;           /* [const] */
 };
 
+static struct face *face_of(struct bdev *bd)
+{
+	return container_of_type(bd, struct face, bd);
+}
+
 static struct simdev *simdev_of(struct bdev *bd)
 {
-	return container_of_type(bd, struct simdev, bd);
+	return face_of(bd)->sd;
+}
+
+static struct pending pending_of(struct bdev *bd, struct bio *bio)
+{
+	struct face *f = face_of(bd);
+
+	return (struct pending){ .bio = bio, .face = f, .pos = f->start + bio->bi_pos };
 }
 
 /* Allocations of the device itself never fail on demand. */
@@ -368,23 +393,24 @@ static bool holds_super(u64 pos, u32 len)
 	return pos < 2048 && pos + len > 1024;
 }
 
-static void copy_in(struct simdev *sd, struct bio *bio, const u8 *data, bool some)
+static void copy_in(struct simdev *sd, const struct pending *p, bool some)
 {
-	u32 atom = holds_super(bio->bi_pos, bio->bi_bytes) ? sd->img->base->blocksize
-							   : SECTOR;
+	u32 bytes = p->bio->bi_bytes;
+	u32 atom = holds_super(p->pos, bytes) ? sd->img->base->blocksize : SECTOR;
 
 	if (!some)
-		sim_image_write(sd->img, bio->bi_pos, data, bio->bi_bytes);
-	for (u32 off = 0; some && off < bio->bi_bytes; off += atom)
+		sim_image_write(sd->img, p->pos, p->data, bytes);
+	for (u32 off = 0; some && off < bytes; off += atom)
 		if (rng_chance(&sd->rng, 50))
-			sim_image_write(sd->img, bio->bi_pos + off, data + off,
-					min_of(atom, bio->bi_bytes - off));
+			sim_image_write(sd->img, p->pos + off, p->data + off,
+					min_of(atom, bytes - off));
 }
 
 /* len: from the start */
-static void copy_out(struct simdev *sd, struct bio *bio, u32 len)
+static void copy_out(struct simdev *sd, const struct pending *p, u32 len)
 {
-	u64 pos = bio->bi_pos;
+	const struct bio *bio = p->bio;
+	u64 pos = p->pos;
 
 	for (int i = 0; i < bio->bi_nr_iov && len; i++) {
 		u32 n = min_of((u32)bio->bi_iov[i].iov_len, len);
@@ -410,14 +436,14 @@ static int transfer(struct simdev *sd, struct pending *p)
 		if (p->refused || fails(sd, SIM_FAULT_READ))
 			err = -EIO;
 		if (!err)
-			copy_out(sd, bio, bio->bi_bytes);
+			copy_out(sd, p, bio->bi_bytes);
 		else if (sd->cfg.fault.partial && !p->refused)
-			copy_out(sd, bio, some_sectors(sd, bio));
+			copy_out(sd, p, some_sectors(sd, bio));
 	} else {
 		if (p->refused || fails(sd, SIM_FAULT_WRITE))
 			err = -EIO;
 		if (!err || (sd->cfg.fault.partial && !p->refused))
-			copy_in(sd, bio, p->data, err != 0);
+			copy_in(sd, p, err != 0);
 		if (sd->log) {
 			struct sim_write *w = &sd->log->wr[p->write];
 
@@ -435,7 +461,7 @@ static int transfer(struct simdev *sd, struct pending *p)
 
 static void end_one(struct simdev *sd, struct pending *p)
 {
-	bdev_end_bio(&sd->bd, p->bio, transfer(sd, p));
+	bdev_end_bio(&p->face->bd, p->bio, transfer(sd, p));
 }
 
 /* The caller sleeps meanwhile; others go on. */
@@ -451,13 +477,13 @@ static int simdev_rw_now(struct bdev *bd, enum bio_op op, u64 pos,
 		.bi_nr_iov = nr_iov,
 		.bi_iov = (struct iovec *)(uintptr_t)iov,
 	};
-	struct pending p = { .bio = &bio };
+	struct pending p = pending_of(bd, &bio);
 
 	dev_lock(sd);
 	if (op == BIO_WRITE)
 		p.data = copy_of(&bio);
 	if (p.data && sd->log)
-		p.write = log_submit(sd->log, &bio, p.data);
+		p.write = log_submit(sd->log, &bio, p.pos, p.face->second, p.data);
 	p.refused = fails(sd, SIM_FAULT_SUBMIT);
 	dev_unlock(sd);
 	if (sd->cfg.delay_us)
@@ -519,12 +545,13 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 
 	dev_lock(sd);
 	for (unsigned i = 0; i < n; i++) {
-		struct pending p = { .bio = bios[i] };
+		struct pending p = pending_of(bd, bios[i]);
 
 		if (bios[i]->bi_op == BIO_WRITE)
 			p.data = copy_of(bios[i]);
 		if (p.data && sd->log)
-			p.write = log_submit(sd->log, bios[i], p.data);
+			p.write = log_submit(sd->log, bios[i], p.pos, p.face->second,
+					     p.data);
 		p.refused = fails(sd, SIM_FAULT_SUBMIT);
 		if (p.refused) {
 			dev_unlock(sd);
@@ -551,6 +578,7 @@ static void simdev_submit(struct bdev *bd, struct bio **bios, unsigned n)
 static int simdev_flush(struct bdev *bd)
 {
 	struct simdev *sd = simdev_of(bd);
+	bool second = face_of(bd)->second;
 	int err = 0;
 	u32 nr;
 
@@ -563,7 +591,7 @@ static int simdev_flush(struct bdev *bd)
 	else
 		nr = SIM_NEVER;
 	if (!err && nr != SIM_NEVER)
-		log_event(sd->log, SIM_FLUSH_START, nr, 0);
+		log_event(sd->log, SIM_FLUSH_START, nr, second);
 	dev_unlock(sd);
 	if (err || nr == SIM_NEVER)
 		return err;
@@ -571,7 +599,7 @@ static int simdev_flush(struct bdev *bd)
 	if (sd->cfg.delay_us)
 		usleep(sd->cfg.delay_us);
 	dev_lock(sd);
-	log_event(sd->log, SIM_FLUSH_END, nr, 0);
+	log_event(sd->log, SIM_FLUSH_END, nr, second);
 	dev_unlock(sd);
 	return 0;
 }
@@ -579,7 +607,13 @@ static int simdev_flush(struct bdev *bd)
 static void simdev_close(struct bdev *bd)
 {
 	struct simdev *sd = simdev_of(bd);
+	u32 left;
 
+	dev_lock(sd);
+	left = --sd->open;
+	dev_unlock(sd);
+	if (left)
+		return;
 	if (sd->thread) {
 		dev_lock(sd);
 		sd->stop = true;
@@ -615,10 +649,18 @@ struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cf
 
 	resource_exempt_begin();
 	sd = need(calloc(1, sizeof(*sd)));
-	sd->bd.bd_ops = cfg->now ? &ops_now : &ops;
-	sd->bd.bd_size = img->base->size;
-	sd->bd.bd_sector = SECTOR;
-	strcpy(sd->bd.bd_name, "sim");
+	for (u32 i = 0; i < (cfg->split ? 2 : 1); i++) {
+		struct face *f = &sd->face[i];
+
+		f->sd = sd;
+		f->second = i;
+		f->start = i ? cfg->split : 0;
+		f->bd.bd_ops = cfg->now ? &ops_now : &ops;
+		f->bd.bd_size = (i || !cfg->split ? img->base->size : cfg->split) - f->start;
+		f->bd.bd_sector = SECTOR;
+		strcpy(f->bd.bd_name, i ? "sim-log" : "sim");
+		sd->open++;
+	}
 	pthread_mutex_init(&sd->lock, NULL);
 	pthread_cond_init(&sd->more, NULL);
 	pthread_cond_init(&sd->room, NULL);
@@ -629,7 +671,14 @@ struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cf
 	if (cfg->threaded && thread_create(&sd->thread, "simdev", simdev_thread, sd))
 		abort();
 	resource_exempt_end();
-	return &sd->bd;
+	return &sd->face[0].bd;
+}
+
+struct bdev *simdev_second(struct bdev *bd)
+{
+	struct simdev *sd = simdev_of(bd);
+
+	return sd->cfg.split ? &sd->face[1].bd : NULL;
 }
 
 void simdev_mark(struct bdev *bd, u32 arg, u32 arg2)

@@ -9,9 +9,14 @@
  * submitted and when it has ended, every flush when it starts and ends, and
  * the marks that the runner sets between them. The log outlives the device.
  *
+ * A device may be two: the image is split, and what is behind the split is a device of its
+ * own (an external journal's), with a write cache of its own: a flush covers the
+ * writes to the one it was given to. Both have one log, so that what happened before
+ * what is known, and one power. Positions in the log are those in the image.
+ *
  * A power cut at event n: a write submitted before n may be there in whole
  * blocks, in part (any of its blocks), or not. It is surely there if it had FUA and ended
- * before n, or ended before a flush started that ended before n.
+ * before n, or ended before a flush of its device started that ended before n.
  *
  * Locks:   the device's own, a leaf; images and logs belong to one thread
  *          once the device is closed.
@@ -50,19 +55,20 @@ struct sim_image *sim_image_clone(const struct sim_image *img);
 void sim_image_free(struct sim_image *img);
 void sim_image_read(const struct sim_image *img, u64 pos, void *buf, u32 len);
 void sim_image_write(struct sim_image *img, u64 pos, const void *buf, u32 len);
-/* Into a sparse file; pages of the pattern only are left out (they read as
- * zeros) unless `whole`. 0 or -errno. */
-int sim_image_save(const struct sim_image *img, const char *path, bool whole);
-/* Reads a file of the base's size back. NULL with errno set. */
-struct sim_image *sim_image_load(const struct sim_base *base, const char *path);
+/* Bytes [from, to) into a sparse file, whole pages; those of the pattern only are left out
+ * (they read as zeros) unless `whole`. 0 or -errno. */
+int sim_image_save(const struct sim_image *img, const char *path, u64 from, u64 to,
+		   bool whole);
+/* Reads such a file back over img, to where it was. 0 or -errno. */
+int sim_image_load(struct sim_image *img, const char *path, u64 from, u64 to);
 
 /* ---- the log ---- */
 
 enum sim_event_kind {
 	SIM_SUBMIT,      /* arg: write */
 	SIM_END,         /* arg: write */
-	SIM_FLUSH_START, /* arg: number of the flush */
-	SIM_FLUSH_END,   /* arg: number of the flush */
+	SIM_FLUSH_START, /* arg: number of the flush; arg2: 1: of the device behind the split */
+	SIM_FLUSH_END,   /* the same */
 	SIM_MARK,        /* arg, arg2: the runner's */
 };
 
@@ -77,6 +83,7 @@ struct sim_write {
 	u64 pos;
 	u32 len;
 	bool fua, failed;
+	bool second;     /* to the device behind the split */
 	u32 submit, end; /* events */
 	u32 durable;     /* event from which on it is surely there */
 	u8 *data;
@@ -123,6 +130,7 @@ struct sim_fault {
 
 struct simdev_config {
 	u64 seed;
+	u64 split;        /* where the second device begins; 0: there is none */
 	bool threaded;    /* bios end on a thread of the device, in any order */
 	u32 delay_us;     /* of each, when threaded */
 	bool now;         /* the caller's thread transfers what it waits for */
@@ -137,6 +145,9 @@ struct simdev;
 /* Owns img. log may be NULL, and must be there until the device is closed. */
 struct bdev *simdev_create(struct sim_image *img, const struct simdev_config *cfg,
 			   struct sim_log *log);
+/* The device behind the split, to be closed like the first; NULL without one. */
+struct bdev *simdev_second(struct bdev *bd);
+/* Of the first: */
 void simdev_mark(struct bdev *bd, u32 arg, u32 arg2);
 /* The image stays with the caller when the device is closed. */
 void simdev_keep_image(struct bdev *bd);

@@ -42,6 +42,11 @@ const struct sim_mkfs sim_mkfs[] = {
 	/* As ext3 has it. */
 	{ "1k-ext3", "-b 1024 -J size=1 " EXT3, "8M", 1024, true },
 	{ "4k-ext3", "-b 4096 -J size=4 " EXT3, "16M", 4096, true },
+	/* With an external journal: args say nothing of one. */
+	{ "1k-log", "-b 1024 -O ^has_journal,^orphan_file,metadata_csum,64bit,^resize_inode",
+	  "8M", 1024, false, "1M", "-O journal_dev,metadata_csum" },
+	{ "4k-log", "-b 4096 -O ^has_journal,^orphan_file,^metadata_csum,^64bit", "16M", 4096,
+	  false, "4M", "-O journal_dev,^metadata_csum" },
 	/* Those that draw_values() chooses. */
 	{ "1k-ea", "-b 1024 -J size=1 " CSUM ",orphan_file,ea_inode", "8M", 1024 },
 	{ "2k-ea", "-b 2048 -J size=2 -O "
@@ -49,10 +54,12 @@ const struct sim_mkfs sim_mkfs[] = {
 	  "8M", 2048 },
 };
 const u32 sim_nr_mkfs = ARRAY_SIZE(sim_mkfs);
+u32 sim_only_mkfs = SIM_NEVER;
 /* The last ones are not drawn with the others. */
 #define NR_BLOCK_MAPS 2u
+#define NR_LOGS 2u
 #define NR_EA 2u
-#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_EA)
+#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_LOGS - NR_EA)
 
 const char *const sim_op_name[OP_NR] = {
 	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
@@ -797,6 +804,15 @@ static void draw_block_maps(struct sim_stream *s)
 		s->mkfs = NR_ORDINARY + rng_below(&r, NR_BLOCK_MAPS);
 }
 
+/* The same: the journal on a device of its own. */
+static void draw_log(struct sim_stream *s)
+{
+	struct rng r = rng_derive(s->seed, 0x106DE7);
+
+	if (strcmp(sim_mkfs[s->mkfs].name, "1k-tiny") && rng_chance(&r, 15))
+		s->mkfs = NR_ORDINARY + NR_BLOCK_MAPS + rng_below(&r, NR_LOGS);
+}
+
 /* Whether large values of attributes have inodes of their own. The same, but for where a
  * stream that has attributes is carried out. */
 static void draw_values(struct sim_stream *s, u64 seed)
@@ -844,8 +860,11 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	s->zones = draw_zones(seed);
 	draw_settings(s, &g.rng, profile);
 	draw_block_maps(s);
+	draw_log(s);
 	if (xattr_percent)
 		draw_values(s, seed);
+	if (sim_only_mkfs != SIM_NEVER)
+		s->mkfs = sim_only_mkfs;
 	if (profile == SIM_PROFILE_FAULTS) {
 		faults = true;
 		profile = SIM_PROFILE_MIXED + rng_below(&g.rng, 5);

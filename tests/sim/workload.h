@@ -102,6 +102,8 @@ struct sim_mkfs {
 	const char *name, *args, *size;
 	u32 blocksize;
 	bool block_maps; /* no extents */
+	const char *log; /* the size of an external journal's device, or NULL */
+	const char *log_args;
 };
 extern const struct sim_mkfs sim_mkfs[];
 extern const u32 sim_nr_mkfs;
@@ -133,6 +135,8 @@ enum sim_profile {
 	SIM_PROFILE_THREADS,
 	SIM_PROFILE_NR,
 };
+/* If not SIM_NEVER, each stream that is generated is for this kind of volume. */
+extern u32 sim_only_mkfs;
 void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profile);
 
 /* ACE: number of one-operation workloads; the nth of them. For two: any of

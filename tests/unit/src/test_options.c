@@ -274,9 +274,26 @@ static void test_options_of_ext4(void **state)
 	refuse("sluice dev mnt -o dax", "'dax' is not supported");
 	refuse("sluice dev mnt -o dax=always", "'dax' is not supported");
 	refuse("sluice dev mnt -o journal_async_commit", "'journal_async_commit'");
-	refuse("sluice dev mnt -o journal_dev=2049", "external journal");
-	refuse("sluice dev mnt -o journal_path=/dev/sdb", "external journal");
+	refuse("sluice dev mnt -o journal_dev=0", "journal_dev");
+	refuse("sluice dev mnt -o journal_dev=-1", "journal_dev");
+	refuse("sluice dev mnt -o journal_dev=4294967296", "journal_dev");
+	refuse("sluice dev mnt -o journal_dev=sdb", "journal_dev");
+	refuse("sluice dev mnt -o journal_dev", "'journal_dev' needs a value");
+	refuse("sluice dev mnt -o journal_path=", "journal_path");
 	refuse("sluice dev mnt -o test_dummy_encryption=v2", "encryption");
+}
+
+static void test_the_last_name_of_the_journal_counts(void **state)
+{
+	accept("sluice dev mnt -o journal_path=/dev/sdb");
+	assert_string_equal(o.journal_path, "/dev/sdb");
+	assert_int_equal(o.journal_dev, 0);
+	accept("sluice dev mnt -o journal_path=/dev/sdb,journal_dev=0x811");
+	assert_null(o.journal_path);
+	assert_int_equal(o.journal_dev, 0x811);
+	accept("sluice dev mnt -o journal_dev=2065,journal_path=log");
+	assert_string_equal(o.journal_path, "log");
+	assert_int_equal(o.journal_dev, 0);
 }
 
 static void test_options_without_effect_are_noted_once(void **state)
@@ -456,6 +473,7 @@ int main(void)
 		cmocka_unit_test(test_unknown_options_are_refused_by_name),
 		cmocka_unit_test(test_sloppy_ignores_unknown_mount_options),
 		cmocka_unit_test(test_options_of_ext4),
+		cmocka_unit_test(test_the_last_name_of_the_journal_counts),
 		cmocka_unit_test(test_options_without_effect_are_noted_once),
 		cmocka_unit_test(test_command_line_overrides_superblock),
 		cmocka_unit_test(test_kernel_and_fakeroot),
