@@ -175,6 +175,7 @@ struct ext4_sb {
 	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
 	struct ext4_quota *quota;     /* quota.c; NULL: volume without it, or read-only */
+	struct xattr_known *xattr_blocks; /* by hash; NULL: read-only, or -o nombcache */
 	struct ext4_values *values;   /* xattr_ea.c; NULL: without ea_inode, or read-only */
 	struct ext4_mmp *mmp;         /* mmp.c; NULL: volume without it, or read-only */
 

@@ -68,7 +68,7 @@ struct sl_options {
 	bool minixdf;         /* statfs: f_blocks with the structures of the volume */
 	bool nouser_xattr;    /* no attributes of the namespace user */
 	bool noacl;           /* access control lists are neither given nor minded */
-	bool nombcache;       /* equal values of attributes are not looked for, to share them */
+	bool nombcache;       /* equal blocks and values of attributes are not looked for, to share them */
 	u32 max_dir_size_kb;  /* 0: no bound of its own */
 	bool noauto_da_alloc; /* what replaces a file is not written out at once */
 	u32 inode_readahead_blks; /* 0: default */

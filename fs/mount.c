@@ -22,6 +22,7 @@
 #include "fs/alloc_internal.h"
 #include "fs/quota.h"
 #include "fs/super_internal.h"
+#include "fs/xattr_internal.h"
 #include "cache/migrate.h"
 #include "lib/thread.h"
 #include "lib/wait.h"
@@ -630,6 +631,10 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 		err = flusher_start(&sbi->s, &fp, &sbi->flusher);
 	if (!err)
 		err = ext4_quota_start(sbi);
+	if (!err && !sbi->opts.nombcache) {
+		sbi->xattr_blocks = xattr_known_create();
+		err = sbi->xattr_blocks ? 0 : -ENOMEM;
+	}
 	if (!err)
 		err = ext4_values_create(sbi);
 	if (!err)
@@ -660,6 +665,7 @@ static void free_sb(struct ext4_sb *sbi)
 	ext4_quota_free(sbi);
 	ext4_orphan_free(sbi);
 	ext4_values_free(sbi);
+	xattr_known_free(sbi->xattr_blocks);
 	ext4_groups_free(sbi);
 	ext4_syszone_free(sbi);
 	buffer_put(sbi->sb_buf);

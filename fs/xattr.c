@@ -158,22 +158,25 @@ void ext4_xattr_note(struct ext4_inode *ei, const void *raw)
 
 /*
  * One sharer less. True: it was one of several. The count is looked at and
- * changed under b_lock, so of two that let go at the same time one is the last;
- * nobody joins a block any more whose last sharer is being deleted.
+ * changed under b_lock, so of two that let go at the same time one is the last, and
+ * comes after the other is done with the buffer; nobody joins a block whose last sharer
+ * has been here.
  */
-static bool drop_sharer(struct handle *h, struct buffer *b)
+static bool drop_sharer(struct handle *h, struct ext4_sb *sbi, struct buffer *b)
 {
 	struct ext4_xattr_header *hdr = (struct ext4_xattr_header *)(void *)b->b_data;
 	u32 refs;
+	bool own;
 
 	mutex_lock(&b->b_lock);
-	refs = le32_to_cpu(hdr->h_refcount);
-	if (refs > 1)
+	own = xattr_share_claim_locked(sbi, b);
+	if (!own) {
+		refs = le32_to_cpu(hdr->h_refcount);
 		hdr->h_refcount = cpu_to_le32(refs - 1);
-	mutex_unlock(&b->b_lock);
-	if (refs > 1)
 		handle_dirty(h, b);
-	return refs > 1;
+	}
+	mutex_unlock(&b->b_lock);
+	return !own;
 }
 
 bool xattr_is_shared(struct buffer *b)
@@ -197,7 +200,7 @@ int xattr_release_block(struct handle *h, struct ext4_inode *ei, struct buffer *
 	error = handle_get_write_access(h, b);
 	if (error)
 		goto out_put;
-	if (drop_sharer(h, b))
+	if (drop_sharer(h, ext4_sb_of(ei), b))
 		goto out_put;
 	*last = true;
 	error = ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino, blk, 1);
@@ -392,7 +395,7 @@ static int release_without_values(struct handle *h, struct ext4_inode *ei,
 	bool last;
 	int error = handle_get_write_access(h, b);
 
-	if (!error && !drop_sharer(h, b)) {
+	if (!error && !drop_sharer(h, ext4_sb_of(ei), b)) {
 		/* Nobody else has it now, and nobody will. */
 		if (!has_values(ei, b))
 			return xattr_release_block(h, ei, b, &last);

@@ -21,8 +21,8 @@
  * then deletes it, like any file without links: so references are put when no handle is
  * open. Between the two it may be found by its value and named again.
  *
- * Equal values: a table of what was read or made last, checksum -> inode, in
- * sets of a few ways. It holds no references and may be wrong: what it says is looked at
+ * Equal values: a table of what was read or made last, checksum -> inode
+ * (xattr_known.c). It holds no references and may be wrong: what it says is looked at
  * like anything else by a number (flags, size, content), and a stale entry costs that look.
  *
  * Nothing reaches such an inode by its number but an attribute: not a name, not a file
@@ -30,7 +30,7 @@
  * and never in a page cache.
  *
  * Locks:   the references' lock (RANK_VALUE, a few by number; one at a time), inside of a
- *          handle and outside of what ext4_orphan_add() takes; a set's lock is a leaf
+ *          handle and outside of what ext4_orphan_add() takes
  * Source:  ext4-format brief 8; Documentation/filesystems/ext4/eainode.rst
  */
 #include "fs/xattr_internal.h"
@@ -42,25 +42,12 @@
 #include "lib/crc.h"
 
 #define LOCKS 16u
-#define SETS 256u
-#define WAYS 4u
 /* Blocks that one handle writes. */
 #define CHUNK 16u
 
-struct known {
-	u32 hash;
-	ino_nr ino; /* 0: none */
-};
-
-struct known_set {
-	struct spinlock lock; /* RANK_CACHE_LIST */
-	u32 oldest;	      /* [lock] is replaced next */
-	struct known way[WAYS]; /* [lock] */
-};
-
 struct ext4_values {
 	struct mutex lock[LOCKS]; /* RANK_VALUE: references and links of these inodes */
-	struct known_set set[SETS];
+	struct xattr_known *known; /* checksum -> inode; NULL: -o nombcache */
 };
 
 static const struct buffer_type value_type = { .name = "value of an attribute" };
@@ -76,8 +63,13 @@ int ext4_values_create(struct ext4_sb *sbi)
 		return -ENOMEM;
 	for (u32 i = 0; i < LOCKS; i++)
 		mutex_init(&v->lock[i], RANK_VALUE);
-	for (u32 i = 0; i < SETS; i++)
-		spin_init(&v->set[i].lock, RANK_CACHE_LIST);
+	if (!sbi->opts.nombcache) {
+		v->known = xattr_known_create();
+		if (!v->known) {
+			free(v);
+			return -ENOMEM;
+		}
+	}
 	sbi->values = v;
 	return 0;
 }
@@ -90,65 +82,15 @@ void ext4_values_free(struct ext4_sb *sbi)
 		return;
 	for (u32 i = 0; i < LOCKS; i++)
 		mutex_destroy(&v->lock[i]);
-	for (u32 i = 0; i < SETS; i++)
-		spin_destroy(&v->set[i].lock);
+	xattr_known_free(v->known);
 	free(v);
 	sbi->values = NULL;
 }
 
-/* ---- the table of known values ---- */
-
-static struct known_set *set_of(struct ext4_sb *sbi, u32 hash)
+/* Of known values. NULL: there is none. */
+static struct xattr_known *known_of(const struct ext4_sb *sbi)
 {
-	if (!sbi->values || sbi->opts.nombcache)
-		return NULL;
-	return &sbi->values->set[hash % SETS];
-}
-
-static void known_add(struct ext4_sb *sbi, u32 hash, ino_nr ino)
-{
-	struct known_set *s = set_of(sbi, hash);
-	bool there = false;
-
-	if (!s)
-		return;
-	spin_lock(&s->lock);
-	for (u32 i = 0; i < WAYS; i++)
-		there |= s->way[i].ino == ino && s->way[i].hash == hash;
-	if (!there) {
-		s->way[s->oldest] = (struct known){ .hash = hash, .ino = ino };
-		s->oldest = (s->oldest + 1) % WAYS;
-	}
-	spin_unlock(&s->lock);
-}
-
-static void known_del(struct ext4_sb *sbi, u32 hash, ino_nr ino)
-{
-	struct known_set *s = set_of(sbi, hash);
-
-	if (!s)
-		return;
-	spin_lock(&s->lock);
-	for (u32 i = 0; i < WAYS; i++)
-		if (s->way[i].ino == ino && s->way[i].hash == hash)
-			s->way[i].ino = 0;
-	spin_unlock(&s->lock);
-}
-
-/* The n-th with that hash; 0: there are no more. */
-static ino_nr known_nth(struct ext4_sb *sbi, u32 hash, u32 n)
-{
-	struct known_set *s = set_of(sbi, hash);
-	ino_nr ino = 0;
-
-	if (!s)
-		return 0;
-	spin_lock(&s->lock);
-	for (u32 i = 0; i < WAYS && !ino; i++)
-		if (s->way[i].ino && s->way[i].hash == hash && !n--)
-			ino = s->way[i].ino;
-	spin_unlock(&s->lock);
-	return ino;
+	return sbi->values ? sbi->values->known : NULL;
 }
 
 /* ---- what an inode says ---- */
@@ -295,7 +237,7 @@ int xattr_ea_read(struct ext4_inode *owner, struct inode *inode,
 	if (!xattr_ea_entry_ok(name, hash, e_hash))
 		return bad_value(sbi, owner->vfs.i_ino, inode->i_ino,
 				 "is another one's, by the hash of the name");
-	known_add(sbi, hash, inode->i_ino);
+	xattr_known_add(known_of(sbi), hash, inode->i_ino);
 	return 0;
 }
 
@@ -308,7 +250,10 @@ static struct inode *find_equal(struct ext4_sb *sbi, ino_nr owner, const void *v
 	struct inode *inode;
 	ino_nr ino;
 
-	for (u32 n = 0; n < WAYS && (ino = known_nth(sbi, hash, n)) != 0; n++) {
+	for (u32 n = 0; n < XATTR_KNOWN_WAYS; n++) {
+		ino = (ino_nr)xattr_known_nth(known_of(sbi), hash, n);
+		if (!ino)
+			break;
 		if (ino == owner || icache_get(&sbi->s, ino, &inode))
 			continue;
 		/* With links it is complete: see new_inode(). */
@@ -318,7 +263,7 @@ static struct inode *find_equal(struct ext4_sb *sbi, ino_nr owner, const void *v
 				(void *)(uintptr_t)value))
 			return inode;
 		inode_put(inode);
-		known_del(sbi, hash, ino);
+		xattr_known_del(known_of(sbi), hash, ino);
 	}
 	return NULL;
 }
@@ -439,7 +384,7 @@ int xattr_ea_make(struct ext4_inode *owner, const void *value, u32 len, bool pri
 		*out = NULL;
 		return err;
 	}
-	known_add(sbi, hash, (*out)->i_ino);
+	xattr_known_add(known_of(sbi), hash, (*out)->i_ino);
 	return 0;
 }
 
@@ -523,7 +468,7 @@ int xattr_ea_unref(struct handle *h, struct ext4_inode *owner, struct inode *ino
 		   change_locked(h, EXT4_I(inode), n, n - 1);
 	mutex_unlock(lock);
 	if (!err && n == 1)
-		known_del(sbi, stored_hash(inode), inode->i_ino);
+		xattr_known_del(known_of(sbi), stored_hash(inode), inode->i_ino);
 	return err;
 }
 

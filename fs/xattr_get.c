@@ -142,6 +142,7 @@ static int each_list(struct ext4_inode *ei,
 		return ret;
 	l = xattr_block_list(sbi, b);
 	mutex_lock(&b->b_lock);
+	xattr_share_note(ei, b);
 	ret = fn(&l, priv);
 	mutex_unlock(&b->b_lock);
 	buffer_put(b);

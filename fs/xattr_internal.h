@@ -155,6 +155,34 @@ int __must_check xattr_set_in(struct handle *h, struct ext4_inode *ei,
 			      const struct xattr_name *name, const void *value, u32 len,
 			      struct inode *ea);
 
+/* ---- what was seen last: xattr_known.c. Any k may be NULL: nothing is known ---- */
+
+#define XATTR_KNOWN_WAYS 4u
+struct xattr_known;
+struct xattr_known *xattr_known_create(void); /* NULL: no memory */
+void xattr_known_free(struct xattr_known *k);
+/* nr, not 0, has content of that hash. For one more an older one may go. */
+void xattr_known_add(struct xattr_known *k, u32 hash, u64 nr);
+void xattr_known_del(struct xattr_known *k, u32 hash, u64 nr);
+bool xattr_known_has(struct xattr_known *k, u32 hash, u64 nr);
+/* The n-th (below XATTR_KNOWN_WAYS) of that hash; 0: there are no more. */
+u64 xattr_known_nth(struct xattr_known *k, u32 hash, u32 n);
+
+/* ---- equal blocks: xattr_share.c ---- */
+
+/* b, the block of ei, may be joined by others. xattr_sem of ei and b_lock held. */
+void xattr_share_note(struct ext4_inode *ei, struct buffer *b);
+/* Has b one sharer, the caller? If so, none will come. */
+bool xattr_share_claim(struct ext4_sb *sbi, struct buffer *b);
+bool xattr_share_claim_locked(struct ext4_sb *sbi, struct buffer *b); /* b_lock held */
+/*
+ * A block that has this content behind its header, has a sharer more now, and is
+ * another one than that, referenced and dirty in h; NULL: none is known, or can be
+ * joined. Credits: 1.
+ */
+struct buffer *xattr_share_join(struct handle *h, struct ext4_inode *ei, u8 *block,
+				pblk_t other_than);
+
 /* ---- values in inodes of their own: xattr_ea.c ---- */
 
 /*
@@ -216,7 +244,8 @@ int __must_check xattr_plan_acl(struct ext4_inode *ei, const struct xattr_name *
 /* As sl_getxattr(). */
 ssize_t __must_check xattr_get_acl(struct ext4_inode *ei, const struct xattr_name *name,
 				   void *buf, size_t size);
-/* Has the block other sharers? If not, none will come. */
+/* Has the block other sharers? If not, and one of its values is in an inode of its own,
+ * none will come. */
 bool xattr_is_shared(struct buffer *b);
 
 #endif

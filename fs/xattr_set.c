@@ -8,14 +8,15 @@
  * else there was an old value it goes. Then one handle makes it so:
  *
  *   block     before            after
- *   none      -                 new block
- *   own       h_refcount 1      changed in place, or freed when it gets empty
- *   shared    h_refcount > 1    a new block of our own, or none; the old one has
+ *   none      -                 one of others that is equal, or a new one
+ *   own       h_refcount 1      the same, and freed; or changed in place, or freed when
+ *                               it gets empty
+ *   shared    h_refcount > 1    one of others, or a new one, or none; the old one has
  *                               a sharer less
  *
- * A shared block is never changed but in its count, and an own one gets no
- * sharers from us, so what was planned stays true while i_rwsem is held; only
- * shared may become own in between, and then the old block is freed.
+ * A shared block is never changed but in its count, so what was planned stays true while
+ * i_rwsem is held; whether the old block is shared is looked at when it is left or changed,
+ * and then nobody joins it any more (xattr_share.c).
  * All that can fail (space, memory, the release of the old block) comes before
  * the first change of this inode.
  *
@@ -375,15 +376,18 @@ static int copy_block(struct ext4_inode *ei, u8 **out)
 		return 0;
 	mutex_lock(&ei->xattr_sem);
 	err = xattr_bread(ei, &b);
-	mutex_unlock(&ei->xattr_sem);
-	if (err)
+	if (err) {
+		mutex_unlock(&ei->xattr_sem);
 		return err;
+	}
 	*out = malloc(bs);
 	if (*out) {
 		mutex_lock(&b->b_lock);
+		xattr_share_note(ei, b);
 		memcpy(*out, b->b_data, bs);
 		mutex_unlock(&b->b_lock);
 	}
+	mutex_unlock(&ei->xattr_sem);
 	buffer_put(b);
 	return *out ? 0 : -ENOMEM;
 }
@@ -701,25 +705,45 @@ static int block_buffer(struct handle *h, struct ext4_inode *ei, struct buffer *
 	return err;
 }
 
+/* What was joined in this handle. */
+static void leave_again(struct handle *h, struct ext4_inode *ei, struct buffer *b)
+{
+	bool last;
+
+	buffer_get(b);
+	/* After an abort nothing of this gets to the disk; else it is the allocator's to
+	 * report, and the block is lost at worst. */
+	(void)!xattr_release_block(h, ei, b, &last);
+}
+
 /*
- * All that can fail of a change of the block. *b: the buffer for its content, or
- * NULL. On success the old block, if it is another one, is no longer ours. *last: nobody
- * else has it, or its content is ours to change.
+ * All that can fail of a change of the block. *b: the buffer for its content, or, if
+ * *joined, with it; or NULL. On success the old block, if it is another one, is no longer
+ * ours. *last: nobody else has it, or its content is ours to change. xattr_sem is
+ * held from here to store_block(): nobody can note the block again that is changed in place.
  */
 static int switch_blocks(struct handle *h, const struct change *c, struct buffer *old,
-			 bool own, struct buffer **b, bool *last)
+			 struct buffer **b, bool *joined, bool *last)
 {
 	struct ext4_inode *ei = c->ei;
+	bool own = old && xattr_share_claim(ext4_sb_of(ei), old);
 	int err = 0;
 
 	*b = NULL;
 	*last = own;
-	if (c->block)
-		err = block_buffer(h, ei, old, own, b);
+	*joined = false;
+	if (c->block) {
+		*b = xattr_share_join(h, ei, c->block, old ? old->b_blocknr : 0);
+		*joined = *b != NULL;
+		if (!*joined)
+			err = block_buffer(h, ei, old, own, b);
+	}
 	if (!err && old && *b != old) {
 		buffer_get(old);
 		err = xattr_release_block(h, ei, old, last); /* takes the reference */
-		if (err && *b)
+		if (err && *joined)
+			leave_again(h, ei, *b);
+		else if (err && *b)
 			(void)!ext4_free_blocks(h, ext4_sb_of(ei), ei->vfs.i_ino,
 						(*b)->b_blocknr, 1);
 	}
@@ -730,17 +754,20 @@ static int switch_blocks(struct handle *h, const struct change *c, struct buffer
 	return err;
 }
 
-/* Consumes b. Cannot fail. */
-static void store_block(struct handle *h, const struct change *c, struct buffer *b)
+/* Consumes b, which has the content already if joined. Cannot fail. */
+static void store_block(struct handle *h, const struct change *c, struct buffer *b,
+			bool joined)
 {
 	struct ext4_inode *ei = c->ei;
 	s64 had = ei->i_file_acl ? 1 : 0;
 
-	if (b) {
+	if (b && !joined) {
 		mutex_lock(&b->b_lock);
 		memcpy(b->b_data, c->block, ext4_sb_of(ei)->s.s_blocksize);
-		mutex_unlock(&b->b_lock);
+		/* Before others may join. */
 		handle_dirty(h, b);
+		xattr_share_note(ei, b);
+		mutex_unlock(&b->b_lock);
 	}
 	ei->i_file_acl = b ? b->b_blocknr : 0;
 	ext4_inode_add_blocks(h, ei, (b ? 1 : 0) - had);
@@ -806,7 +833,7 @@ static int change_lists(struct handle *h, const struct change *c, struct buffer 
 {
 	struct ext4_inode *ei = c->ei;
 	struct buffer *old = NULL, *b = NULL;
-	bool own = false;
+	bool own = false, joined = false;
 	int err = 0;
 
 	*last = false;
@@ -816,17 +843,17 @@ static int change_lists(struct handle *h, const struct change *c, struct buffer 
 		err = old_block(c, &old, &own);
 	mutex_unlock(&ei->xattr_sem);
 	/* Outside of xattr_sem, which ranks further in. What is shared may become own
-	 * meanwhile, not the other way. */
+	 * meanwhile, not the other way, since nobody joins a block like that. */
 	if (!err && c->block && old && !own && c->nr_kept) {
 		err = ref_kept(h, c);
 		*refs = !err;
 	}
 	mutex_lock(&ei->xattr_sem);
 	if (!err && c->block_changes)
-		err = switch_blocks(h, c, old, own, &b, last);
+		err = switch_blocks(h, c, old, &b, &joined, last);
 	if (!err) {
 		if (c->block_changes)
-			store_block(h, c, b);
+			store_block(h, c, b, joined);
 		if (c->in_body)
 			store_body(c, table, offset);
 		ext4_xattr_note(ei, c->raw);

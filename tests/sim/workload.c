@@ -690,6 +690,11 @@ static void draw_xattr(struct gen *g, struct rng *r)
 		if (sim_mkfs_has_values(g->s->mkfs) && op.seed % 2) {
 			op.seed = op.seed / 2 % ARRAY_SIZE(large);
 			op.len = large[op.seed];
+		} else if (op.seed % 3 == 0 && !strstr(sim_mkfs[g->s->mkfs].args, "quota")) {
+			/* Equal blocks. With quota e2fsck (1.47.0) forgets to take an
+			 * orphan's share of such a block from its owner's usage. */
+			op.seed = op.seed / 3 % 2;
+			op.len = SIM_XATTR_SMALL - 20;
 		}
 		op.flags = rng_chance(r, 10) ? 1 + rng_below(r, 2) : 0;
 	}

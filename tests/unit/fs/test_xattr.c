@@ -595,6 +595,202 @@ static void test_power_cut(void **state)
 	free(image);
 }
 
+/* ---- equal blocks ---- */
+
+static struct inode *new_file(struct at *t, const char *name)
+{
+	struct inode *root, *inode;
+
+	assert_int_equal(sl_iget(t->sb, EXT4_ROOT_INO, &root), 0);
+	assert_int_equal(sl_mknod(root, name, strlen(name), S_IFREG | 0644, 0, &root_cred,
+				  &inode), 0);
+	sl_iput(root);
+	return inode;
+}
+
+static pblk_t block_of(struct inode *inode)
+{
+	return EXT4_I(inode)->i_file_acl;
+}
+
+static void test_equal_blocks_are_one(void **state)
+{
+	struct inode *f[4];
+	struct stat st;
+	struct at t;
+	u64 free;
+
+	(void)state;
+	start(&t, "-b 1024");
+	at_mount(&t);
+	f[0] = get_file(&t, "f0");
+	/* debugfs gives blocks no hash; this one has one, and is from before the mount. */
+	assert_int_equal(set(f[0], "user.large", 'w', 512, 0), 0);
+	assert_int_equal(set(f[0], "user.large", 'v', 512, 0), 0);
+	sl_iput(f[0]);
+	at_unmount_clean(&t);
+	at_mount(&t);
+	f[0] = get_file(&t, "f0");
+	for (u32 i = 1; i < 4; i++)
+		f[i] = new_file(&t, (char[]){ (char)('a' + i), 0 });
+	assert_int_equal(length(f[0], "user.large"), 512); /* known from here on */
+	free = ext4_count_free_blocks(t.sbi);
+	for (u32 i = 1; i < 4; i++) {
+		assert_int_equal(set(f[i], "user.large", 'v', 512, 0), 0);
+		assert_int_equal(block_of(f[i]), block_of(f[0]));
+		sl_getattr(f[i], &st);
+		assert_int_equal(st.st_blocks, 2);
+	}
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free);
+	/* Another value: a block of its own, and later the same again. */
+	assert_int_equal(set(f[1], "user.large", 'w', 512, 0), 0);
+	assert_int_not_equal(block_of(f[1]), block_of(f[0]));
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free - 1);
+	assert_int_equal(set(f[2], "user.large", 'w', 512, 0), 0);
+	assert_int_equal(block_of(f[2]), block_of(f[1]));
+	assert_int_equal(set(f[1], "user.large", 'v', 512, 0), 0);
+	assert_int_equal(block_of(f[1]), block_of(f[0]));
+	/* f[2]'s is its own now: changed where it is, and found by its new content only. */
+	assert_int_equal(set(f[2], "user.large", 'x', 512, 0), 0);
+	assert_int_equal(set(f[3], "user.large", 'w', 512, 0), 0);
+	assert_int_not_equal(block_of(f[3]), block_of(f[2]));
+	assert_int_equal(set(f[3], "user.large", 'x', 512, 0), 0);
+	assert_int_equal(block_of(f[3]), block_of(f[2]));
+	for (u32 i = 0; i < 4; i++) {
+		assert_int_equal(length(f[i], "user.large"), 512);
+		assert_int_equal(sl_removexattr(f[i], "user.large"), 0);
+		sl_iput(f[i]);
+	}
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free + 1);
+	/* The block that all have left is nobody's to join. */
+	f[1] = new_file(&t, "last");
+	assert_int_equal(set(f[1], "user.large", 'v', 512, 0), 0);
+	sl_iput(f[1]);
+	at_end(&t);
+}
+
+static void test_sharers_are_counted(void **state)
+{
+	struct inode *f, *first = NULL;
+	char name[16];
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024 -N 1500");
+	at_mount(&t);
+	for (u32 i = 0; i <= EXT4_XATTR_REFCOUNT_MAX; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		f = new_file(&t, name);
+		assert_int_equal(set(f, "user.a", 'a', 300, 0), 0);
+		if (!first) {
+			first = f;
+			continue;
+		}
+		assert_int_equal(block_of(f) == block_of(first),
+				 i < EXT4_XATTR_REFCOUNT_MAX);
+		sl_iput(f);
+	}
+	sl_iput(first);
+	at_end(&t);
+}
+
+static void test_equal_blocks_with_nombcache(void **state)
+{
+	struct sl_options opts = { .errors = SL_ERRORS_CONTINUE, .nombcache = true };
+	struct inode *a, *b;
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 1024");
+	assert_int_equal(volume_mount(&t.v, &opts, &t.sb), 0);
+	t.sbi = EXT4_SB(t.sb);
+	a = new_file(&t, "a");
+	b = new_file(&t, "b");
+	assert_int_equal(set(a, "user.a", 'a', 300, 0), 0);
+	assert_int_equal(set(b, "user.a", 'a', 300, 0), 0);
+	assert_int_not_equal(block_of(a), block_of(b));
+	sl_iput(a);
+	sl_iput(b);
+	at_end(&t);
+}
+
+struct joiner {
+	struct inode *f[3];
+	unsigned seed;
+	int err;
+};
+
+/* Joins, changes, leaves; what is read is what was set. */
+static void join_and_leave(void *arg)
+{
+	struct joiner *j = arg;
+	char buf[512];
+
+	for (int i = 0; i < 250 && !j->err; i++) {
+		struct inode *f = j->f[rand_r(&j->seed) % 3];
+		char fill = (char)('a' + rand_r(&j->seed) % 2);
+
+		if (rand_r(&j->seed) % 4 == 0) {
+			j->err = sl_removexattr(f, "user.a");
+			if (j->err == -ENODATA)
+				j->err = 0;
+			continue;
+		}
+		j->err = set(f, "user.a", fill, 300, 0);
+		if (!j->err && (sl_getxattr(f, "user.a", buf, sizeof(buf)) != 300 ||
+				buf[0] != fill || buf[299] != fill))
+			j->err = 1;
+	}
+}
+
+static void test_joining_beside_leaving(void **state)
+{
+	struct thread *thread[3];
+	struct joiner j[3];
+	char name[3] = "00";
+	struct at t;
+	u64 free;
+
+	(void)state;
+	start(&t, "-b 1024");
+	at_mount(&t);
+	for (u32 i = 0; i < 3; i++) {
+		j[i] = (struct joiner){ .seed = i };
+		for (u32 k = 0; k < 3; k++) {
+			name[0] = (char)('0' + i);
+			name[1] = (char)('a' + k);
+			j[i].f[k] = new_file(&t, name);
+		}
+	}
+	free = ext4_count_free_blocks(t.sbi);
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(thread_create(&thread[i], "joiner", join_and_leave, &j[i]),
+				 0);
+	for (int i = 0; i < 20; i++)
+		at_commit(&t);
+	for (u32 i = 0; i < 3; i++) {
+		thread_join(thread[i]);
+		assert_int_equal(j[i].err, 0);
+		for (u32 k = 0; k < 3; k++)
+			sl_iput(j[i].f[k]);
+	}
+	at_unmount_clean(&t);
+	at_mount(&t);
+	for (u32 i = 0; i < 3; i++)
+		for (u32 k = 0; k < 3; k++) {
+			int err;
+
+			name[0] = (char)('0' + i);
+			name[1] = (char)('a' + k);
+			j[i].f[k] = get_file(&t, name);
+			err = sl_removexattr(j[i].f[k], "user.a");
+			assert_true(!err || err == -ENODATA);
+			sl_iput(j[i].f[k]);
+		}
+	assert_int_equal(ext4_count_free_blocks(t.sbi), free);
+	at_end(&t);
+}
+
 /* ---- inodes that get more fields ---- */
 
 static void touch_mode(struct inode *inode)
@@ -824,6 +1020,10 @@ int main(void)
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
 		cmocka_unit_test(test_power_cut),
+		cmocka_unit_test(test_equal_blocks_are_one),
+		cmocka_unit_test(test_sharers_are_counted),
+		cmocka_unit_test(test_equal_blocks_with_nombcache),
+		cmocka_unit_test(test_joining_beside_leaving),
 		cmocka_unit_test(test_more_fields),
 		cmocka_unit_test(test_more_fields_need_the_block),
 		cmocka_unit_test(test_more_fields_have_no_room),
