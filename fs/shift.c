@@ -27,6 +27,10 @@
  * collapse, it falls last.) The data itself was on the device before. An I/O error in the
  * middle leaves the same; so all leaves are read before anything changes.
  *
+ * The shift is committed before i_rwsem is let go of. Else what is then written to a block
+ * that has moved, in place, would be found after a crash where the block was before: bytes
+ * that the file never had there.
+ *
  * Locks:   i_rwsem exclusive (caller) -> wb_lock -> handle -> i_data_sem
  * Source:  fallocate(2). Next: fs/extents_shift.c
  */
@@ -156,6 +160,12 @@ static int run(struct job *j) NO_THREAD_SAFETY
 			err = try_shift(j);
 		mutex_unlock(&ei->wb_lock);
 	} while (ext4_should_retry(sbi, err, &tries) || ext4_retry_nomem(err, &pauses));
+	/* Before anybody writes to blocks where they are now: see above. */
+	if (j->begun) {
+		int err2 = journal_force_commit(sbi->journal);
+
+		err = err ? err : err2;
+	}
 	windows_cut(&ei->vfs.i_mapping, j->first, EXT4_LBLK_END);
 	return err == -EAGAIN ? -ENOSPC : err;
 }
