@@ -548,7 +548,8 @@ static void test_damages(void **state)
 		for (u32 i = 0; i < ARRAY_SIZE(damages); i++) {
 			int err;
 
-			if (damages[i].with_csum && k)
+			/* Of the second kind a third will do. */
+			if (k && (damages[i].with_csum || i % 3))
 				continue;
 			damages[i].damage();
 			err = mount_with(&base_opts, true, &sb);
@@ -581,7 +582,7 @@ static void test_random_damage(void **state)
 	log = malloc(LOG_BYTES);
 	memcpy(volume, fx.mv.content, fx.mv.size);
 	memcpy(log, fx.log, LOG_BYTES);
-	for (int i = 0; i < 60; i++) {
+	for (int i = 0; i < 24; i++) {
 		struct super_block *sb;
 
 		o.readonly = i % 2;
