@@ -20,7 +20,8 @@ enum ext4_group_flags {
 	EXT4_GRP_IBITMAP_CHECKED = 1u << 3,
 };
 
-/* Blocks [off, off + len) of a group. */
+/* Bits [off, off + len) of a group's bitmap: blocks, with bigalloc clusters. "Blocks" are
+ * these here, where nothing else is said. */
 struct ext4_run {
 	u32 off, len;
 };

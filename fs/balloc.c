@@ -3,6 +3,10 @@
  * fs/balloc.c - block allocation: where from, search, bitmaps, pending frees,
  * reservations
  *
+ * All counts and offsets here are in the bitmaps' unit: clusters with bigalloc,
+ * else blocks, which is what they are called all the same. Only numbers of type
+ * pblk_t, and what ext4_free_blocks() is given, are blocks.
+ *
  * A block is free for allocation if its bit is clear in the bitmap and clear
  * in the group's map of held blocks. Freeing clears the one and sets the
  * other; the commit of the freeing transaction ends that. So a block never has
@@ -102,19 +106,39 @@ struct search {
 
 /* ---- reading bitmaps ---- */
 
-/* Every system zone in g is marked used; without that nothing can be trusted. */
-static bool zones_marked(const struct ext4_sb *sbi, group_t g, const void *map)
+/* The first system zone of g from *pos on, in bits of its bitmap: one that is in it in
+ * part is in it. *pos goes behind it. False: none. */
+static bool next_zone(const struct ext4_sb *sbi, group_t g, pblk_t *pos,
+		      struct ext4_run *r)
 {
 	pblk_t first = ext4_group_first_block(sbi, g);
 	pblk_t end = first + ext4_blocks_in_group(sbi, g);
+	u8 bits = sbi->cluster_bits;
 	pblk_t zs, ze;
 
-	for (pblk_t pos = first; ext4_syszone_next(sbi, pos, end, &zs, &ze);
-	     pos = ze)
-		if (bm_find_clear(map, (u32)(zs - first), (u32)(ze - first)) !=
-		    (u32)(ze - first))
+	if (!ext4_syszone_next(sbi, max_of(*pos, first), end, &zs, &ze))
+		return false;
+	r->off = (u32)((zs - first) >> bits);
+	r->len = (u32)((ze - 1 - first) >> bits) + 1 - r->off;
+	*pos = ze;
+	return true;
+}
+
+/* Every system zone in g is marked used; without that nothing can be trusted. */
+static bool zones_marked(const struct ext4_sb *sbi, group_t g, const void *map)
+{
+	struct ext4_run r;
+
+	for (pblk_t pos = 0; next_zone(sbi, g, &pos, &r);)
+		if (bm_find_clear(map, r.off, r.off + r.len) != r.off + r.len)
 			return false;
 	return true;
+}
+
+/* Its first block. */
+static pblk_t run_start(const struct ext4_sb *sbi, group_t g, struct ext4_run r)
+{
+	return ext4_group_first_block(sbi, g) + ((pblk_t)r.off << sbi->cluster_bits);
 }
 
 static int bbitmap_verify(struct super_block *sb, const struct buffer *b,
@@ -133,8 +157,7 @@ static int bbitmap_verify(struct super_block *sb, const struct buffer *b,
 		error = -EFSCORRUPTED;
 	else if (!ext4_gd_bbitmap_csum_ok(sbi, gd, data))
 		error = -EFSBADCRC;
-	else if (!ext4_has_ro_compat(sbi, BIGALLOC) &&
-		 !zones_marked(sbi, seed, data))
+	else if (!zones_marked(sbi, seed, data))
 		error = -EFSCORRUPTED;
 	ext4_group_unlock(sbi, seed);
 	return error;
@@ -161,7 +184,7 @@ static int bbitmap_bad(struct ext4_sb *sbi, group_t g, ino_nr ino, pblk_t blk,
 static bool bbitmap_count_ok(struct ext4_sb *sbi, group_t g, const void *map)
 {
 	struct ext4_group_info *gi = &sbi->group_info[g];
-	u32 nr = ext4_blocks_in_group(sbi, g);
+	u32 nr = ext4_clusters_in_group(sbi, g);
 	bool ok = true;
 
 	if (gi->flags & EXT4_GRP_BBITMAP_CHECKED)
@@ -352,7 +375,7 @@ static void claim_behind(struct search *s, group_t g, const void *map,
 			 struct ext4_run r)
 {
 	struct ext4_group_info *gi = &s->sbi->group_info[g];
-	u32 nr = ext4_blocks_in_group(s->sbi, g);
+	u32 nr = ext4_clusters_in_group(s->sbi, g);
 	struct ext4_run c = { .off = r.off + r.len };
 
 	if (!s->claim || !s->ahead || c.off >= nr)
@@ -366,7 +389,7 @@ static void claim_behind(struct search *s, group_t g, const void *map,
 
 static void found(struct search *s, group_t g, struct ext4_run r)
 {
-	s->blk = ext4_group_first_block(s->sbi, g) + r.off;
+	s->blk = run_start(s->sbi, g, r);
 	s->got = r.len;
 }
 
@@ -377,15 +400,13 @@ static void found(struct search *s, group_t g, struct ext4_run r)
  */
 static bool uninit_build(struct ext4_sb *sbi, group_t g, void *map)
 {
-	pblk_t first = ext4_group_first_block(sbi, g);
-	u32 nr = ext4_blocks_in_group(sbi, g);
-	pblk_t zs, ze;
+	u32 nr = ext4_clusters_in_group(sbi, g);
+	struct ext4_run r;
 	u32 nr_free;
 
 	memset(map, 0, sbi->s.s_blocksize);
-	for (pblk_t pos = first;
-	     ext4_syszone_next(sbi, pos, first + nr, &zs, &ze); pos = ze)
-		bm_set_range(map, (u32)(zs - first), (u32)(ze - zs));
+	for (pblk_t pos = 0; next_zone(sbi, g, &pos, &r);)
+		bm_set_range(map, r.off, r.len);
 	bm_set_range(map, nr, sbi->s.s_blocksize * 8 - nr);
 
 	nr_free = nr - bm_weight(map, 0, nr);
@@ -531,7 +552,7 @@ static const char *take_and_claim(struct search *s, group_t g, void *map,
 	if (!r.len)
 		return NULL;
 	found(s, g, r);
-	if (!ext4_block_range_ok(sbi, s->blk, r.len))
+	if (!ext4_block_range_ok(sbi, s->blk, (u64)r.len << sbi->cluster_bits))
 		return "a block of the file system is marked free";
 	if (!take_run(sbi, g, map, r))
 		return "fewer free blocks than the bitmap has";
@@ -690,7 +711,7 @@ static int search_all(struct search *s)
 	u32 longest = min_of(s->want + s->ahead, RUN_WANTED);
 	int error;
 
-	longest = min_of(longest, s->sbi->blocks_per_group / 2);
+	longest = min_of(longest, s->sbi->clusters_per_group / 2);
 	/* A magazine need not be full for its first filling to be worth it. */
 	if (s->claim && !s->owner)
 		longest = min_of(longest, max_of(s->want, MAGAZINE_ENOUGH));
@@ -712,7 +733,8 @@ static s64 avail_floor(const struct ext4_sb *sbi, bool meta, bool root)
 {
 	if (meta)
 		return 0;
-	return (s64)(sbi->meta_reserve + (root ? 0 : sbi->r_blocks));
+	return (s64)(sbi->meta_reserve +
+		     (root ? 0 : sbi->r_blocks >> sbi->cluster_bits));
 }
 
 /* Takes up to n from avail; returns how many, 0 for none. */
@@ -741,7 +763,7 @@ static void set_goal(struct search *s, group_t hint, pblk_t goal)
 	if (goal >= sbi->first_data_block && goal < sbi->blocks_count &&
 	    ext4_block_group(sbi, goal) < s->groups) {
 		s->goal_group = ext4_block_group(sbi, goal);
-		s->goal_off = ext4_block_offset(sbi, goal);
+		s->goal_off = ext4_block_offset(sbi, goal) >> sbi->cluster_bits;
 	}
 }
 
@@ -794,11 +816,11 @@ static void aim_near(struct search *s, group_t hint)
 static u32 window_blocks(struct ext4_inode *ei, u64 end, u64 size)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
-	u8 bits = sbi->s.s_blocksize_bits;
+	u32 bits = ext4_cluster_bytes_bits(sbi);
 	u64 most = min_of((u64)WINDOW_BYTES_MAX >> bits,
-			  (u64)sbi->blocks_per_group / 4);
+			  (u64)sbi->clusters_per_group / 4);
 	u64 rest = size - end;
-	u64 n = WINDOW_BYTES_MIN >> bits;
+	u64 n = max_of(WINDOW_BYTES_MIN >> bits, 1u);
 
 	/* Closed: what is there still has to be written, and no more. */
 	if (!atomic_load(&ei->i_opens))
@@ -959,7 +981,7 @@ static void search_init(struct search *s, struct handle *h, struct ext4_sb *sbi,
 	*s = (struct search){
 		.h = h,
 		.sbi = sbi,
-		.want = min_of(want, sbi->blocks_per_group),
+		.want = min_of(want, sbi->clusters_per_group),
 		.exact = flags & EXT4_ALLOC_EXACT_GOAL,
 		.groups = flags & EXT4_ALLOC_LOW ? low_groups(sbi) : sbi->groups,
 		.source = ALLOC_SEARCH,
@@ -987,7 +1009,7 @@ int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 		    pblk_t goal, u32 flags, u32 *len, pblk_t *out)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
-	u64 end = (u64)lblk + *len, size;
+	u64 end = ((u64)lblk >> sbi->cluster_bits) + *len, size;
 	struct search s;
 
 	if (!(flags & EXT4_ALLOC_APPEND) || !S_ISREG(ei->vfs.i_mode) ||
@@ -1000,7 +1022,7 @@ int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 	spin_lock(&ei->vfs.i_lock);
 	size = ei->vfs.i_size;
 	spin_unlock(&ei->vfs.i_lock);
-	size = (size + sbi->s.s_blocksize - 1) >> sbi->s.s_blocksize_bits;
+	size = DIV_ROUND_UP(size, (u64)1 << ext4_cluster_bytes_bits(sbi));
 	size = max_of(size, end);
 	if (size > sbi->alloc->small_blocks)
 		aim_at_window(&s, ei, end, size);
@@ -1069,7 +1091,7 @@ static const char *release_run(struct ext4_sb *sbi, group_t g, void *map,
 
 	if (bm_find_clear(map, r.off, r.off + r.len) != r.off + r.len)
 		return "block to be freed is free already";
-	if (nr_free > ext4_blocks_in_group(sbi, g))
+	if (nr_free > ext4_clusters_in_group(sbi, g))
 		return "more free blocks than the group has";
 	ext4_space_hold(sbi, g, r, spare);
 	bm_clear_range(map, r.off, r.len);
@@ -1122,8 +1144,7 @@ static int free_prepared(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 	if (corrupt)
 		return 0;
 	if (bad)
-		return bbitmap_bad(sbi, g, ino,
-				   ext4_group_first_block(sbi, g) + r.off, bad);
+		return bbitmap_bad(sbi, g, ino, run_start(sbi, g, r), bad);
 
 	atomic_fetch_add(&sbi->alloc->pending_blocks, r.len);
 	handle_dirty(h, b);
@@ -1150,8 +1171,7 @@ static int free_in_group(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 		/* Known and reported: the blocks stay in use until e2fsck. */
 		return 0;
 	case BB_UNINIT:
-		return bbitmap_bad(sbi, g, ino,
-				   ext4_group_first_block(sbi, g) + r.off,
+		return bbitmap_bad(sbi, g, ino, run_start(sbi, g, r),
 				   "block to be freed is in an uninitialised group");
 	case BB_NORMAL:
 		break;
@@ -1177,10 +1197,14 @@ out_free:
 int ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 		     pblk_t blk, u32 len)
 {
+	u32 ratio = 1u << sbi->cluster_bits, skip = (u32)blk & (ratio - 1);
 	int error;
 
 	if (!len)
 		return 0;
+	/* Without bigalloc, where groups may begin with block 1, that is nothing. */
+	blk -= skip;
+	len = ALIGN_UP(len + skip, ratio);
 	if (!ext4_block_range_ok(sbi, blk, len))
 		return ext4_error(sbi, ino, blk, -EFSCORRUPTED,
 				  "blocks %" PRIu64 "+%u to be freed are not a file's",
@@ -1190,7 +1214,9 @@ int ext4_free_blocks(struct handle *h, struct ext4_sb *sbi, ino_nr ino,
 		u32 off = ext4_block_offset(sbi, blk);
 		u32 n = min_of(len, sbi->blocks_per_group - off);
 
-		error = free_in_group(h, sbi, ino, g, (struct ext4_run){ off, n });
+		error = free_in_group(h, sbi, ino, g,
+				      (struct ext4_run){ off >> sbi->cluster_bits,
+							 n >> sbi->cluster_bits });
 		if (error)
 			return error;
 		blk += n;
@@ -1227,7 +1253,7 @@ u64 ext4_count_free_blocks(struct ext4_sb *sbi)
 {
 	s64 n = counter_sum(sbi->free_blocks) - counter_sum(sbi->reserved);
 
-	return n > 0 ? (u64)n : 0;
+	return n > 0 ? (u64)n << sbi->cluster_bits : 0;
 }
 
 /* ---- checks ---- */
@@ -1237,7 +1263,7 @@ static const char *check_group(struct ext4_sb *sbi, group_t g, const void *map,
 			       u64 *held)
 {
 	struct ext4_group_info *gi = &sbi->group_info[g];
-	u32 nr = ext4_blocks_in_group(sbi, g);
+	u32 nr = ext4_clusters_in_group(sbi, g);
 	u32 clear = nr - bm_weight(map, 0, nr);
 
 	*held += gi->nr_held_blocks;

@@ -42,7 +42,8 @@ struct ext4_discarder {
 
 static pblk_t first_block(const struct ext4_sb *sbi, const struct ext4_free_batch *fb)
 {
-	return ext4_group_first_block(sbi, fb->group) + fb->run.off;
+	return ext4_group_first_block(sbi, fb->group) +
+	       ((pblk_t)fb->run.off << sbi->cluster_bits);
 }
 
 static int by_place(const void *a, const void *b)
@@ -85,11 +86,12 @@ static void discard_sorted(struct ext4_discarder *d, struct ext4_free_batch **fb
 
 	while (from < nr) {
 		pblk_t start = first_block(d->sbi, fb[from]);
-		pblk_t end = start + fb[from]->run.len;
+		u8 bits = d->sbi->cluster_bits;
+		pblk_t end = start + ((pblk_t)fb[from]->run.len << bits);
 		u64 to = from + 1;
 
 		while (to < nr && first_block(d->sbi, fb[to]) == end)
-			end += fb[to++]->run.len;
+			end += (pblk_t)fb[to++]->run.len << bits;
 		discard_range(d, start, end - start);
 		while (from < to)
 			ext4_free_batch_release(fb[from++]);

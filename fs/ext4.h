@@ -168,11 +168,11 @@ struct ext4_sb {
 	struct ext4_alloc *alloc;     /* balloc.c, ialloc.c: what all groups share */
 	struct ext4_discarder *discarder; /* with -o discard [const after mount] */
 	struct ext4_syszone *syszone; /* [const after mount] */
-	struct counter *free_blocks;  /* on disk, uncommitted frees included */
+	struct counter *free_blocks;  /* on disk, uncommitted frees included; clusters */
 	struct counter *free_inodes;
 	struct counter *used_dirs;
-	struct counter *reserved;     /* blocks promised to delayed allocation */
-	u64 meta_reserve;             /* blocks kept back for extent-tree growth */
+	struct counter *reserved;     /* blocks promised to delayed allocation; 0 with bigalloc */
+	u64 meta_reserve;             /* clusters kept back for extent-tree growth */
 	struct ext4_orphan_info *orphan; /* orphan.c */
 	struct ext4_quota *quota;     /* quota.c; NULL: volume without it, or read-only */
 	struct xattr_known *xattr_blocks; /* by hash; NULL: read-only, or -o nombcache */
@@ -234,6 +234,16 @@ static inline pblk_t ext4_group_first_block(const struct ext4_sb *sbi, group_t g
 }
 /* Blocks in group g: the last one may be short. */
 u32 ext4_blocks_in_group(const struct ext4_sb *sbi, group_t g);
+/* log2 of the bytes that a bit of a bitmap stands for. */
+static inline u32 ext4_cluster_bytes_bits(const struct ext4_sb *sbi)
+{
+	return sbi->s.s_blocksize_bits + sbi->cluster_bits;
+}
+/* Block b's place in its cluster. Of the blocks of files, b may be either number. */
+static inline u32 ext4_cluster_offset(const struct ext4_sb *sbi, u64 b)
+{
+	return (u32)b & ((1u << sbi->cluster_bits) - 1);
+}
 /* Bits that its bitmap has. */
 u32 ext4_clusters_in_group(const struct ext4_sb *sbi, group_t g);
 /* Does group g start with a superblock backup (and the descriptors)? */
@@ -316,7 +326,8 @@ enum ext4_alloc_flags {
 };
 /*
  * Allocates 1..*len consecutive blocks near goal (0: near group `hint`), in
- * the bitmap, inside h (EXT4_ALLOC_CREDITS). *out, *len: what was got. Blocks
+ * the bitmap, inside h (EXT4_ALLOC_CREDITS). *out, *len: what was got. With bigalloc
+ * *len is in clusters, and *out the first block of one. Blocks
  * freed by a transaction not yet committed are not handed out; if nothing else
  * is left, -EAGAIN: the caller stops its handle, calls journal_force_commit()
  * and tries again (at most once per request: then -ENOSPC). Sleeps for bitmap reads.
@@ -340,8 +351,8 @@ void ext4_release_window(struct ext4_sb *sbi, ino_nr ino);
  * without it (or len, if it did not fit). */
 size_t ext4_alloc_stats(struct ext4_sb *sbi, char *buf, size_t len);
 /*
- * Frees [blk, blk+len) in the bitmaps; usable again after the commit of h's
- * transaction. Credits: EXT4_ALLOC_CREDITS per group touched. Double frees and
+ * Frees [blk, blk+len) in the bitmaps, with bigalloc every cluster that it touches;
+ * usable again after the commit of h's transaction. Credits: EXT4_ALLOC_CREDITS per group touched. Double frees and
  * system zones are corruption: reported, -EFSCORRUPTED. Metadata blocks: the
  * caller has called handle_forget() on each.
  */
@@ -357,7 +368,7 @@ void ext4_release_reserved(struct ext4_sb *sbi, u32 n);
 /* Promises n blocks again that EXT4_ALLOC_DELAYED took in a handle, and that were given
  * back in it. */
 void ext4_restore_reserved(struct ext4_sb *sbi, u32 n);
-/* Free blocks for statfs: free - reserved; and what is left for non-root. */
+/* Free blocks for statfs: free - reserved. */
 u64 ext4_count_free_blocks(struct ext4_sb *sbi);
 
 /* ------------------------------------------------------------- discard.c */
@@ -575,8 +586,8 @@ int __must_check ext4_shift(struct handle *h, struct ext4_inode *ei, struct ext4
 /*
  * The file, or directory, has extents from now on, or a block map; 0 also if it has. In a
  * handle of its own, after its data has been written out. i_rwsem held exclusively, no handle.
- * -EOPNOTSUPP: a block map cannot say it, or would not be small; -EINVAL: inline, or not a volume
- * with extents; -EFBIG: too much for one transaction; -ENOSPC, ...
+ * -EOPNOTSUPP: bigalloc, or a block map cannot say it, or would not be small; -EINVAL: inline,
+ * or not a volume with extents; -EFBIG: too much for one transaction; -ENOSPC, ...
  */
 int __must_check ext4_map_migrate(struct ext4_inode *ei, bool extents);
 
@@ -745,8 +756,9 @@ int __must_check ext4_inode_prepare(struct handle *h, struct ext4_inode *ei,
 void ext4_inode_finish(struct handle *h, struct ext4_inode *ei, struct buffer *b,
 		       u32 offset);
 int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei);
-/* i_blocks += delta file-system blocks, charged to the owner in h (i_lock inside). */
-void ext4_inode_add_blocks(struct handle *h, struct ext4_inode *ei, s64 blocks);
+/* i_blocks += that many clusters (blocks without bigalloc), charged to the owner in h
+ * (i_lock inside). A block of metadata has a cluster to itself. */
+void ext4_inode_add_clusters(struct handle *h, struct ext4_inode *ei, s64 clusters);
 bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not reserved */
 /* Those of the flags that an inode of this type may have. flags.c */
 u32 ext4_flags_of_type(u32 flags, u32 mode);

@@ -20,6 +20,12 @@
  * come last because taking them consumes a delayed reservation, and blocks
  * given back return to the promised ones only after a commit.
  *
+ * With bigalloc an allocation takes clusters, of which the extent may use a part: block
+ * lblk of the file has the same place in its cluster as its block on the volume. So
+ * a hole whose cluster has another piece of the file in it has its blocks already
+ * (create_in_cluster()): they are entered, and nothing is allocated. What goes
+ * beyond that cluster is another call's.
+ *
  * Locks:   i_data_sem, shared for lookups, exclusive for changes; inside it
  *          b_lock, group locks and i_lock by what is called. A handle is never
  *          started or restarted with it held.
@@ -125,6 +131,36 @@ void ext_path_put(struct ext_path *p)
 	for (u32 l = 1; l <= p->depth; l++)
 		buffer_put(p->n[l].b);
 	p->depth = 0;
+}
+
+int ext_last_in(struct ext4_inode *ei, u64 from, u64 to, struct ext *out)
+{
+	struct ext_path p;
+	struct ext_node *leaf;
+	int err;
+
+	*out = (struct ext){ 0 };
+	/* Index entries are first keys: no extent before `to` is in a later leaf. */
+	err = ext_find(ei, (lblk_t)(to - 1), &p);
+	if (err)
+		return err;
+	leaf = ext_path_leaf(&p);
+	if (leaf->pos >= 0)
+		*out = ext_get(leaf->eh, (u32)leaf->pos);
+	if (ext_end(out) <= from)
+		*out = (struct ext){ 0 };
+	ext_path_put(&p);
+	return 0;
+}
+
+int ext_check_aligned(struct ext4_inode *ei, lblk_t lblk, pblk_t pblk)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+
+	if (ext4_cluster_offset(sbi, lblk) == ext4_cluster_offset(sbi, pblk))
+		return 0;
+	return ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, pblk, -EFSCORRUPTED,
+			  "block %u is at the wrong place in its cluster", lblk);
 }
 
 /* What the path, found for map->lblk, says of it. Returns how many blocks
@@ -300,6 +336,12 @@ int ext_ensure(struct handle *h, struct ext4_inode *ei, u32 blocks, u32 revokes)
 	return r == 1 ? ext_restart(h, ei, blocks, revokes) : r;
 }
 
+/* The first block of a cluster from blk on. */
+static pblk_t ext_next_cluster(const struct ext4_inode *ei, pblk_t blk)
+{
+	return ALIGN_UP(blk, (pblk_t)1 << ext4_sb_of(ei)->cluster_bits);
+}
+
 /* Where blocks for a hole at lblk are best taken; 0: anywhere near the inode. */
 static pblk_t create_goal(struct ext_path *p, lblk_t lblk)
 {
@@ -310,7 +352,7 @@ static pblk_t create_goal(struct ext_path *p, lblk_t lblk)
 
 	if (leaf->pos >= 0) {
 		e = ext_get(leaf->eh, (u32)leaf->pos);
-		goal = e.pblk + e.len;
+		goal = ext_next_cluster(ei, e.pblk + e.len);
 	} else if (eh_entries(leaf->eh)) {
 		u32 ahead;
 
@@ -319,6 +361,7 @@ static pblk_t create_goal(struct ext_path *p, lblk_t lblk)
 		goal = e.pblk > ahead ? e.pblk - ahead : e.pblk;
 	} else {
 		goal = atomic_load_explicit(&ei->i_alloc_goal, memory_order_relaxed);
+		goal = ext_next_cluster(ei, goal);
 	}
 	return goal < ext4_sb_of(ei)->blocks_count ? goal : 0;
 }
@@ -344,6 +387,8 @@ struct create {
 	u32 meta_flags;
 	pblk_t goal;
 	struct ext new;
+	bool placed;  /* in a cluster that the file has: new.pblk is known */
+	u32 clusters; /* allocated for new */
 	struct ext_room room;
 };
 
@@ -370,6 +415,59 @@ static bool create_merges_right(const struct create *c)
 	return ext_mergeable(&c->new, &e);
 }
 
+/* Blocks for c->new, all or some of them, from the allocator. */
+static int create_take(struct create *c, pblk_t goal, u32 flags)
+{
+	struct ext4_inode *ei = c->p->ei;
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 off = ext4_cluster_offset(sbi, c->new.lblk);
+	u32 n = (u32)DIV_ROUND_UP((u64)off + c->new.len, (u64)1 << sbi->cluster_bits);
+	int err = ext4_alloc_data(c->h, ei, c->new.lblk, goal, c->data_flags | flags,
+				  &n, &c->new.pblk);
+
+	if (err)
+		return err;
+	c->clusters = n;
+	c->new.pblk += off;
+	c->new.len = (u32)min_of((u64)c->new.len, ((u64)n << sbi->cluster_bits) - off);
+	return 0;
+}
+
+/*
+ * bigalloc: has the cluster of the hole's first block a piece of the file in it? Then
+ * that says where the block is, up to the cluster's end. Else c->new ends before a
+ * cluster that has.
+ */
+static int create_in_cluster(struct ext4_inode *ei, struct create *c)
+	REQUIRES(&ei->i_data_sem)
+{
+	u64 size = (u64)1 << ext4_sb_of(ei)->cluster_bits;
+	u64 first = ALIGN_DOWN(c->new.lblk, size);
+	u64 last = ALIGN_DOWN((u64)c->new.lblk + c->new.len - 1, size);
+	struct ext e;
+	int err;
+
+	if (size == 1)
+		return 0;
+	err = ext_last_in(ei, first, first + size, &e);
+	if (!err && e.len) {
+		err = ext_check_aligned(ei, e.lblk, e.pblk);
+		c->placed = true;
+		c->new.len = (u32)min_of((u64)c->new.len, first + size - c->new.lblk);
+		/* Also down: the extent found may begin behind the hole. */
+		c->new.pblk = e.pblk + c->new.lblk - e.lblk;
+		if (!err && !ext4_block_range_ok(ext4_sb_of(ei), c->new.pblk, c->new.len))
+			err = ext4_error(ext4_sb_of(ei), ei->vfs.i_ino, c->new.pblk,
+					 -EFSCORRUPTED, "file and metadata share a cluster");
+		return err;
+	}
+	if (!err && last > first)
+		err = ext_last_in(ei, last, last + size, &e);
+	if (!err && e.len)
+		c->new.len = (u32)(last - c->new.lblk);
+	return err;
+}
+
 /*
  * The leaf is full, but the new blocks may just lengthen the extent before
  * them: tries to get them there, so that no node is needed. -ENOSPC, -EAGAIN:
@@ -390,21 +488,20 @@ static int create_alloc_behind(struct create *c)
 	if (e.unwritten != c->new.unwritten || ext_end(&e) != c->new.lblk ||
 	    e.len >= limit || e.pblk + e.len >= ext4_sb_of(ei)->blocks_count)
 		return -ENOSPC;
-	len = min_of(c->new.len, limit - e.len);
-	err = ext4_alloc_data(c->h, ei, c->new.lblk, e.pblk + e.len,
-			      c->data_flags | EXT4_ALLOC_EXACT_GOAL, &len,
-			      &c->new.pblk);
-	if (!err)
+	/* Its cluster is not ours, so we begin one; as it does, if it is aligned. */
+	if (ext4_cluster_offset(ext4_sb_of(ei), c->new.lblk | (e.pblk + e.len)))
+		return -ENOSPC;
+	len = c->new.len;
+	c->new.len = min_of(len, limit - e.len);
+	err = create_take(c, e.pblk + e.len, EXT4_ALLOC_EXACT_GOAL);
+	if (err)
 		c->new.len = len;
 	return err;
 }
 
 static int create_alloc_data(struct create *c)
 {
-	struct ext4_inode *ei = c->p->ei;
-
-	return ext4_alloc_data(c->h, ei, c->new.lblk, c->goal, c->data_flags,
-			       &c->new.len, &c->new.pblk);
+	return c->placed ? 0 : create_take(c, c->goal, 0);
 }
 
 /* Blocks for c->new, and for the nodes it needs. */
@@ -413,8 +510,10 @@ static int create_alloc(struct create *c)
 	struct ext4_inode *ei = c->p->ei;
 	int err;
 
+	if (c->placed && (create_merges_left(c) || create_merges_right(c)))
+		return 0;
 	if (ext_room_needed(c->p)) {
-		err = create_alloc_behind(c);
+		err = c->placed ? -ENOSPC : create_alloc_behind(c);
 		if (err != -ENOSPC && err != -EAGAIN)
 			return err;
 		err = ext_room_alloc(c->h, c->p, c->meta_flags, &c->room);
@@ -474,7 +573,8 @@ static int create_in_hole(struct create *c)
 	if (err)
 		return err;
 	create_enter(c);
-	ext4_inode_add_blocks(c->h, ei, c->new.len);
+	if (c->clusters)
+		ext4_inode_add_clusters(c->h, ei, c->clusters);
 	atomic_store_explicit(&ei->i_alloc_goal, c->new.pblk + c->new.len,
 			      memory_order_relaxed);
 	return 0;
@@ -496,6 +596,8 @@ static int map_create_locked(struct handle *h, struct ext4_inode *ei,
 	if (map->flags)
 		goto out_path;
 
+	/* With bigalloc nothing is delayed: see write_piece(). */
+	assert(!(flags & EXT4_CREATE_DELAYED && ext4_sb_of(ei)->cluster_bits));
 	c.p = &p;
 	c.meta_flags = root;
 	c.data_flags = root | (flags & EXT4_CREATE_DELAYED ? EXT4_ALLOC_DELAYED : 0);
@@ -505,7 +607,9 @@ static int map_create_locked(struct handle *h, struct ext4_inode *ei,
 	c.new.lblk = map->lblk;
 	c.new.unwritten = flags & EXT4_CREATE_UNWRITTEN;
 	c.new.len = min_of(map->len, ext_len_limit(c.new.unwritten));
-	err = create_in_hole(&c);
+	err = create_in_cluster(ei, &c);
+	if (!err)
+		err = create_in_hole(&c);
 	if (err)
 		goto out_path;
 	map->pblk = c.new.pblk;

@@ -320,7 +320,7 @@ void ext_insert(struct handle *h, struct ext_path *p, const struct ext *e,
 		entry = &up;
 	}
 	assert(room->used == room->nr);
-	ext4_inode_add_blocks(h, p->ei, room->nr);
+	ext4_inode_add_clusters(h, p->ei, room->nr);
 }
 
 int ext_split(struct handle *h, struct ext_path *p, const struct ext *e, u64 at)

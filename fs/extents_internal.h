@@ -195,6 +195,11 @@ int __must_check ext_check_child(const struct ext_path *p, u32 level,
 /* Path to the leaf where lblk belongs. On error nothing is held. */
 int __must_check ext_find(struct ext4_inode *ei, lblk_t lblk, struct ext_path *p)
 	REQUIRES_SHARED(&ei->i_data_sem);
+/* The last extent that has a block in [from, to), from < to; out->len 0: none has. */
+int __must_check ext_last_in(struct ext4_inode *ei, u64 from, u64 to, struct ext *out)
+	REQUIRES_SHARED(&ei->i_data_sem);
+/* Of a data extent: has lblk the same place in its cluster as pblk? Reported. */
+int __must_check ext_check_aligned(struct ext4_inode *ei, lblk_t lblk, pblk_t pblk);
 void ext_path_put(struct ext_path *p);
 static inline struct ext_node *ext_path_leaf(struct ext_path *p)
 {
@@ -258,7 +263,12 @@ bool ext_merge_pair(struct ext4_extent_header *eh, u32 i);
  */
 int __must_check ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b);
 int __must_check ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk,
-			       u32 len, bool forget);
+			       u32 len, u32 flags);
+enum ext_free_flags {
+	EXT_FREE_FORGET = 1u << 0,     /* revoke each block */
+	EXT_FREE_KEEP_FIRST = 1u << 1, /* the first cluster of the run has other blocks of */
+	EXT_FREE_KEEP_LAST = 1u << 2,  /* the file in it, or the last: it stays */
+};
 /* Longest run of data that one removal step may free. */
 u32 ext_remove_cap(const struct ext4_sb *sbi, bool forget);
 /* The highest level that changes when the first key of the node at `level` does. */

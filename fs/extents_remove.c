@@ -13,6 +13,14 @@
  * A node that becomes empty goes with its index entry, and so on upwards; a
  * tree without extents has depth 0. At the end, what fits goes back into the root.
  *
+ * With bigalloc a step frees the clusters that nothing of the file is left in. What
+ * else is there (a piece of the same extent, or another) is looked up before
+ * the tree changes, at both ends of the piece that goes: whoever takes out the last
+ * piece, in whatever order, frees the cluster. A cluster that stays keeps its place in
+ * i_blocks; what is written to its holes later goes back to the same blocks, also before
+ * the commit: they are the file's in any case, and a crash shows the old
+ * extents with what was there, or with what was written since, as after an overwrite.
+ *
  * Locks:  i_data_sem exclusively, dropped around restarts and now and then
  * Never:  a restart with i_data_sem held; a path used after one
  * Source: ext4-format brief 6, 11.7
@@ -28,7 +36,7 @@ int ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b)
 	pblk_t blk = b->b_blocknr;
 	int err;
 
-	ext4_inode_add_blocks(h, ei, -1);
+	ext4_inode_add_clusters(h, ei, -1);
 	err = handle_forget(h, b, blk);
 	if (err == -EROFS)
 		return err;
@@ -39,12 +47,18 @@ int ext_free_node(struct handle *h, struct ext4_inode *ei, struct buffer *b)
 }
 
 int ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk, u32 len,
-		  bool forget)
+		  u32 flags)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
+	u32 mask = (1u << sbi->cluster_bits) - 1;
+	pblk_t first = blk, end = blk + len;
 
-	ext4_inode_add_blocks(h, ei, -(s64)len);
-	for (u32 i = 0; forget && i < len; i++) {
+	/* Whole clusters; if both ends lie in one that stays, none. */
+	first = flags & EXT_FREE_KEEP_FIRST ? (first | mask) + 1 : first & ~(pblk_t)mask;
+	end = flags & EXT_FREE_KEEP_LAST ? end & ~(pblk_t)mask : ALIGN_UP(end, mask + 1ull);
+	if (first < end)
+		ext4_inode_add_clusters(h, ei, -(s64)((end - first) >> sbi->cluster_bits));
+	for (u32 i = 0; flags & EXT_FREE_FORGET && i < len; i++) {
 		int err = handle_forget(h, NULL, blk + i);
 
 		if (err == -EROFS)
@@ -53,7 +67,9 @@ int ext_free_data(struct handle *h, struct ext4_inode *ei, pblk_t blk, u32 len,
 			return ext4_error(sbi, ei->vfs.i_ino, blk + i, err,
 					  "cannot revoke a block");
 	}
-	return ext4_free_blocks(h, sbi, ei->vfs.i_ino, blk, len);
+	if (first >= end)
+		return 0;
+	return ext4_free_blocks(h, sbi, ei->vfs.i_ino, first, (u32)(end - first));
 }
 
 u32 ext_remove_cap(const struct ext4_sb *sbi, bool forget)
@@ -78,6 +94,7 @@ struct rm {
 	struct ext_path p;
 	struct ext x;
 	u64 s, e;
+	u32 free_flags; /* enum ext_free_flags */
 	struct buffer *gone[EXT_LEVELS]; /* nodes cut off by the step, referenced */
 	u32 nr_gone;
 };
@@ -201,6 +218,44 @@ static int rm_middle(struct rm *r)
 	return 0;
 }
 
+/* Is there anything of the file in [from, to)? */
+static int rm_mapped(struct rm *r, u64 from, u64 to, bool *mapped)
+	REQUIRES(&r->ei->i_data_sem)
+{
+	struct ext e = { 0 };
+	int err = from < to ? ext_last_in(r->ei, from, to, &e) : 0;
+
+	*mapped = e.len > 0;
+	return err;
+}
+
+/* Which of the clusters at the ends of [s, e) are not to be freed with it. */
+static int rm_clusters(struct rm *r) REQUIRES(&r->ei->i_data_sem)
+{
+	u64 mask = ((u64)1 << ext4_sb_of(r->ei)->cluster_bits) - 1;
+	bool before, behind;
+	int err;
+
+	r->free_flags = r->forget ? EXT_FREE_FORGET : 0;
+	if (!mask)
+		return 0;
+	err = ext_check_aligned(r->ei, r->x.lblk, r->x.pblk);
+	if (!err)
+		err = rm_mapped(r, r->s & ~mask, r->s, &before);
+	if (!err)
+		err = rm_mapped(r, r->e, ALIGN_UP(r->e, mask + 1), &behind);
+	if (err)
+		return err;
+	/* The one cluster is both the first and the last. */
+	if ((r->s & ~mask) == ((r->e - 1) & ~mask))
+		before = behind = before || behind;
+	if (before)
+		r->free_flags |= EXT_FREE_KEEP_FIRST;
+	if (behind)
+		r->free_flags |= EXT_FREE_KEEP_LAST;
+	return 0;
+}
+
 static int rm_apply(struct rm *r)
 {
 	pblk_t blk = r->x.pblk + (r->s - r->x.lblk);
@@ -221,7 +276,7 @@ static int rm_apply(struct rm *r)
 		err = rm_middle(r);
 	if (err)
 		return err; /* nothing has changed */
-	err = ext_free_data(r->h, r->ei, blk, (u32)(r->e - r->s), r->forget);
+	err = ext_free_data(r->h, r->ei, blk, (u32)(r->e - r->s), r->free_flags);
 	for (u32 i = 0; i < r->nr_gone; i++) {
 		int node_err = ext_free_node(r->h, r->ei, r->gone[i]);
 
@@ -263,6 +318,8 @@ static int rm_step(struct rm *r) REQUIRES(&r->ei->i_data_sem)
 		goto out_path;
 	rm_choose(r);
 	err = rm_ensure(r);
+	if (err == 0)
+		err = rm_clusters(r);
 	if (err == 0)
 		err = rm_apply(r);
 	else if (err == 1)

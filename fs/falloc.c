@@ -69,11 +69,16 @@ static struct range range_of(const struct ext4_inode *ei, u64 pos, u64 end)
 int ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
 {
 	struct ext4_sb *sbi = ext4_sb_of(ei);
+	bool promise = !sbi->cluster_bits; /* nothing is delayed with bigalloc */
+	u32 flags = EXT4_CREATE_UNWRITTEN | (promise ? EXT4_CREATE_DELAYED : 0) |
+		    (root ? EXT4_CREATE_ROOT : 0);
 	int tries = 0, err, err2;
 	struct ext4_map m;
 	struct handle *h;
 
 	do {
+		u32 reserved, taken = 0;
+
 		m = (struct ext4_map){ .lblk = *lblk, .len = end - *lblk };
 		err = ext4_map_blocks(ei, &m);
 		if (err)
@@ -82,15 +87,16 @@ int ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
 			break;
 		/* Promised first, so that delayed data keeps its blocks. */
 		m.len = min_of(m.len, 32767u);
-		err = ext4_reserve_blocks(sbi, m.len, root);
-		if (err == -ENOSPC && m.len > 1) {
-			m.len = 1;
+		reserved = promise ? m.len : 0;
+		/* Not for none: with bigalloc the cluster may be there, and little else. */
+		if (promise)
+			err = ext4_reserve_blocks(sbi, reserved, root);
+		if (err == -ENOSPC && reserved > 1) {
+			m.len = reserved = 1;
 			err = ext4_reserve_blocks(sbi, 1, root);
 		}
 		if (err)
 			continue;
-		u32 reserved = m.len, taken = 0;
-
 		err = journal_start(sbi->journal,
 				    ext4_ext_insert_credits(ei, 1) +
 					    EXT4_INODE_CREDITS,
@@ -99,10 +105,7 @@ int ext4_preallocate(struct ext4_inode *ei, lblk_t *lblk, lblk_t end, bool root)
 			ext4_release_reserved(sbi, reserved);
 			return err;
 		}
-		err = ext4_map_create(h, ei, &m,
-				      EXT4_CREATE_UNWRITTEN |
-					      EXT4_CREATE_DELAYED |
-					      (root ? EXT4_CREATE_ROOT : 0));
+		err = ext4_map_create(h, ei, &m, flags);
 		/* A new extent took its share of what was promised, whatever
 		 * happens next. */
 		if (!err && m.flags & EXT4_MAP_NEW)

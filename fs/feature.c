@@ -65,8 +65,7 @@ static const struct feature ro_compat[] = {
 	{ EXT4_RO_COMPAT_EXTRA_ISIZE, "extra_isize", RW },
 	{ EXT4_RO_COMPAT_HAS_SNAPSHOT, "snapshot", RO },
 	{ EXT4_RO_COMPAT_QUOTA, "quota", RW },
-	/* Extents of bigalloc are in blocks, so reading needs nothing more. */
-	{ EXT4_RO_COMPAT_BIGALLOC, "bigalloc", RO },
+	{ EXT4_RO_COMPAT_BIGALLOC, "bigalloc", RW },
 	{ EXT4_RO_COMPAT_METADATA_CSUM, "metadata_csum", RW },
 	{ EXT4_RO_COMPAT_REPLICA, "replica", RO },
 	{ EXT4_RO_COMPAT_READONLY, "read-only", RO },
@@ -117,6 +116,11 @@ int ext4_feature_check(struct ext4_sb *sbi, bool *ro, char *why, size_t whylen)
 	/* Who is charged for such a value is not known yet. */
 	if (ext4_has_ro_compat(sbi, QUOTA) && ext4_has_incompat(sbi, EA_INODE))
 		strncat(names, names[0] ? " quota with ea_inode" : "quota with ea_inode",
+			sizeof(names) - strlen(names) - 1);
+	/* No program makes one whose last cluster is short, or without extents. */
+	if (ext4_cluster_offset(sbi, sbi->blocks_count) ||
+	    (sbi->cluster_bits && !ext4_has_incompat(sbi, EXTENTS)))
+		strncat(names, names[0] ? " odd bigalloc" : "odd bigalloc",
 			sizeof(names) - strlen(names) - 1);
 	if (!ext4_has_incompat(sbi, FILETYPE))
 		strncat(names, names[0] ? " ^filetype" : "^filetype",

@@ -598,7 +598,7 @@ static int reserve(struct ext4_inode *ei, lblk_t lblk, u32 nr, u32 n, bool root)
 }
 
 /*
- * -o nodelalloc: places for all holes of [lblk, lblk+nr) now, as unwritten
+ * -o nodelalloc, and bigalloc: places for all holes of [lblk, lblk+nr) now, as unwritten
  * extents, so all that follows is as for a file that was preallocated: the data is
  * ordered before what makes it visible. What was allocated before an
  * error stays with the file, like any preallocation. A block map has no such
@@ -684,7 +684,8 @@ static s64 write_piece(struct write_ctx *w, u32 len)
 	if (holes < 0)
 		return holes;
 	w->placed = !holes;
-	if (holes && sbi->opts.nodelalloc && ei->vfs.i_flags & EXT4_EXTENTS_FL) {
+	if (holes && (sbi->opts.nodelalloc || sbi->cluster_bits) &&
+	    ei->vfs.i_flags & EXT4_EXTENTS_FL) {
 		err = allocate_now(ei, first, nr, w->root);
 		if (!err) { /* found by the next look, or by another's */
 			memset(mapped, 0xff, sizeof(mapped));

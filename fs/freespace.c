@@ -40,6 +40,7 @@
 #include "lib/thread.h"
 
 #define MAGAZINE_BLOCKS 512u
+#define MAGAZINE_LEAST 16u       /* clusters, if these are large */
 #define SMALL_BYTES (64u * 1024) /* what a magazine serves at once, at most */
 #define EVICT_LOOKS 128u         /* groups looked at for a summary to give up */
 
@@ -70,12 +71,15 @@ int ext4_space_init(struct ext4_sb *sbi)
 	struct ext4_alloc *al = sbi->alloc;
 	u64 runs = budget_limit(sbi->s.s_budget) / 64 / sizeof(struct free_runs);
 
-	al->magazine_blocks = max_of(min_of(MAGAZINE_BLOCKS,
-					    sbi->blocks_per_group / 16), 1u);
-	al->small_blocks = max_of(min_of(SMALL_BYTES >> sbi->s.s_blocksize_bits,
+	u64 nr = sbi->blocks_count >> sbi->cluster_bits;
+
+	al->magazine_blocks = max_of(MAGAZINE_BLOCKS >> sbi->cluster_bits, MAGAZINE_LEAST);
+	al->magazine_blocks = max_of(min_of(al->magazine_blocks,
+					    sbi->clusters_per_group / 16), 1u);
+	al->small_blocks = max_of(min_of(SMALL_BYTES >> ext4_cluster_bytes_bits(sbi),
 					 al->magazine_blocks / 4), 1u);
-	al->claims_max = sbi->blocks_count / 16;
-	al->claims_floor = (s64)(sbi->blocks_count / 32);
+	al->claims_max = nr / 16;
+	al->claims_floor = (s64)(nr / 32);
 	al->max_runs = (u32)max_of(min_of(runs, (u64)UINT32_MAX), (u64)64);
 	al->nr_magazines = thread_nr_cpus() * EXT4_MAGAZINES_PER_CPU;
 	al->magazine = claims_new(al->nr_magazines);
@@ -102,7 +106,7 @@ void ext4_space_free(struct ext4_sb *sbi)
 
 size_t ext4_held_bytes(const struct ext4_sb *sbi)
 {
-	return DIV_ROUND_UP(sbi->blocks_per_group, 64) * 8;
+	return DIV_ROUND_UP(sbi->clusters_per_group, 64) * 8;
 }
 
 void ext4_space_touch(struct ext4_sb *sbi, group_t g, struct ext4_run r)
@@ -154,7 +158,7 @@ u8 *ext4_space_trim(struct ext4_group_info *gi)
 
 void ext4_space_install(struct ext4_sb *sbi, group_t g, struct free_runs **spare)
 {
-	free_runs_init(*spare, ext4_blocks_in_group(sbi, g));
+	free_runs_init(*spare, ext4_clusters_in_group(sbi, g));
 	sbi->group_info[g].runs = *spare;
 	*spare = NULL;
 	atomic_fetch_add(&sbi->alloc->nr_runs, 1);

@@ -56,7 +56,8 @@ struct sl_options {
 	u64 sb_block;         /* sb=: backup superblock, in 1 KiB units; 0: primary */
 	u64 dirty_bytes, dirty_background_bytes; /* 0: from cache_bytes */
 	u32 dirty_expire_ms;  /* 0: 5000 */
-	bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out */
+	bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out; always so
+				 with bigalloc */
 	bool datacache_full;  /* clean data is kept as all else, reads fill the cache;
 				 else it goes first: the kernel has it, too */
 	bool sync;            /* every change durable when the call returns */

@@ -522,7 +522,8 @@ static int alloc_tables(struct ext4_sb *sbi)
 static int alloc_counters(struct ext4_sb *sbi, const struct group_sums *sums)
 {
 	/* What CPUs keep to themselves must be little against the volume. */
-	s64 batch = (s64)(sbi->blocks_count / 1024 / thread_nr_cpus());
+	s64 batch = (s64)((sbi->blocks_count >> sbi->cluster_bits) / 1024 /
+			  thread_nr_cpus());
 
 	batch = max_of(batch, (s64)32);
 	batch = min_of(batch, (s64)4096);
@@ -553,10 +554,8 @@ int ext4_groups_load(struct ext4_sb *sbi)
 		ahead = gdb_readahead(sbi, n, ahead);
 		error = load_gdb(sbi, n, &sums);
 	}
-	if (!error) {
-		sums.free_blocks <<= sbi->cluster_bits;
+	if (!error)
 		error = alloc_counters(sbi, &sums);
-	}
 	if (error)
 		ext4_groups_free(sbi);
 	return error;

@@ -505,7 +505,7 @@ static bool near_dir(struct ext4_sb *sbi, u32 nflex, group_t parent,
 		     group_t *flex)
 {
 	u64 full_inodes = (u64)sbi->inodes_per_group * flex_size(sbi);
-	u64 full_blocks = (u64)sbi->blocks_per_group * flex_size(sbi);
+	u64 full_blocks = (u64)sbi->clusters_per_group * flex_size(sbi);
 	u64 inodes = average(counter_read_fast(sbi->free_inodes), nflex);
 	u64 blocks = average(counter_read_fast(sbi->free_blocks), nflex);
 	u64 dirs = average(counter_read_fast(sbi->used_dirs), nflex);

@@ -245,7 +245,8 @@ static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r,
 		if (!err)
 			err = ind_clear(r, a, i, nr);
 		if (!err)
-			err = ext_free_data(r->h, ei, blk, nr, r->forget);
+			err = ext_free_data(r->h, ei, blk, nr,
+					    r->forget ? EXT_FREE_FORGET : 0);
 		if (err)
 			return err;
 		hi = i;

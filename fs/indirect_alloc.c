@@ -195,7 +195,7 @@ static void chain_link(struct handle *h, struct ext4_inode *ei, struct ind_path 
 	if (have)
 		handle_dirty(h, p->b[have]);
 	p->have = p->levels;
-	ext4_inode_add_blocks(h, ei, room->nr);
+	ext4_inode_add_clusters(h, ei, room->nr);
 }
 
 /* Access to the last block there is: it will get an entry. */
@@ -305,7 +305,7 @@ int ind_enter(struct handle *h, struct ext4_inode *ei, const struct ind_slot *sl
 		slot->e[i] = cpu_to_le32((u32)pblk + i);
 	if (slot->b)
 		handle_dirty(h, slot->b);
-	ext4_inode_add_blocks(h, ei, len);
+	ext4_inode_add_clusters(h, ei, len);
 	atomic_store_explicit(&ei->i_alloc_goal, pblk + len, memory_order_relaxed);
 	return 0;
 }

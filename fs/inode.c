@@ -222,6 +222,11 @@ static int check_inode(struct ext4_inode *ei)
 			return bad_inode(sbi, inode->i_ino, "bogus mode 0%o",
 					 inode->i_mode);
 	}
+	/* No program makes such: what shares a cluster could not be found. A symlink
+	 * that is its own target, and devices, have no map at all. */
+	if (sbi->cluster_bits && has_block_map(ei) && inode->i_blocks &&
+	    (S_ISREG(inode->i_mode) || S_ISDIR(inode->i_mode)))
+		return bad_inode(sbi, inode->i_ino, "block map with bigalloc");
 	if (flags & EXT4_INLINE_DATA_FL && !ext4_has_incompat(sbi, INLINE_DATA))
 		return bad_inode(sbi, inode->i_ino,
 				 "inline data without the feature");
@@ -596,10 +601,10 @@ int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
 	return ext4_mark_inode_dirty(h, ei);
 }
 
-void ext4_inode_add_blocks(struct handle *h, struct ext4_inode *ei, s64 blocks)
+void ext4_inode_add_clusters(struct handle *h, struct ext4_inode *ei, s64 clusters)
 {
 	struct inode *inode = &ei->vfs;
-	s64 delta = blocks * (s64)(ext4_sb_of(ei)->s.s_blocksize >> 9);
+	s64 delta = clusters * ((s64)1 << (ext4_cluster_bytes_bits(ext4_sb_of(ei)) - 9));
 
 	inode_attrs_lock(inode);
 	delta = max_of(delta, -(s64)inode->i_blocks);

@@ -323,7 +323,7 @@ static int switch_to_tree(struct handle *h, struct migration *m)
 	mapping_extent_forget(&ei->vfs.i_mapping, 0, EXT_LBLK_END);
 	build_tree(h, m);
 	set_flag(ei, true);
-	ext4_inode_add_blocks(h, ei, m->tree_nodes);
+	ext4_inode_add_clusters(h, ei, m->tree_nodes);
 	/* The map has gone: what cannot be freed is lost. */
 	for (u32 i = 0; i < m->nr_nodes && !err; i++)
 		err = ext_free_data(h, ei, m->node[i], 1, true);
@@ -429,6 +429,8 @@ int ext4_map_migrate(struct ext4_inode *ei, bool extents)
 		return -EINVAL;
 	if (ext_inode_has_extents(ei) == extents)
 		return 0;
+	if (sbi->cluster_bits) /* no file has a block map there */
+		return -EOPNOTSUPP;
 	do {
 		err = S_ISREG(ei->vfs.i_mode) ? ext4_write_range(ei, 0, EXT4_LBLK_END) : 0;
 		if (err)

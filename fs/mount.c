@@ -87,7 +87,7 @@ static void pre_commit(void *priv, struct handle *h)
 {
 	struct ext4_sb *sbi = priv;
 	struct ext4_super_block *es = sbi->es;
-	s64 blocks = counter_sum(sbi->free_blocks);
+	s64 blocks = counter_sum(sbi->free_blocks) * (1 << sbi->cluster_bits);
 	s64 inodes = counter_sum(sbi->free_inodes);
 	u32 lo, hi;
 

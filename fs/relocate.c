@@ -191,8 +191,8 @@ static int switch_whole(struct piece *p, struct ext_path *path, struct ext *e, p
 	if (i > 0)
 		ext_merge_pair(leaf->eh, i - 1);
 	ext_dirty(p->h, path, path->depth);
-	ext4_inode_add_blocks(p->h, p->ei, e->len);
-	return ext_free_data(p->h, p->ei, from, e->len, false);
+	ext4_inode_add_clusters(p->h, p->ei, e->len);
+	return ext_free_data(p->h, p->ei, from, e->len, 0);
 }
 
 /*
@@ -418,7 +418,8 @@ int sl_relocate(struct inode *inode)
 		return -EINVAL;
 	if (inode->i_flags & (EXT4_IMMUTABLE_FL | EXT4_APPEND_FL))
 		return -EPERM;
-	if (ei->i_inline || !ext_inode_has_extents(ei))
+	/* A piece would have to begin and end where nothing else is in its clusters. */
+	if (ei->i_inline || !ext_inode_has_extents(ei) || ext4_sb_of(ei)->cluster_bits)
 		return -EOPNOTSUPP;
 	end = end_of(ei);
 	if (!end)

@@ -193,7 +193,8 @@ static int check(const struct ext4_inode *ei, u64 off, u64 len)
 {
 	u64 mask = ext4_sb_of(ei)->s.s_blocksize - 1;
 
-	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
+	/* With bigalloc it would have to be whole clusters, which nobody knows. */
+	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL) || ext4_sb_of(ei)->cluster_bits)
 		return -EOPNOTSUPP;
 	if ((off | len) & mask)
 		return -EINVAL;

@@ -286,7 +286,8 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 			sbi->min_extra_isize = (u16)want;
 	}
 	/* Kept back for the extent tree: 2 %, at most 4096 blocks (brief 4.6). */
-	sbi->meta_reserve = min_of(sbi->blocks_count / 50, (u64)4096);
+	sbi->meta_reserve = min_of((sbi->blocks_count >> sbi->cluster_bits) / 50,
+				   (u64)4096);
 	sbi->mount_state = le16_to_cpu(es->s_state);
 	sbi->errors_policy = le16_to_cpu(es->s_errors);
 	switch (sbi->opts.errors) {
@@ -389,7 +390,8 @@ int ext4_write_super_clean(struct ext4_sb *sbi)
 {
 	struct ext4_super_block *es = sbi->es;
 	u64 written = ext4_bytes_written(sbi->bdev);
-	s64 blocks = counter_sum(sbi->free_blocks);
+	/* Not clusters: those are counted in the descriptors only. */
+	s64 blocks = counter_sum(sbi->free_blocks) * (1 << sbi->cluster_bits);
 	s64 inodes = counter_sum(sbi->free_inodes);
 
 	es->s_feature_incompat = cpu_to_le32(le32_to_cpu(es->s_feature_incompat) &
@@ -444,7 +446,7 @@ int sl_statfs(struct super_block *sb, struct statvfs *st)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	u64 free_blocks = ext4_count_free_blocks(sbi);
-	u64 kept = sbi->r_blocks + sbi->meta_reserve;
+	u64 kept = sbi->r_blocks + (sbi->meta_reserve << sbi->cluster_bits);
 	s64 inodes = counter_sum(sbi->free_inodes);
 	u64 id;
 

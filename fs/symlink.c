@@ -17,7 +17,8 @@
 /* By its blocks, of which attributes have some; with ea_inode nobody knows how many. */
 static bool is_fast(const struct ext4_inode *ei)
 {
-	u64 acl = ei->i_file_acl ? ext4_sb_of(ei)->s.s_blocksize >> 9 : 0;
+	/* Like any block of metadata it has a cluster to itself. */
+	u64 acl = ei->i_file_acl ? 1ull << (ext4_cluster_bytes_bits(ext4_sb_of(ei)) - 9) : 0;
 
 	if (ei->vfs.i_flags & EXT4_EXTENTS_FL)
 		return false;

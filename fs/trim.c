@@ -27,8 +27,8 @@
 
 struct trim {
 	struct ext4_sb *sbi;
-	u32 min, max;  /* blocks: shortest run, longest piece */
-	u64 blocks;    /* discarded */
+	u32 min, max;  /* clusters: shortest run, longest piece */
+	u64 clusters;  /* discarded */
 	bool (*stop)(void *priv);
 	void *priv;
 };
@@ -36,14 +36,14 @@ struct trim {
 static int discard(struct trim *t, group_t g, struct ext4_run r)
 {
 	struct ext4_sb *sbi = t->sbi;
-	u8 bits = sbi->s.s_blocksize_bits;
-	int err = bdev_discard(sbi->bdev,
-			       (ext4_group_first_block(sbi, g) + r.off) << bits,
+	u32 bits = ext4_cluster_bytes_bits(sbi);
+	u64 base = ext4_group_first_block(sbi, g) << sbi->s.s_blocksize_bits;
+	int err = bdev_discard(sbi->bdev, base + ((u64)r.off << bits),
 			       (u64)r.len << bits);
 
 	ext4_unhold_run(sbi, g, r);
 	if (!err)
-		t->blocks += r.len;
+		t->clusters += r.len;
 	return err;
 }
 
@@ -80,7 +80,7 @@ static int trim_piece(struct trim *t, group_t g, u32 *pos, u32 end)
 
 static int trim_group(struct trim *t, group_t g, u32 from, u32 end)
 {
-	bool whole = !from && end == ext4_blocks_in_group(t->sbi, g);
+	bool whole = !from && end == ext4_clusters_in_group(t->sbi, g);
 	u32 pos = from;
 	int err;
 
@@ -111,7 +111,15 @@ static int trim_range(struct trim *t, u64 first, u64 end)
 		u64 base = ext4_group_first_block(sbi, g);
 		u64 stop = min_of(base + ext4_blocks_in_group(sbi, g), end);
 
-		err = trim_group(t, g, (u32)(first - base), (u32)(stop - base));
+		u8 bits = sbi->cluster_bits;
+		u32 from = (u32)DIV_ROUND_UP(first - base, (u64)1 << bits);
+		u32 to = (u32)((stop - base) >> bits);
+
+		/* The last cluster of a volume may be short. */
+		if (stop == base + ext4_blocks_in_group(sbi, g))
+			to = ext4_clusters_in_group(sbi, g);
+		if (from < to)
+			err = trim_group(t, g, from, to);
 		first = stop;
 	}
 	return err;
@@ -130,23 +138,24 @@ int sl_trim(struct super_block *sb, u64 start, u64 len, u64 minlen, u64 *trimmed
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
 	u8 bits = sb->s_blocksize_bits;
-	u64 first = start >> bits, blocks = len >> bits, end, min = minlen >> bits;
+	u64 first = start >> bits, blocks = len >> bits, end;
+	u64 min = DIV_ROUND_UP(minlen >> bits, (u64)1 << sbi->cluster_bits);
 	struct trim t = { .sbi = sbi, .stop = stop, .priv = priv };
 	int err = ext4_may_write(sbi);
 
 	*trimmed = 0;
 	if (err)
 		return err;
-	if (min > sbi->blocks_per_group || first >= sbi->blocks_count ||
+	if (min > sbi->clusters_per_group || first >= sbi->blocks_count ||
 	    len < sb->s_blocksize)
 		return -EINVAL;
 	end = min_of(blocks, sbi->blocks_count - first) + first;
 	first = max_of(first, (u64)sbi->first_data_block);
 	t.min = max_of((u32)min, 1u);
-	t.max = max_of((u32)(TRIM_BYTES_MAX >> bits), t.min);
+	t.max = max_of((u32)(TRIM_BYTES_MAX >> ext4_cluster_bytes_bits(sbi)), t.min);
 	mutex_lock(&sbi->alloc->trim_lock);
 	err = trim_range(&t, first, end);
 	mutex_unlock(&sbi->alloc->trim_lock);
-	*trimmed = t.blocks << bits;
+	*trimmed = t.clusters << ext4_cluster_bytes_bits(sbi);
 	return err;
 }

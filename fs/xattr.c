@@ -293,7 +293,7 @@ static int strip_value(struct handle *h, struct ext4_inode *ei, const struct pla
 {
 	struct ext4_xattr_entry *e = xattr_entry(&p->list, at);
 	struct inode *value = xattr_eas_find(values, le32_to_cpu(e->e_value_inum));
-	s64 blocks = xattr_ea_blocks(ext4_sb_of(ei), le32_to_cpu(e->e_value_size));
+	s64 clusters = xattr_ea_clusters(ext4_sb_of(ei), le32_to_cpu(e->e_value_size));
 	int error;
 
 	error = handle_ensure(h, EXT4_XATTR_VALUE_CREDITS + 2 * EXT4_INODE_CREDITS, 0);
@@ -312,7 +312,7 @@ static int strip_value(struct handle *h, struct ext4_inode *ei, const struct pla
 	e->e_value_size = cpu_to_le32(0);
 	mutex_unlock(&p->buf->b_lock);
 	handle_dirty(h, p->buf);
-	ext4_inode_add_blocks(h, ei, -blocks);
+	ext4_inode_add_clusters(h, ei, -clusters);
 	return ext4_mark_inode_dirty(h, ei);
 }
 
@@ -418,7 +418,7 @@ int ext4_xattr_release(struct handle *h, struct ext4_inode *ei)
 		error = release_without_values(h, ei, b);
 	if (!error) {
 		ei->i_file_acl = 0;
-		ext4_inode_add_blocks(h, ei, -1);
+		ext4_inode_add_clusters(h, ei, -1);
 	}
 out_unlock:
 	mutex_unlock(&ei->xattr_sem);

@@ -225,10 +225,10 @@ int __must_check xattr_eas_add_sound(struct ext4_inode *owner, const struct xatt
 				     struct xattr_eas *set);
 struct inode *xattr_eas_find(const struct xattr_eas *set, ino_nr ino);
 void xattr_eas_put(struct xattr_eas *set);
-/* Blocks that an owner is charged for a value in an inode of its own. */
-static inline s64 xattr_ea_blocks(const struct ext4_sb *sbi, u32 len)
+/* Clusters that an owner is charged for a value in an inode of its own. */
+static inline s64 xattr_ea_clusters(const struct ext4_sb *sbi, u32 len)
 {
-	return (s64)DIV_ROUND_UP((u64)len, sbi->s.s_blocksize);
+	return (s64)DIV_ROUND_UP((u64)len, (u64)1 << ext4_cluster_bytes_bits(sbi));
 }
 
 /* acl.c: what the system calls' form of a list makes of an inode. */

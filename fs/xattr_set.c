@@ -81,7 +81,7 @@ struct change {
 	u32 body_inum, block_inum; /* that had the old value; 0: it had none */
 	u32 *kept;		   /* others that the block names, each as often as it does */
 	u32 nr_kept;
-	s64 ea_blocks; /* that this inode is charged for them: more, or fewer */
+	s64 ea_clusters; /* that this inode is charged for them: more, or fewer */
 };
 
 /* ---- lists ---- */
@@ -467,7 +467,7 @@ static int place_outside(struct change *c, u8 *old, bool in_block)
 			return err;
 	}
 	c->inum = c->made->i_ino;
-	c->ea_blocks += xattr_ea_blocks(sbi, c->len);
+	c->ea_clusters += xattr_ea_clusters(sbi, c->len);
 	return place_entry(c, old, in_block);
 }
 
@@ -507,7 +507,7 @@ static u32 old_value(struct change *c, const struct xattr_list *l, u32 at)
 	u32 inum = le32_to_cpu(e->e_value_inum);
 
 	if (inum)
-		c->ea_blocks -= xattr_ea_blocks(ext4_sb_of(c->ei),
+		c->ea_clusters -= xattr_ea_clusters(ext4_sb_of(c->ei),
 						le32_to_cpu(e->e_value_size));
 	return inum;
 }
@@ -622,7 +622,7 @@ static void forget_plan(struct change *c)
 	c->made = NULL;
 	c->kept = NULL;
 	c->nr_kept = c->inum = c->body_inum = c->block_inum = 0;
-	c->ea_blocks = 0;
+	c->ea_clusters = 0;
 	c->too_large = false;
 }
 
@@ -770,7 +770,7 @@ static void store_block(struct handle *h, const struct change *c, struct buffer 
 		mutex_unlock(&b->b_lock);
 	}
 	ei->i_file_acl = b ? b->b_blocknr : 0;
-	ext4_inode_add_blocks(h, ei, (b ? 1 : 0) - had);
+	ext4_inode_add_clusters(h, ei, (b ? 1 : 0) - had);
 	buffer_put(b);
 }
 
@@ -898,7 +898,7 @@ static int apply_in(struct handle *h, const struct change *c)
 		goto out_put;
 	}
 	unref_old(h, c, last, refs);
-	ext4_inode_add_blocks(h, ei, c->ea_blocks);
+	ext4_inode_add_clusters(h, ei, c->ea_clusters);
 	if (c->sets_mode)
 		set_mode(ei, mode_of(c));
 	if (!c->keep_times)

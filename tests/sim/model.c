@@ -84,7 +84,7 @@ struct m_name {
 };
 
 struct model {
-	bool sync, faults, block_maps;
+	bool sync, faults, block_maps, bigalloc;
 	struct m_inode *root, *all;
 	struct m_inode *slot[SIM_HANDLES];
 	u32 ops;
@@ -378,13 +378,14 @@ void model_each_name(struct model *m,
 	free(path);
 }
 
-struct model *model_new(bool sync, bool faults, bool block_maps)
+struct model *model_new(bool sync, bool faults, const struct sim_mkfs *mk)
 {
 	struct model *m = zalloc(sizeof(*m));
 
 	m->sync = sync;
 	m->faults = faults;
-	m->block_maps = block_maps;
+	m->block_maps = mk->block_maps;
+	m->bigalloc = mk->bigalloc;
 	m->root = inode_new(m, S_IFDIR | 0755);
 	m->root->nlink = 2;
 	m->hash = grown(m->hash, 0, &m->max, sizeof(*m->hash));
@@ -595,6 +596,9 @@ static s64 expect_file(struct model *m, const struct sim_op *op)
 		return S_ISREG(in->mode) || S_ISDIR(in->mode) ? 0 : -EINVAL;
 	if (!S_ISREG(in->mode))
 		return -EINVAL;
+	if (m->bigalloc && (op->kind == OP_RELOCATE ||
+			    (op->kind == OP_FALLOC && op->flags & SHIFTS)))
+		return -EOPNOTSUPP;
 	if ((m->block_maps || in->block_map) &&
 	    (op->kind == OP_RELOCATE ||
 	     (op->kind == OP_FALLOC && !(op->flags & FALLOC_FL_PUNCH_HOLE))))

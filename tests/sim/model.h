@@ -38,8 +38,8 @@ struct model;
 struct m_inode;
 
 /* sync: every change is durable when it returns. faults: data may be lost.
- * block_maps: files have no extents. */
-struct model *model_new(bool sync, bool faults, bool block_maps);
+ * mk: what is not done on such a volume. */
+struct model *model_new(bool sync, bool faults, const struct sim_mkfs *mk);
 void model_free(struct model *m);
 
 /*

@@ -1285,7 +1285,7 @@ static void diff_with(const struct run *r, const struct worker *w, u32 n,
 		      const struct found *f)
 {
 	struct model *m = model_new(r->s->sync, r->faulty,
-				    sim_mkfs[r->s->mkfs].block_maps);
+				    &sim_mkfs[r->s->mkfs]);
 	struct listing want;
 
 	for (u32 k = 0; k < n; k++)
@@ -1304,7 +1304,7 @@ static bool files_could_be(const struct run *r, u32 t, const struct span *sp, u3
 {
 	const struct worker *w = &r->w[t];
 	struct model *m = model_new(r->s->sync, r->faulty,
-				    sim_mkfs[r->s->mkfs].block_maps);
+				    &sim_mkfs[r->s->mkfs]);
 	struct names ns = { 0 };
 	bool ok = true;
 
@@ -1935,7 +1935,7 @@ bool run_stream(const struct sim_stream *s, const struct run_config *cfg)
 		r->w[t].r = r;
 		r->w[t].t = t;
 		r->w[t].m = model_new(s->sync, r->faulty,
-					  sim_mkfs[s->mkfs].block_maps);
+					  &sim_mkfs[s->mkfs]);
 	}
 	ok = run_recorded(r, &after, &clean);
 	sim_log_finish(&r->log);

@@ -40,13 +40,21 @@ const struct sim_mkfs sim_mkfs[] = {
 		     "metadata_csum,meta_bg,^64bit,^orphan_file,^resize_inode",
 	  "16M", 4096 },
 	/* As ext3 has it. */
-	{ "1k-ext3", "-b 1024 -J size=1 " EXT3, "8M", 1024, true },
-	{ "4k-ext3", "-b 4096 -J size=4 " EXT3, "16M", 4096, true },
+	{ "1k-ext3", "-b 1024 -J size=1 " EXT3, "8M", 1024, .block_maps = true },
+	{ "4k-ext3", "-b 4096 -J size=4 " EXT3, "16M", 4096, .block_maps = true },
 	/* With an external journal: args say nothing of one. */
 	{ "1k-log", "-b 1024 -O ^has_journal,^orphan_file,metadata_csum,64bit,^resize_inode",
 	  "8M", 1024, false, "1M", "-O journal_dev,metadata_csum" },
 	{ "4k-log", "-b 4096 -O ^has_journal,^orphan_file,^metadata_csum,^64bit", "16M", 4096,
 	  false, "4M", "-O journal_dev,^metadata_csum" },
+	/* Clusters of 4 and of 16 blocks. */
+	{ "1k-big4", "-b 1024 -C 4096 -J size=1 " CSUM ",bigalloc,orphan_file,quota", "8M",
+	  1024, .bigalloc = true },
+	{ "1k-big16", "-b 1024 -C 16384 -J size=1 -m 0 -N 512 -O "
+		      "^metadata_csum,64bit,^orphan_file,^resize_inode,bigalloc",
+	  "8M", 1024, .bigalloc = true },
+	{ "4k-big4", "-b 4096 -C 16384 -J size=4 " CSUM ",bigalloc,^orphan_file", "16M", 4096,
+	  .bigalloc = true },
 	/* Those that draw_values() chooses. */
 	{ "1k-ea", "-b 1024 -J size=1 " CSUM ",orphan_file,ea_inode", "8M", 1024 },
 	{ "2k-ea", "-b 2048 -J size=2 -O "
@@ -58,8 +66,9 @@ u32 sim_only_mkfs = SIM_NEVER;
 /* The last ones are not drawn with the others. */
 #define NR_BLOCK_MAPS 2u
 #define NR_LOGS 2u
+#define NR_BIGALLOC 3u
 #define NR_EA 2u
-#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_LOGS - NR_EA)
+#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_LOGS - NR_BIGALLOC - NR_EA)
 
 const char *const sim_op_name[OP_NR] = {
 	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
@@ -818,6 +827,16 @@ static void draw_log(struct sim_stream *s)
 		s->mkfs = NR_ORDINARY + NR_BLOCK_MAPS + rng_below(&r, NR_LOGS);
 }
 
+/* The same: one with clusters. */
+static void draw_bigalloc(struct sim_stream *s)
+{
+	struct rng r = rng_derive(s->seed, 0xB16A110C);
+
+	if (rng_chance(&r, 15))
+		s->mkfs = NR_ORDINARY + NR_BLOCK_MAPS + NR_LOGS +
+			  rng_below(&r, NR_BIGALLOC);
+}
+
 /* Whether large values of attributes have inodes of their own. The same, but for where a
  * stream that has attributes is carried out. */
 static void draw_values(struct sim_stream *s, u64 seed)
@@ -866,6 +885,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	draw_settings(s, &g.rng, profile);
 	draw_block_maps(s);
 	draw_log(s);
+	draw_bigalloc(s);
 	if (xattr_percent)
 		draw_values(s, seed);
 	if (sim_only_mkfs != SIM_NEVER)
@@ -890,7 +910,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	g.bs = sim_mkfs[s->mkfs].blocksize;
 	n = 40 + rng_below(&g.rng, profile == SIM_PROFILE_NAMES ? 400 : 160);
 	for (u32 t = 0; t < s->threads; t++)
-		g.m[t] = model_new(false, false, sim_mkfs[s->mkfs].block_maps);
+		g.m[t] = model_new(false, false, &sim_mkfs[s->mkfs]);
 	for (u32 i = 0; i < n * s->threads; i++) {
 		g.t = i % s->threads;
 		if (profile == SIM_PROFILE_DATA && rng_chance(&g.rng, 5))

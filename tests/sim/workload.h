@@ -104,6 +104,7 @@ struct sim_mkfs {
 	bool block_maps; /* no extents */
 	const char *log; /* the size of an external journal's device, or NULL */
 	const char *log_args;
+	bool bigalloc;
 };
 extern const struct sim_mkfs sim_mkfs[];
 extern const u32 sim_nr_mkfs;

@@ -404,7 +404,7 @@ int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
 	return ext4_mark_inode_dirty(h, ei);
 }
 
-void ext4_inode_add_blocks(struct handle *h, struct ext4_inode *ei, s64 blocks)
+void ext4_inode_add_clusters(struct handle *h, struct ext4_inode *ei, s64 blocks)
 {
 	fake.inode_blocks += (u64)blocks;
 }
