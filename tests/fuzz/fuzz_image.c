@@ -36,7 +36,7 @@ static struct fuzz_template templates[] = {
 	  false },
 	{ "-b 1024 -g 2048 -N 1200 -O inline_data,ea_inode,^metadata_csum", "12M", false, false,
 	  true },
-	{ "-b 1024 -N 1200 -O bigalloc,^metadata_csum -C 4096", "12M", false, true },
+	{ "-b 1024 -N 1200 -O bigalloc,^metadata_csum -C 4096", "12M", false, false, true },
 	{ "-b 1024 -N 1200 -O ^extents,^64bit,^metadata_csum", "12M", false, false, true },
 };
 
