@@ -88,12 +88,10 @@ static int quiesce(struct ext4_inode *ei, lblk_t first)
 /* What the first transaction does before anything moves. */
 static int begin(struct job *j, struct handle *h)
 {
-	int err;
+	int err = 0;
 
 	if (j->s.right) {
-		err = ext4_shift_split(h, j->ei, &j->s);
-		if (!err)
-			set_sizes(j->ei, j->size);
+		set_sizes(j->ei, j->size);
 	} else {
 		set_sizes(j->ei, j->ei->vfs.i_size);
 		err = ext4_remove_blocks(h, j->ei, j->first, j->s.start, false);
@@ -121,7 +119,11 @@ static int try_shift(struct job *j)
 	err = journal_start(sbi->journal, credits + all, 0, &h);
 	if (err)
 		return err;
-	if (!j->begun)
+	/* Not the first time only: without wb_lock, what is before the edge may have been
+	 * written, and become one extent with what is behind. */
+	if (j->s.right)
+		err = ext4_shift_split(h, ei, &j->s);
+	if (!err && !j->begun)
 		err = begin(j, h);
 	if (!err)
 		err = handle_ensure(h, all, 0);

@@ -329,6 +329,60 @@ static void test_lost_data(void **state)
 	memvol_free(&mv);
 }
 
+/* ---- want of memory ---- */
+
+int __real_handle_ensure(struct handle *h, u32 blocks, u32 revokes);
+int __wrap_handle_ensure(struct handle *h, u32 blocks, u32 revokes);
+bool __real_ext4_retry_nomem(int err, int *tries);
+bool __wrap_ext4_retry_nomem(int err, int *tries);
+
+static struct ext4_inode *_Atomic nomem_once; /* in a shift of this file */
+
+int __wrap_handle_ensure(struct handle *h, u32 blocks, u32 revokes)
+{
+	return atomic_load(&nomem_once) ? -ENOMEM : __real_handle_ensure(h, blocks, revokes);
+}
+
+/* Nothing but i_rwsem is held: the flusher's hour. */
+bool __wrap_ext4_retry_nomem(int err, int *tries)
+{
+	struct ext4_inode *ei = atomic_load(&nomem_once);
+
+	if (err != -ENOMEM || !ei)
+		return __real_ext4_retry_nomem(err, tries);
+	atomic_store(&nomem_once, NULL);
+	assert_int_equal(ext4_write_range(ei, 0, 5), 0);
+	return true;
+}
+
+/* While it waits for memory, what is before the edge is written, and joins what is behind. */
+static void test_edge_goes_again(void **state)
+{
+	u32 data[BS / 4];
+	struct sl_file *f;
+
+	memvol_make(&mv, "-b 1024", "16M");
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	f = open_file("file", true);
+	assert_int_equal(falloc(f, 0, 0, 10 * BS), 0);
+	for (u32 b = 10; b-- > 4;) {
+		/* Block 4 is dirty, as yet. */
+		if (b == 4)
+			assert_int_equal(sl_fsync(f, false), 0);
+		for (u32 i = 0; i < BS / 4; i++)
+			data[i] = b + 1;
+		assert_int_equal(sl_write(f, data, BS, (u64)b * BS, 0, &root_cred), BS);
+	}
+	atomic_store(&nomem_once, EXT4_I(sl_file_inode(f)));
+	assert_int_equal(falloc(f, INSERT, 5 * BS, 2 * BS), 0);
+	assert_null(atomic_load(&nomem_once));
+	assert_int_equal(read_blocks(f, found, CUT_MAX), 12);
+	for (u32 b = 0; b < 12; b++)
+		assert_int_equal(found[b], b == 4 ? 5 : b > 6 ? b - 1 : 0);
+	sl_release(f);
+	end_volume();
+}
+
 /* ---- races ---- */
 
 /*
@@ -442,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_inline),
 		cmocka_unit_test(test_lost_data),
+		cmocka_unit_test(test_edge_goes_again),
 		cmocka_unit_test(test_collapse_cut),
 		cmocka_unit_test(test_insert_cut),
 		cmocka_unit_test(test_races),
