@@ -43,7 +43,7 @@
 #include "src/fuse_ops.h"
 
 #define BATCH 256u
-/* Requests that wait for us; far fewer than the loop has threads. */
+/* Requests that wait for us, or will; far fewer than the loop has threads. */
 #define WAITERS_MAX 32u
 
 /* One inode's pages, wanted by a request, on whose stack this is until it is done. */
@@ -64,7 +64,7 @@ struct dropper {
 	struct super_block *sb;  /* [lock] of who asked last */
 	u32 wanted;              /* [lock] DROP_* */
 	struct inval *invals;    /* [lock] */
-	u32 waiters;             /* [lock] */
+	u32 waiters;             /* [lock] that have entered */
 	_Atomic u64 asked;       /* [write lock] number of requests; the thread's wait key */
 	_Atomic u64 done;        /* [our thread] of those that are done; their wait key */
 };
@@ -200,15 +200,9 @@ void dropper_set_dev(struct dropper *d, dev_t dev)
 /* sb, what; or i: wanted, and waited for. */
 static int ask(struct dropper *d, struct super_block *sb, u32 what, struct inval *i)
 {
-	bool done;
 	u64 ticket;
 
 	mutex_lock(&d->lock);
-	if (d->waiters >= WAITERS_MAX) {
-		mutex_unlock(&d->lock);
-		return -EBUSY;
-	}
-	d->waiters++;
 	if (i) {
 		i->next = d->invals;
 		d->invals = i;
@@ -221,18 +215,40 @@ static int ask(struct dropper *d, struct super_block *sb, u32 what, struct inval
 	wake_up(&d->asked);
 	wait_event(&d->done, atomic_load(&d->done) >= ticket ||
 		   atomic_load(&d->ended));
-	done = atomic_load(&d->done) >= ticket;
+	return atomic_load(&d->done) >= ticket ? 0 : -ENODEV;
+}
+
+int dropper_enter(struct dropper *d)
+{
+	bool room;
+
+	mutex_lock(&d->lock);
+	room = d->waiters < WAITERS_MAX;
+	if (room)
+		d->waiters++;
+	mutex_unlock(&d->lock);
+	return room ? 0 : -EBUSY;
+}
+
+void dropper_leave(struct dropper *d)
+{
 	mutex_lock(&d->lock);
 	d->waiters--;
 	mutex_unlock(&d->lock);
-	return done ? 0 : -ENODEV;
 }
 
 int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
 {
+	int err;
+
 	if (!what || what & ~(DROP_DATA | DROP_METADATA))
 		return -EINVAL;
-	return ask(d, sb, what, NULL);
+	err = dropper_enter(d);
+	if (err)
+		return err;
+	err = ask(d, sb, what, NULL);
+	dropper_leave(d);
+	return err;
 }
 
 int dropper_inval(struct dropper *d, u64 node, u64 off)

@@ -28,9 +28,15 @@ void dropper_set_dev(struct dropper *d, dev_t dev);
  * -EBUSY: too many wait; -ENODEV: the dropper has ended. */
 int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);
 /*
- * From a request: the kernel writes what it has dirty of the inode `node` from byte off on,
- * and drops its pages of that; and asks for the attributes anew. Returns when that is
- * done, with nothing held: the writes are requests. -EBUSY, -ENODEV as above.
+ * From a request that will call dropper_inval(), more than once perhaps, until
+ * dropper_leave(): so that none of them finds too many others. -EBUSY: there are.
+ */
+int __must_check dropper_enter(struct dropper *d);
+void dropper_leave(struct dropper *d);
+/*
+ * The kernel writes what it has dirty of the inode `node` from byte off on, and drops its
+ * pages of that; and asks for the attributes anew. Returns when that is done, with nothing
+ * held: the writes are requests. -ENODEV as above.
  */
 int __must_check dropper_inval(struct dropper *d, u64 node, u64 off);
 /*

@@ -43,13 +43,19 @@ static int shift(fuse_req_t req, fuse_ino_t node, struct sl_file *file,
 	if (a->mode != FALLOC_FL_COLLAPSE_RANGE && a->mode != FALLOC_FL_INSERT_RANGE)
 		return -EOPNOTSUPP;
 	cred = req_change_cred(req, sl_file_inode(file));
-	err = session_drop_pages(s, node, a->offset);
+	/* For both times: what has moved must not be left without the second. */
+	err = session_drop_begin(s);
 	if (err)
 		return err;
-	err = sl_fallocate(file, (int)a->mode, a->offset, a->length, &cred);
-	/* After an error, too: something may have moved. */
-	err2 = session_drop_pages(s, node, a->offset);
-	return err ? err : err2;
+	err = session_drop_pages(s, node, a->offset);
+	if (!err) {
+		err = sl_fallocate(file, (int)a->mode, a->offset, a->length, &cred);
+		/* After an error, too: something may have moved. */
+		err2 = session_drop_pages(s, node, a->offset);
+		err = err ? err : err2;
+	}
+	session_drop_end(s);
+	return err;
 }
 
 bool ioctl_shift(fuse_req_t req, fuse_ino_t node, unsigned cmd, struct handle *h,

@@ -422,6 +422,16 @@ int session_drop_caches(struct session *s, u32 what)
 	return dropper_run(s->dropper, s->sb, what);
 }
 
+int session_drop_begin(struct session *s)
+{
+	return dropper_enter(s->dropper);
+}
+
+void session_drop_end(struct session *s)
+{
+	dropper_leave(s->dropper);
+}
+
 int session_drop_pages(struct session *s, u64 node, u64 off)
 {
 	return dropper_inval(s->dropper, node, off);

@@ -70,6 +70,9 @@ int session_drop_caches(struct session *s, u32 what);
  * asks again. Before the reply, with no lock held: who waits for that keeps the node.
  */
 void session_attrs_changed(struct session *s, u64 node);
+/* Around calls of session_drop_pages(). -EBUSY: too many others are at it. */
+int __must_check session_drop_begin(struct session *s);
+void session_drop_end(struct session *s);
 /* The kernel writes and drops its pages of the node from byte off on; waits, with nothing
  * held. 0 or -errno; see dropper_inval(). */
 int session_drop_pages(struct session *s, u64 node, u64 off);
