@@ -247,7 +247,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	arg = va_arg(ap, void *);
 	va_end(ap);
 	ret = real_ioctl(fd, request, arg);
-	if (ret != -1 || request != FS_IOC_FIEMAP || errno != EOPNOTSUPP || !arg)
+	/* The kernel looks at 32 bits of it, and who keeps it in an int has more. */
+	if (ret != -1 || (__u32)request != FS_IOC_FIEMAP || errno != EOPNOTSUPP || !arg)
 		return ret;
 	if (!may_be_ours(fd)) {
 		errno = EOPNOTSUPP;
