@@ -222,9 +222,9 @@ static int check_inode(struct ext4_inode *ei)
 			return bad_inode(sbi, inode->i_ino, "bogus mode 0%o",
 					 inode->i_mode);
 	}
-	/* No program makes such: what shares a cluster could not be found. A symlink
-	 * that is its own target, and devices, have no map at all. */
-	if (sbi->cluster_bits && has_block_map(ei) && inode->i_blocks &&
+	/* No program makes such, not even empty: what shares a cluster could not be
+	 * found. A symlink that is its own target, and devices, have no map at all. */
+	if (sbi->cluster_bits && has_block_map(ei) &&
 	    (S_ISREG(inode->i_mode) || S_ISDIR(inode->i_mode)))
 		return bad_inode(sbi, inode->i_ino, "block map with bigalloc");
 	if (flags & EXT4_INLINE_DATA_FL && !ext4_has_incompat(sbi, INLINE_DATA))

@@ -282,11 +282,20 @@ static void test_odd_volumes(void **state)
 	begin();
 	assert_int_equal(write_blocks(0, 1), BS);
 	sl_release(file);
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_mknod(root, "empty", 5, S_IFREG | 0644, 0, &cred, &inode), 0);
+	sl_iput(inode);
+	sl_iput(root);
 	assert_int_equal(sl_unmount(sb), 0);
 	memvol_debugfs(&mv, "sif /file flags 0");
+	/* A map without blocks: nor is one to come. */
+	memvol_debugfs(&mv, "sif /empty flags 0");
+	memvol_debugfs(&mv, "sif /empty block[0] 0");
+	memvol_debugfs(&mv, "sif /empty block[1] 0");
 	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
 	assert_int_equal(sl_iget(sb, 2, &root), 0);
 	assert_int_equal(sl_lookup(root, "file", 4, &inode), -EFSCORRUPTED);
+	assert_int_equal(sl_lookup(root, "empty", 5, &inode), -EFSCORRUPTED);
 	sl_iput(root);
 	assert_int_equal(sl_unmount(sb), 0);
 
