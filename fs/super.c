@@ -360,8 +360,10 @@ int ext4_write_super_mounted(struct ext4_sb *sbi)
 					  (sbi->hash_unsigned
 						   ? EXT2_FLAGS_UNSIGNED_HASH
 						   : EXT2_FLAGS_SIGNED_HASH));
-	/* Where the kernel will look for it. */
-	if (sbi->journal_bd && sbi->opts.journal_devno &&
+	/* Where the kernel will look for it. A device that was given to a volume without a
+	 * journal has not been checked, and is none of its. */
+	if (sbi->journal_bd && ext4_has_compat(sbi, HAS_JOURNAL) &&
+	    sbi->opts.journal_devno &&
 	    le32_to_cpu(es->s_journal_dev) != sbi->opts.journal_devno) {
 		log_info("%s: the device number of the external journal has changed from %#x to %#x",
 			 sbi->s.s_id, le32_to_cpu(es->s_journal_dev),

@@ -345,6 +345,28 @@ static void test_device_number(void **state)
 	end();
 }
 
+/* Given to a volume that has no journal, it is not noted as its own. */
+static void test_no_journal(void **state)
+{
+	struct sl_options o = base_opts;
+	struct super_block *sb;
+
+	begin(1024, true);
+	volume_super()->s_feature_compat =
+		cpu_to_le32(le32_to_cpu(volume_super()->s_feature_compat) &
+			    ~(u32)EXT4_COMPAT_HAS_JOURNAL);
+	memset(volume_super()->s_journal_uuid, 0, 16);
+	seal(volume_super());
+	o.journal_devno = 0x701;
+	o.no_journal = true;
+	assert_int_equal(mount_with(&o, true, &sb), 0);
+	make(sb, "a");
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(le32_to_cpu(volume_super()->s_journal_dev), 0);
+	assert_int_equal(memvol_fsck(&fx.mv), 0);
+	end();
+}
+
 static void test_superblock_tells(void **state)
 {
 	struct sl_external_journal ext;
@@ -610,6 +632,7 @@ int main(void)
 		cmocka_unit_test(test_fsync_flushes_the_volume),
 		cmocka_unit_test(test_failed_flushes),
 		cmocka_unit_test(test_device_number),
+		cmocka_unit_test(test_no_journal),
 		cmocka_unit_test(test_superblock_tells),
 		cmocka_unit_test(test_no_device),
 		cmocka_unit_test(test_device_too_many),
