@@ -1075,7 +1075,7 @@ static void free_batch_done(struct commit_cb *cb, int error)
 
 	if (error)
 		free(fb);
-	else if (fb->sbi->discarder)
+	else if (fb->sbi->opts.discard && fb->sbi->discarder)
 		ext4_discard_queue(fb->sbi->discarder, fb);
 	else
 		ext4_free_batch_release(fb);

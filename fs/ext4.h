@@ -107,9 +107,12 @@ struct ext4_error_record {
 
 struct ext4_sb {
 	struct super_block s; /* first */
-	struct sl_options opts;       /* [const after mount; remount: s_umount] */
-	struct bdev *bdev;            /* device, or overlay of a read-only mount */
+	struct sl_options opts;       /* [const after mount; what is atomic, and dirty_*: sl_reconfigure()] */
+	struct bdev *bdev;            /* device, or overlay of a read-only mount; changes with no
+					 request at work */
+	struct bdev *device;          /* [const] the device itself */
 	struct bdev *journal_bd;      /* external journal's, or NULL; owned [const after mount] */
+	struct bdev *old_overlay;     /* was bdev; closed after the device. Or NULL */
 	struct bdev_backing backing;
 	struct journal *journal;      /* NULL on read-only mounts */
 	struct flusher *flusher;      /* NULL on read-only mounts */
@@ -135,7 +138,7 @@ struct ext4_sb {
 	u32 gdb_count;        /* blocks of group descriptors */
 	u64 r_blocks;         /* reserved for resuid/resgid */
 	u64 overhead;         /* blocks used by structures, for statfs */
-	u32 resuid, resgid;
+	_Atomic u32 resuid, resgid; /* [atomic] */
 	ino_nr journal_ino, orphan_file_ino;
 	ino_nr prj_quota_ino; /* hidden like those; 0: none */
 	u8 uuid[16];
@@ -149,14 +152,14 @@ struct ext4_sb {
 	u8 def_hash_version;  /* 0-5: signedness applied */
 	bool hash_unsigned;
 	u16 want_extra_isize, min_extra_isize; /* of i_extra_isize; min: 0 or less than want */
-	u32 errors_policy;    /* EXT4_ERRORS_* */
+	_Atomic u32 errors_policy; /* EXT4_ERRORS_* [atomic] */
 	bool recovered;       /* the log was replayed at this mount */
 
 	/* superblock */
 	struct mutex s_lock;          /* superblock fields, orphan list; RANK_SB_FIELDS */
 	struct buffer *sb_buf;        /* [const after mount] referenced */
 	struct ext4_super_block *es;  /* [s_lock] in sb_buf's memory */
-	struct ext4_super_block disk_es; /* as found before recovery [mount thread] */
+	struct ext4_super_block disk_es; /* as found before recovery [who mounts or remounts] */
 	u16 mount_state;              /* s_state as found [const] */
 	u64 mount_bytes;              /* device bytes written at mount [const] */
 	u64 mount_kbytes;             /* s_kbytes_written as found [const] */
@@ -166,8 +169,9 @@ struct ext4_sb {
 	struct ext4_group_info *group_info; /* [per entry: group lock] */
 	struct ext4_group_locks *group_locks;
 	struct ext4_alloc *alloc;     /* balloc.c, ialloc.c: what all groups share */
-	struct ext4_discarder *discarder; /* with -o discard [const after mount] */
-	struct ext4_syszone *syszone; /* [const after mount] */
+	/* Once there was -o discard; it stays [atomic] */
+	struct ext4_discarder *_Atomic discarder;
+	struct ext4_syszone *syszone; /* [const while requests are served] */
 	struct counter *free_blocks;  /* on disk, uncommitted frees included; clusters */
 	struct counter *free_inodes;
 	struct counter *used_dirs;
@@ -202,6 +206,9 @@ struct ext4_sb {
 int ext4_load_inode_raw(struct ext4_inode *ei, const void *raw); /* inode.c */
 /* The same after ext4_inode_csum_ok(). */
 int ext4_load_inode_checked(struct ext4_inode *ei, const void *raw);
+/* There is a journal now: inodes that were read without one learn which transaction an
+ * fsync has to wait for. */
+void ext4_inodes_join_journal(struct ext4_sb *sbi);
 /* The inode's checksum; true without metadata_csum. */
 bool ext4_inode_csum_ok(const struct ext4_sb *sbi, ino_nr ino, const void *raw);
 

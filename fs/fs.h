@@ -44,35 +44,36 @@ struct sl_id {
 	u32 id;
 };
 
+/* What is atomic can be changed by sl_reconfigure(), while others look at it. */
 struct sl_options {
 	bool readonly;
 	bool no_journal;      /* a volume without one is written to all the same */
 	bool noload;          /* norecovery: ignore the log; to write, it must be empty */
 	enum sl_errors errors;
-	enum sl_atime atime;
-	bool nodiratime;
+	_Atomic enum sl_atime atime;
+	_Atomic bool nodiratime;
 	u32 commit_ms;        /* 0: 5000 */
 	u64 cache_bytes;      /* 0: default */
 	u64 sb_block;         /* sb=: backup superblock, in 1 KiB units; 0: primary */
 	u64 dirty_bytes, dirty_background_bytes; /* 0: from cache_bytes */
 	u32 dirty_expire_ms;  /* 0: 5000 */
-	bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out; always so
-				 with bigalloc */
+	_Atomic bool nodelalloc;      /* blocks are allocated by sl_write(), not at write-out;
+					 always so with bigalloc */
 	bool datacache_full;  /* clean data is kept as all else, reads fill the cache;
 				 else it goes first: the kernel has it, too */
-	bool sync;            /* every change durable when the call returns */
-	bool dirsync;
-	bool discard;         /* freed blocks, after the commit that freed them */
-	bool data_err_abort;  /* data that cannot be written aborts the journal */
-	bool grpid;           /* new inodes get their directory's group */
+	_Atomic bool sync;            /* every change durable when the call returns */
+	_Atomic bool dirsync;
+	_Atomic bool discard;         /* freed blocks, after the commit that freed them */
+	_Atomic bool data_err_abort;  /* data that cannot be written aborts the journal */
+	_Atomic bool grpid;           /* new inodes get their directory's group */
 	struct sl_id resuid, resgid; /* else the superblock's: may use reserved blocks */
-	bool minixdf;         /* statfs: f_blocks with the structures of the volume */
-	bool nouser_xattr;    /* no attributes of the namespace user */
+	_Atomic bool minixdf;         /* statfs: f_blocks with the structures of the volume */
+	_Atomic bool nouser_xattr;    /* no attributes of the namespace user */
 	bool noacl;           /* access control lists are neither given nor minded */
 	bool nombcache;       /* equal blocks and values of attributes are not looked for, to share them */
-	u32 max_dir_size_kb;  /* 0: no bound of its own */
-	bool noauto_da_alloc; /* what replaces a file is not written out at once */
-	u32 inode_readahead_blks; /* 0: default */
+	_Atomic u32 max_dir_size_kb;  /* 0: no bound of its own */
+	_Atomic bool noauto_da_alloc; /* what replaces a file is not written out at once */
+	_Atomic u32 inode_readahead_blks; /* 0: default */
 	bool journal_checksum, nojournal_checksum; /* were given */
 	enum sl_inode_iter inode_iter; /* for measurements */
 	u32 zones;            /* of the cache, pretended; 0: by NUMA node */
@@ -132,6 +133,31 @@ int sl_unmount(struct super_block *sb);
 int __must_check sl_sync(struct super_block *sb);
 int __must_check sl_statfs(struct super_block *sb, struct statvfs *st);
 bool sl_is_readonly(struct super_block *sb);
+/*
+ * Options of a mounted volume, beside other calls: where `to` has another value than `was`
+ * for errors, atime, nodiratime, commit_ms, cache_bytes, dirty_*, nodelalloc, sync,
+ * dirsync, discard, data_err_abort, grpid, resuid, resgid, minixdf, nouser_xattr,
+ * max_dir_size_kb, noauto_da_alloc or inode_readahead_blks, that is in force on return. The
+ * others are not looked at. -ENOMEM, -EAGAIN: some may be. One caller at a time.
+ */
+int __must_check sl_reconfigure(struct super_block *sb, const struct sl_options *was,
+				const struct sl_options *to);
+/*
+ * A volume that was mounted read-only becomes writable, its log being replayed on the
+ * device and orphans being dealt with, as at a mount. First _begin(), beside other calls;
+ * it may take as long as others may have the volume (MMP). Then _finish(), with no other
+ * call on sb until it returns. 0, also if it is writable already; -EROFS:
+ * device, features, an external journal that was opened for reading, or earlier errors
+ * forbid it; -EINVAL (sb=, norecovery); -EBUSY:
+ * others have it; -EFSCORRUPTED: what was mounted is no more on the device; -EIO, -ENOMEM.
+ * It is logged. After an error it stays as it was; but if _finish() fails when it has
+ * begun to change inodes, as after any error then.
+ * own: a loop device on the image, which is ours; may be NULL.
+ */
+int __must_check sl_writable_begin(struct super_block *sb, const char *own);
+int __must_check sl_writable_finish(struct super_block *sb);
+/* Is the journal in use? False of a read-only mount; true of what errors made read-only. */
+bool sl_holds_volume(struct super_block *sb);
 /* Nobody may change the volume just now, but for the deletions that are due: times of
  * access are not updated. Any time; for a mount that the kernel has made read-only. */
 void sl_set_quiet(struct super_block *sb, bool quiet);

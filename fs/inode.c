@@ -409,6 +409,18 @@ static void set_sync_tids(struct ext4_inode *ei)
 	atomic_store(&ei->i_datasync_tid, tid);
 }
 
+static int join_journal(struct inode *inode, void *priv)
+{
+	set_sync_tids(EXT4_I(inode));
+	return INO_ITER_RET_CONT;
+}
+
+void ext4_inodes_join_journal(struct ext4_sb *sbi)
+{
+	/* fn gives no error. */
+	(void)!super_iter_inodes(&sbi->s, join_journal, NULL, 0);
+}
+
 static int read_inode(struct inode *inode)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);

@@ -70,7 +70,7 @@ static int mmp_read(struct ext4_mmp *m)
 {
 	struct ext4_sb *sbi = m->sbi;
 	pblk_t blk = m->blk;
-	int err = bdev_read(sbi->bdev, blk * m->blocksize, m->block, m->blocksize);
+	int err = bdev_read(sbi->device, blk * m->blocksize, m->block, m->blocksize);
 
 	if (err)
 		return ext4_error(sbi, 0, blk, err, "MMP block: cannot be read");
@@ -93,7 +93,7 @@ static int mmp_write(struct ext4_mmp *m, u32 seq, u32 check)
 	mmp->mmp_check_interval = cpu_to_le16((u16)check);
 	if (m->has_csum)
 		mmp->mmp_checksum = cpu_to_le32(mmp_csum(m));
-	return bdev_write(m->sbi->bdev, m->blk * m->blocksize, m->block, m->blocksize, BIO_FUA);
+	return bdev_write(m->sbi->device, m->blk * m->blocksize, m->block, m->blocksize, BIO_FUA);
 }
 
 static u32 next_seq(const struct ext4_mmp *m)

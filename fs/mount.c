@@ -378,7 +378,8 @@ static int recover_into_overlay(struct ext4_sb *sbi, struct journal *j,
 
 static int recover(struct ext4_sb *sbi, struct journal *j)
 {
-	bool flagged = ext4_has_incompat(sbi, RECOVER);
+	/* Of a remount: not what a log that is in memory says. */
+	bool flagged = le32_to_cpu(sbi->disk_es.s_feature_incompat) & EXT4_INCOMPAT_RECOVER;
 	struct journal_recovery_stats st = { 0 };
 	int err;
 
@@ -413,8 +414,46 @@ static int recover(struct ext4_sb *sbi, struct journal *j)
 	log_info("%s: journal recovered%s: %u transactions, %u blocks, %u revoked",
 		 sbi->s.s_id, sbi->opts.readonly ? " in memory" : "",
 		 st.transactions, st.blocks, st.revoke_hits);
-	bcache_drop(&sbi->s);
+	/* At a remount what is cached was replayed before, to the same end. */
+	if (!sbi->sb_buf)
+		bcache_drop(&sbi->s);
 	return 0;
+}
+
+/*
+ * norecovery: what cannot be read of the log need not be, unless the volume is to be
+ * written to. And an external journal that is not there holds nothing that is missed, if
+ * the superblock says so.
+ */
+static bool can_do_without_log(const struct ext4_sb *sbi)
+{
+	if (!sbi->opts.noload)
+		return false;
+	return sbi->opts.readonly || (!sbi->journal_ino && !sbi->journal_bd &&
+				      !ext4_uuid_is_null(sbi->journal_uuid) &&
+				      !ext4_has_incompat(sbi, RECOVER));
+}
+
+/* The log, replayed, or what stands for it; NULL if there is none and nothing is written.
+ * The map is to be freed. */
+static int open_log(struct ext4_sb *sbi, struct journal_extent **map, u32 *nr,
+		    struct journal **out)
+{
+	int err;
+
+	if (!ext4_has_compat(sbi, HAS_JOURNAL))
+		return sbi->opts.readonly ? 0 : make_journal(sbi, out);
+	err = load_journal(sbi, map, nr, out);
+	if (err && can_do_without_log(sbi))
+		err = 0;
+	if (!err && *out)
+		err = recover(sbi, *out);
+	if (!err && !sbi->opts.readonly && !ext4_has_log(sbi)) {
+		journal_free(*out);
+		*out = NULL;
+		err = make_journal(sbi, out);
+	}
+	return err;
 }
 
 /* ------------------------------------------------------------------ mount */
@@ -594,11 +633,16 @@ static int recover_orphans(struct ext4_sb *sbi)
 	return err;
 }
 
-static int mount_rw(struct ext4_sb *sbi, struct journal *j)
+u32 ext4_expire_ms(const struct ext4_sb *sbi)
+{
+	return sbi->opts.dirty_expire_ms ? sbi->opts.dirty_expire_ms : DEFAULT_EXPIRE_MS;
+}
+
+/* All that writing takes. With sbi->journal set, what was started is to be stopped. */
+static int start_writing(struct ext4_sb *sbi, struct journal *j)
 {
 	struct flusher_params fp = {
-		.dirty_expire_ms = sbi->opts.dirty_expire_ms ? sbi->opts.dirty_expire_ms
-							     : DEFAULT_EXPIRE_MS,
+		.dirty_expire_ms = ext4_expire_ms(sbi),
 	};
 	int jerr = journal_recorded_errno(j);
 	int err;
@@ -639,9 +683,14 @@ static int mount_rw(struct ext4_sb *sbi, struct journal *j)
 		err = ext4_values_create(sbi);
 	if (!err)
 		err = ext4_orphan_load(sbi);
-	if (!err)
-		err = recover_orphans(sbi);
 	return err;
+}
+
+static int mount_rw(struct ext4_sb *sbi, struct journal *j)
+{
+	int err = start_writing(sbi, j);
+
+	return err ?: recover_orphans(sbi);
 }
 
 static void warn_state(const struct ext4_sb *sbi)
@@ -686,6 +735,7 @@ static void free_sb(struct ext4_sb *sbi)
 	ext4_mmp_stop(sbi);
 	bdev_close(sbi->bdev);
 	bdev_close(sbi->journal_bd);
+	bdev_close(sbi->old_overlay);
 	end_io_stop();
 	mutex_destroy(&sbi->s_lock);
 	mutex_destroy(&sbi->rename_lock);
@@ -714,20 +764,6 @@ static int check_root(struct ext4_sb *sbi)
 	return err;
 }
 
-/*
- * norecovery: what cannot be read of the log need not be, unless the volume is to be
- * written to. And an external journal that is not there holds nothing that is missed, if
- * the superblock says so.
- */
-static bool can_do_without_log(const struct ext4_sb *sbi)
-{
-	if (!sbi->opts.noload)
-		return false;
-	return sbi->opts.readonly || (!sbi->journal_ino && !sbi->journal_bd &&
-				      !ext4_uuid_is_null(sbi->journal_uuid) &&
-				      !ext4_has_incompat(sbi, RECOVER));
-}
-
 /* Journal, then everything that may be read only after recovery. */
 static int mount_volume(struct ext4_sb *sbi)
 {
@@ -740,20 +776,8 @@ static int mount_volume(struct ext4_sb *sbi)
 	/* Recovery writes already. */
 	if (ext4_has_incompat(sbi, MMP) && !sbi->opts.readonly)
 		err = ext4_mmp_start(sbi);
-	if (!err && ext4_has_compat(sbi, HAS_JOURNAL)) {
-		err = load_journal(sbi, &map, &nr, &j);
-		if (err && can_do_without_log(sbi))
-			err = 0;
-		if (!err && j)
-			err = recover(sbi, j);
-		if (!err && !sbi->opts.readonly && !ext4_has_log(sbi)) {
-			journal_free(j);
-			j = NULL;
-			err = make_journal(sbi, &j);
-		}
-	} else if (!err && !sbi->opts.readonly) {
-		err = make_journal(sbi, &j);
-	}
+	if (!err)
+		err = open_log(sbi, &map, &nr, &j);
 	if (!err)
 		err = load_super_buffer(sbi);
 	if (!err)
@@ -871,7 +895,7 @@ int sl_mount(struct bdev *bd, const struct sl_options *opts,
 	sbi->opts = *opts;
 	sbi->opts.mountpoint = opts->mountpoint;
 	atomic_store(&sbi->noatime, opts->atime == SL_ATIME_NOATIME);
-	sbi->bdev = bd;
+	sbi->bdev = sbi->device = bd;
 	sbi->journal_bd = opts->journal_bd;
 	sbi->s.s_op = &ext4_super_ops;
 	atomic_store(&sbi->s.s_rdonly, opts->readonly);
@@ -973,3 +997,213 @@ int sl_unmount(struct super_block *sb)
 	return err;
 }
 
+
+/* ---------------------------------------------------------------- remount */
+
+/*
+ * From read-only to read-write, in two steps. In the first, requests go on: it may wait
+ * long for who else could have the volume mounted. In the second none is at work, so
+ * that nobody sees a volume that is half the one and half the other:
+ *
+ *   device writable -> superblock the same as ever -> MMP block ours |
+ *   no overlay any more -> log replayed -> as at a mount
+ *
+ * What is cached stays: the overlay showed what the replay makes of the device.
+ */
+
+/* Is on the device what was mounted? */
+static int check_same_super(struct ext4_sb *sbi)
+{
+	struct ext4_super_block es;
+	int err = ext4_read_super_at(sbi->device, EXT4_SUPER_OFFSET, &es);
+
+	if (err)
+		return err;
+	if (le16_to_cpu(es.s_magic) != EXT4_SUPER_MAGIC)
+		return ext4_refuse(sbi, "%s: the superblock is destroyed (wrong magic number)",
+				   sbi->s.s_id);
+	if (memcmp(&es, &sbi->disk_es, sizeof(es)))
+		return ext4_refuse(sbi, "%s: the superblock was changed since the volume was mounted: unmount it, run e2fsck, and mount it again",
+				   sbi->s.s_id);
+	return 0;
+}
+
+static bool in_errors(const struct ext4_sb *sbi)
+{
+	return atomic_load(&sbi->aborted) || atomic_load(&sbi->shut_down);
+}
+
+static int check_may_write(struct ext4_sb *sbi)
+{
+	struct sl_options *o = &sbi->opts;
+	int err;
+
+	if (in_errors(sbi)) {
+		log_err("%s: it is read-only %s: unmount it, and mount it again",
+			sbi->s.s_id, atomic_load(&sbi->shut_down) ?
+			"since it was shut down" : "because of errors");
+		return -EROFS;
+	}
+	if (o->noload && ext4_has_compat(sbi, HAS_JOURNAL) &&
+	    le32_to_cpu(sbi->disk_es.s_feature_incompat) & EXT4_INCOMPAT_RECOVER) {
+		log_err("%s: the journal was not replayed (norecovery): unmount it, and mount it again",
+			sbi->s.s_id);
+		return -EINVAL;
+	}
+	/* Its device was opened as the volume's was, for reading. */
+	if (ext4_has_compat(sbi, HAS_JOURNAL) && !sbi->journal_ino &&
+	    (!sbi->journal_bd || sbi->journal_bd->bd_readonly)) {
+		log_err("%s: its journal is on a device of its own: unmount it, and mount it again",
+			sbi->s.s_id);
+		return -EROFS;
+	}
+	o->readonly = false;
+	err = check_writable(sbi);
+	o->readonly = true;
+	return err;
+}
+
+int sl_writable_begin(struct super_block *sb, const char *own)
+{
+	struct ext4_sb *sbi = EXT4_SB(sb);
+	const char *why;
+	int err;
+
+	if (sbi->journal && !in_errors(sbi))
+		return 0;
+	if (in_errors(sbi))
+		return check_may_write(sbi);
+	err = bdev_go_writable(sbi->device, own, &why);
+	if (err) {
+		log_err("%s: %s", sb->s_id, why);
+		return err;
+	}
+	err = check_may_write(sbi);
+	if (!err)
+		err = check_same_super(sbi);
+	if (!err && ext4_has_incompat(sbi, MMP))
+		err = ext4_mmp_start(sbi);
+	if (err)
+		bdev_go_readonly(sbi->device);
+	return err;
+}
+
+static void set_bdev(struct ext4_sb *sbi, struct bdev *bd)
+{
+	sbi->bdev = bd;
+	sbi->backing.bd = bd;
+}
+
+/* Is what the replay has left what was served until now? */
+static int check_super_replayed(struct ext4_sb *sbi)
+{
+	struct ext4_super_block es;
+	int err = ext4_read_super_at(sbi->device, EXT4_SUPER_OFFSET, &es);
+
+	if (!err && memcmp(&es, sbi->es, sizeof(es)))
+		err = ext4_refuse(sbi, "%s: the journal was changed since the volume was mounted: unmount it, run e2fsck, and mount it again",
+				  sbi->s.s_id);
+	return err;
+}
+
+/* The log is replayed on the device. With an error all is as it was. */
+static int replay_for_writing(struct ext4_sb *sbi, struct journal **j)
+{
+	struct ext4_syszone *zones = sbi->syszone;
+	struct journal_extent *map = NULL;
+	struct bdev *was = sbi->bdev;
+	u32 nr = 0;
+	int err;
+
+	set_bdev(sbi, sbi->device);
+	/* As at the mount: the journal lies in a zone that is the journal's. */
+	sbi->syszone = NULL;
+	err = open_log(sbi, &map, &nr, j);
+	sbi->syszone = zones;
+	free(map);
+	if (!err)
+		err = check_super_replayed(sbi);
+	if (err) {
+		if (*j)
+			journal_free(*j);
+		*j = NULL;
+		/* Also of a log that is replayed by now it shows the same. */
+		set_bdev(sbi, was);
+		return err;
+	}
+	if (was != sbi->device) {
+		bdev_overlay_detach(was);
+		sbi->old_overlay = was;
+	}
+	return 0;
+}
+
+/* What start_writing() has begun ends, also if the journal is aborted by now; nothing but
+ * the volume's state was changed. */
+static void stop_begun(struct ext4_sb *sbi)
+{
+	int err;
+
+	stop_writing(sbi);
+	ext4_quota_stop(sbi);
+	err = journal_shutdown(sbi->journal);
+	ext4_discard_stop(sbi);
+	if (!err)
+		err = ext4_write_super_clean(sbi);
+	if (err)
+		log_err("%s: journal: %s", sbi->s.s_id, strerror(-err));
+	ext4_quota_free(sbi);
+	ext4_orphan_free(sbi);
+	ext4_values_free(sbi);
+	xattr_known_free(sbi->xattr_blocks);
+	sbi->xattr_blocks = NULL;
+	journal_free(sbi->journal);
+	sbi->journal = NULL;
+}
+
+int sl_writable_finish(struct super_block *sb)
+{
+	struct ext4_sb *sbi = EXT4_SB(sb);
+	struct journal *j = NULL;
+	int err;
+
+	if (sbi->journal)
+		return 0;
+	ext4_readahead_stop(sbi);
+	sbi->opts.readonly = false;
+	err = replay_for_writing(sbi, &j);
+	if (!err) {
+		sbi->mount_state = le16_to_cpu(sbi->es->s_state);
+		warn_state(sbi);
+		atomic_store(&sb->s_rdonly, false);
+		err = start_writing(sbi, j);
+		if (err && !sbi->journal)
+			journal_free(j);
+		else if (err)
+			stop_begun(sbi);
+	}
+	if (!err) {
+		ext4_inodes_join_journal(sbi);
+		err = recover_orphans(sbi);
+		/* What was begun may be half done: as after errors. */
+		if (err)
+			journal_abort(sbi->journal, err);
+	}
+	if (err)
+		atomic_store(&sb->s_rdonly, true);
+	if (!sbi->journal) {
+		sbi->opts.readonly = true;
+		/* Another attempt finds it as this one leaves it. */
+		(void)!ext4_read_super_at(sbi->device, EXT4_SUPER_OFFSET, &sbi->disk_es);
+		ext4_mmp_stop(sbi);
+		bdev_go_readonly(sbi->device);
+	}
+	if (ext4_readahead_start(sbi))
+		log_warn("%s: nothing is read ahead any more: no thread", sb->s_id);
+	return err;
+}
+
+bool sl_holds_volume(struct super_block *sb)
+{
+	return EXT4_SB(sb)->journal != NULL;
+}

@@ -189,6 +189,21 @@ static int decode_seeds(struct ext4_sb *sbi, const struct ext4_super_block *es)
 	return 0;
 }
 
+u32 ext4_errors_policy(enum sl_errors given, u32 own)
+{
+	switch (given) {
+	case SL_ERRORS_CONTINUE:
+		return EXT4_ERRORS_CONTINUE;
+	case SL_ERRORS_RO:
+		return EXT4_ERRORS_RO;
+	case SL_ERRORS_PANIC:
+		return EXT4_ERRORS_PANIC;
+	case SL_ERRORS_DEFAULT:
+		break;
+	}
+	return own >= EXT4_ERRORS_CONTINUE && own <= EXT4_ERRORS_PANIC ? own : EXT4_ERRORS_RO;
+}
+
 int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 		      u64 device_bytes)
 {
@@ -289,23 +304,7 @@ int ext4_super_decode(struct ext4_sb *sbi, const struct ext4_super_block *es,
 	sbi->meta_reserve = min_of((sbi->blocks_count >> sbi->cluster_bits) / 50,
 				   (u64)4096);
 	sbi->mount_state = le16_to_cpu(es->s_state);
-	sbi->errors_policy = le16_to_cpu(es->s_errors);
-	switch (sbi->opts.errors) {
-	case SL_ERRORS_CONTINUE:
-		sbi->errors_policy = EXT4_ERRORS_CONTINUE;
-		break;
-	case SL_ERRORS_RO:
-		sbi->errors_policy = EXT4_ERRORS_RO;
-		break;
-	case SL_ERRORS_PANIC:
-		sbi->errors_policy = EXT4_ERRORS_PANIC;
-		break;
-	case SL_ERRORS_DEFAULT:
-		break;
-	}
-	if (sbi->errors_policy < EXT4_ERRORS_CONTINUE ||
-	    sbi->errors_policy > EXT4_ERRORS_PANIC)
-		sbi->errors_policy = EXT4_ERRORS_RO;
+	sbi->errors_policy = ext4_errors_policy(sbi->opts.errors, le16_to_cpu(es->s_errors));
 	return 0;
 }
 

@@ -54,6 +54,12 @@ int __must_check ext4_write_super_mounted(struct ext4_sb *sbi);
 int ext4_write_super_clean(struct ext4_sb *sbi);
 u64 ext4_bytes_written(struct bdev *bd);
 
+/* dirty_expire, or its default. */
+u32 ext4_expire_ms(const struct ext4_sb *sbi);
+
+/* EXT4_ERRORS_*: as the mount says, else as the superblock does. */
+u32 ext4_errors_policy(enum sl_errors given, u32 own);
+
 /* The marks of dirty data: as the options say, else from the cache's limit. */
 void ext4_dirty_marks(const struct ext4_sb *sbi, u64 cache, u64 *background,
 		      u64 *limit);

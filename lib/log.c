@@ -37,6 +37,10 @@ static _Atomic bool log_has_sink; /* [write target_lock] */
 static void (*log_sink)(enum log_level, const char *line, void *priv);
 static void *log_sink_priv; /* [target_lock] */
 
+/* Of this thread: see log_capture_begin(). */
+static _Thread_local char *capture;
+static _Thread_local size_t capture_left; /* bytes, with that for the final '\0' */
+
 static pthread_mutex_t limit_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void log_init(const char *ident, enum log_level max_level)
@@ -66,6 +70,30 @@ void log_set_sink(void (*sink)(enum log_level, const char *line, void *priv),
 	log_sink_priv = priv;
 	atomic_store(&log_has_sink, sink != NULL);
 	pthread_mutex_unlock(&target_lock);
+}
+
+void log_capture_begin(char *buf, size_t size)
+{
+	buf[0] = '\0';
+	capture = buf;
+	capture_left = size;
+}
+
+void log_capture_end(void)
+{
+	capture = NULL;
+}
+
+static void add_to_capture(const char *line)
+{
+	size_t len = strlen(line);
+
+	if (len + 2 > capture_left)
+		return;
+	memcpy(capture, line, len);
+	memcpy(capture + len, "\n", 2);
+	capture += len + 1;
+	capture_left -= len + 1;
 }
 
 u64 log_error_lines(void)
@@ -151,6 +179,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	else if ((size_t)len >= sizeof(line))
 		memcpy(line + sizeof(line) - 4, "...", 4);
 	clean_line(line);
+	if (capture && level <= LOG_LVL_WARN)
+		add_to_capture(line);
 
 	if (!give_to_sink(level, line)) {
 		if (atomic_load(&log_to_syslog))

@@ -27,6 +27,14 @@ void log_use_syslog(void);
 void log_set_sink(void (*sink)(enum log_level, const char *line, void *priv),
 		  void *priv);
 
+/*
+ * What this thread logs as an error or warning is put into buf, too, as lines with a final
+ * '\0', until log_capture_end(): for who asked for what it is about. What does not fit
+ * is left out. Not nested.
+ */
+void log_capture_begin(char *buf, size_t size);
+void log_capture_end(void);
+
 void log_msg(enum log_level level, const char *fmt, ...) __printf_like(2, 3);
 
 /* Lines of LOG_LVL_ERR so far, in this process. Was a failure told by those

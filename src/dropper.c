@@ -64,7 +64,8 @@ struct dropper {
 	struct super_block *sb;  /* [lock] of who asked last */
 	u32 wanted;              /* [lock] DROP_* */
 	struct inval *invals;    /* [lock] */
-	u32 waiters;             /* [lock] that have entered */
+	_Atomic u32 waiters;     /* [write lock] that have entered; dropper_hold()'s wait key */
+	bool held;               /* [lock] dropper_hold() */
 	_Atomic u64 asked;       /* [write lock] number of requests; the thread's wait key */
 	_Atomic u64 done;        /* [our thread] of those that are done; their wait key */
 };
@@ -223,9 +224,9 @@ int dropper_enter(struct dropper *d)
 	bool room;
 
 	mutex_lock(&d->lock);
-	room = d->waiters < WAITERS_MAX;
+	room = !d->held && atomic_load(&d->waiters) < WAITERS_MAX;
 	if (room)
-		d->waiters++;
+		atomic_fetch_add(&d->waiters, 1);
 	mutex_unlock(&d->lock);
 	return room ? 0 : -EBUSY;
 }
@@ -233,8 +234,9 @@ int dropper_enter(struct dropper *d)
 void dropper_leave(struct dropper *d)
 {
 	mutex_lock(&d->lock);
-	d->waiters--;
+	atomic_fetch_sub(&d->waiters, 1);
 	mutex_unlock(&d->lock);
+	wake_up(&d->waiters);
 }
 
 int dropper_run(struct dropper *d, struct super_block *sb, u32 what)
@@ -257,6 +259,22 @@ int dropper_inval(struct dropper *d, u64 node, u64 off)
 	int err = ask(d, NULL, 0, &i);
 
 	return err ? err : i.err;
+}
+
+void dropper_hold(struct dropper *d)
+{
+	mutex_lock(&d->lock);
+	d->held = true;
+	mutex_unlock(&d->lock);
+	/* Nobody else enters. Who has may ask once more: not what is asked counts. */
+	wait_event(&d->waiters, !atomic_load(&d->waiters));
+}
+
+void dropper_release(struct dropper *d)
+{
+	mutex_lock(&d->lock);
+	d->held = false;
+	mutex_unlock(&d->lock);
 }
 
 void dropper_end(struct dropper *d)

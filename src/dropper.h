@@ -25,11 +25,16 @@ int __must_check dropper_start(struct fuse_session *se, const char *mountpoint,
 /* The device number of the mount, once it is known; names can be dropped then. */
 void dropper_set_dev(struct dropper *d, dev_t dev);
 /* From a request: drops `what` (DROP_*), and returns when that is done. -EINVAL;
- * -EBUSY: too many wait; -ENODEV: the dropper has ended. */
+ * -EBUSY: too many wait, or it is held; -ENODEV: the dropper has ended. */
 int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);
+/* On return nobody has entered, and nothing is being dropped; until dropper_release()
+ * -EBUSY for who would. So requests may be held up meanwhile. Sleeps. */
+void dropper_hold(struct dropper *d);
+void dropper_release(struct dropper *d);
 /*
  * From a request that will call dropper_inval(), more than once perhaps, until
- * dropper_leave(): so that none of them finds too many others. -EBUSY: there are.
+ * dropper_leave(): so that none of them finds too many others. -EBUSY: there are, or it
+ * is held.
  */
 int __must_check dropper_enter(struct dropper *d);
 void dropper_leave(struct dropper *d);

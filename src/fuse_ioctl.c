@@ -21,6 +21,7 @@
 
 #include "src/dropper.h"
 #include "src/loop.h"
+#include "src/reconfigure.h"
 #include "src/session.h"
 #include "src/sluice_ioctl.h"
 #include "src/stats.h"
@@ -35,7 +36,7 @@ _Static_assert(sizeof(struct sluice_drop_caches) == 16, "layout");
 _Static_assert(sizeof(struct sluice_sync) == 8, "layout");
 _Static_assert(sizeof(struct sluice_cache_limit) == 16, "layout");
 _Static_assert(sizeof(struct sluice_info) == 24, "layout");
-_Static_assert(sizeof(struct sluice_remount) == 16, "layout");
+_Static_assert(sizeof(struct sluice_remount) == 24 + SLUICE_REMOUNT_TEXT, "layout");
 _Static_assert(SLUICE_DROP_DATA == DROP_DATA, "same bits");
 _Static_assert(SLUICE_DROP_METADATA == DROP_METADATA, "same bits");
 
@@ -250,21 +251,22 @@ static void ioctl_info(fuse_req_t req, const void *in, size_t in_size)
 
 static void ioctl_remount(fuse_req_t req, const void *in, size_t in_size)
 {
-	struct sluice_remount r;
+	struct sluice_remount *r = loop_reply_buffer(sizeof(*r));
+	const char *text = (const char *)in + offsetof(struct sluice_remount, text);
 
-	if (!ioctl_layout_ok(in, in_size, sizeof(r))) {
+	if (!r) {
+		reply_status(req, -ENOMEM);
+		return;
+	}
+	if (!ioctl_layout_ok(in, in_size, sizeof(*r)) ||
+	    !memchr(text, 0, SLUICE_REMOUNT_TEXT)) {
 		reply_status(req, -EINVAL);
 		return;
 	}
-	memcpy(&r, in, sizeof(r));
-	if (r.atime > SLUICE_ATIME_KEPT) {
-		reply_status(req, -EINVAL);
-		return;
-	}
-	sl_set_quiet(req_sb(req), r.readonly != 0);
-	if (r.atime != SLUICE_ATIME_AS_IS)
-		sl_set_noatime(req_sb(req), r.atime == SLUICE_ATIME_NONE);
-	fuse_reply_ioctl(req, 0, NULL, 0);
+	memcpy(r, in, offsetof(struct sluice_remount, text));
+	memset(r->text, 0, sizeof(r->text));
+	reconfigure(fuse_req_userdata(req), r, text);
+	fuse_reply_ioctl(req, 0, r, sizeof(*r));
 }
 
 void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,

@@ -79,6 +79,9 @@
 #define SAMPLE 256
 #define SAMPLE_PART 64
 
+/* What becomes of a request that was read: it is carried out, waits, is rejected. */
+enum gate { GATE_OPEN, GATE_PAUSED, GATE_CLOSED };
+
 enum role { ROLE_RECEIVER, ROLE_WORKER, ROLE_SPARE };
 
 /* What requests were like. */
@@ -115,7 +118,7 @@ struct worker {
 struct loop {
 	struct loop_config cfg; /* [const] */
 	pthread_mutex_t lock;
-	pthread_cond_t changed;		/* busy ended in quiesce; thread ended */
+	pthread_cond_t changed;		/* busy ended in quiesce or pause; gate; thread ended */
 	struct cds_list_head workers;	/* [lock] */
 	struct cds_list_head spares;	/* [lock] the last parked first */
 	struct cds_list_head dead;	/* [lock] to be joined */
@@ -126,7 +129,7 @@ struct loop {
 	_Atomic unsigned readers;	/* [atomic] in read(2), or about to be */
 	unsigned nr_spares;		/* [lock] on spares */
 	_Atomic bool stopping;		/* [atomic, write lock] */
-	_Atomic bool quiescing;		/* [atomic] */
+	_Atomic int gate;		/* [atomic] enum gate */
 	_Atomic size_t kept;		/* [atomic] bytes of large buffers kept */
 	_Atomic u64 dropped;		/* [atomic] */
 	struct loop_stats stats;	/* [lock] the counters of it */
@@ -630,27 +633,49 @@ static size_t receive(struct worker *w)
 	return 0;
 }
 
+static void tell_changed(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	pthread_cond_broadcast(&loop->changed);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* With a request in hand, which nobody counts as begun. */
+static void wait_at_gate(struct worker *w)
+{
+	struct loop *loop = w->loop;
+
+	atomic_store(&w->busy, false);
+	pthread_mutex_lock(&loop->lock);
+	pthread_cond_broadcast(&loop->changed);
+	while (atomic_load(&loop->gate) == GATE_PAUSED)
+		pthread_cond_wait(&loop->changed, &loop->lock);
+	pthread_mutex_unlock(&loop->lock);
+}
+
 /*
- * busy and quiescing: each side stores its own flag, then loads the other's
- * (both seq_cst). So either the request is rejected, or loop_quiesce() sees
- * it and waits; and if it waits, then the end of the request sees quiescing
- * and takes the lock to wake it.
+ * busy and gate: each side stores its own flag, then loads the other's
+ * (both seq_cst). So either the request waits or is rejected, or loop_pause() or
+ * loop_quiesce() sees it and waits; and if it waits, then the end of the request sees
+ * the gate and takes the lock to wake it.
  */
 static void carry_out(struct worker *w, size_t len)
 {
 	struct loop *loop = w->loop;
+	int gate;
 
 	atomic_store(&w->busy, true);
-	if (atomic_load(&loop->quiescing))
+	while ((gate = atomic_load(&loop->gate)) == GATE_PAUSED) {
+		wait_at_gate(w);
+		atomic_store(&w->busy, true);
+	}
+	if (gate == GATE_CLOSED)
 		loop->cfg.reject(loop->cfg.priv, w->request, len);
 	else
 		loop->cfg.process(loop->cfg.priv, w->request, len);
 	atomic_store(&w->busy, false);
-	if (atomic_load(&loop->quiescing)) {
-		pthread_mutex_lock(&loop->lock);
-		pthread_cond_broadcast(&loop->changed);
-		pthread_mutex_unlock(&loop->lock);
-	}
+	if (atomic_load(&loop->gate) != GATE_OPEN)
+		tell_changed(loop);
 }
 
 static bool others_busy_locked(struct loop *loop)
@@ -663,15 +688,34 @@ static bool others_busy_locked(struct loop *loop)
 	return false;
 }
 
-void loop_quiesce(struct loop *loop)
+static void shut_gate(struct loop *loop, enum gate gate)
 {
 	thread_blocks_begin();
 	pthread_mutex_lock(&loop->lock);
-	atomic_store(&loop->quiescing, true);
+	atomic_store(&loop->gate, gate);
 	while (others_busy_locked(loop))
 		pthread_cond_wait(&loop->changed, &loop->lock);
 	pthread_mutex_unlock(&loop->lock);
 	thread_blocks_end();
+}
+
+void loop_quiesce(struct loop *loop)
+{
+	shut_gate(loop, GATE_CLOSED);
+}
+
+void loop_pause(struct loop *loop)
+{
+	shut_gate(loop, GATE_PAUSED);
+}
+
+/* The gate may have been closed for good, by who did not have to pass it. */
+void loop_resume(struct loop *loop)
+{
+	int paused = GATE_PAUSED;
+
+	atomic_compare_exchange_strong(&loop->gate, &paused, GATE_OPEN);
+	tell_changed(loop);
 }
 
 static void worker_main(void *arg)

@@ -55,6 +55,13 @@ int __must_check loop_start(const struct loop_config *config, struct loop **out)
  * all others that were begun have ended. Once only.
  */
 void loop_quiesce(struct loop *loop);
+/*
+ * From a process() callback: returns when all requests that were begun have ended but this
+ * one. Those that come meanwhile wait for loop_resume(). So no request may wait for
+ * another one, or for somebody who does. One at a time.
+ */
+void loop_pause(struct loop *loop);
+void loop_resume(struct loop *loop);
 /* Threads end after the request they are at; those in read(2) at once. Waits
  * for all. Not from a loop's thread. */
 void loop_stop(struct loop *loop);

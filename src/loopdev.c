@@ -6,17 +6,21 @@
  * same device: EBUSY, and the next one is asked for. LOOP_CONFIGURE sets file,
  * offset and AUTOCLEAR at once, so a crash at any point leaves nothing behind.
  *
- * Locks: none. Threads: the main thread.
+ * Locks: none. Threads: the main thread; for a remount, that of the request.
  */
 #include "src/loopdev.h"
 
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "writeback/bdev.h"
 
 #define ATTACH_TRIES 64
 /* udev makes the node of a new device a moment after the kernel does. */
@@ -85,13 +89,33 @@ static int attach_once(struct loopdev *ld, int control, int image,
 	return 0;
 }
 
+/*
+ * A loop device that was attached for reading cannot become writable, and then a mount
+ * from it can't either. So the image is opened for writing if that can be; but not where
+ * opening it would make a copy of it.
+ */
+static int open_image(const char *name, bool *readonly)
+{
+	struct statfs fs;
+	int fd = -1;
+
+	if (!*readonly || (!statfs(name, &fs) && fs.f_type != OVERLAYFS_SUPER_MAGIC))
+		fd = open(name, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 || !*readonly)
+		*readonly = false;
+	else
+		fd = open(name, O_RDONLY | O_CLOEXEC);
+	return fd;
+}
+
 int loopdev_attach(struct loopdev *ld, const char *name, bool readonly,
 		   u64 offset, const char **what)
 {
+	bool attach_ro = readonly;
 	int control, image, err;
 
 	ld->fd = -1;
-	image = open(name, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	image = open_image(name, &attach_ro);
 	if (image < 0) {
 		*what = "cannot open the image";
 		return -errno;
@@ -103,11 +127,12 @@ int loopdev_attach(struct loopdev *ld, const char *name, bool readonly,
 		goto out_close_image;
 	}
 	for (int i = 0; i < ATTACH_TRIES; i++) {
-		err = attach_once(ld, control, image, name, readonly, offset,
-				  what);
+		err = attach_once(ld, control, image, readonly && !attach_ro ?
+				  BDEV_LOOP_OF_READER : name, attach_ro, offset, what);
 		if (err != -EBUSY)
 			break;
 	}
+	ld->readonly = attach_ro;
 	close(control);
 out_close_image:
 	close(image); /* the device has its own reference */

@@ -14,6 +14,7 @@
 
 struct loopdev {
 	int fd; /* keeps the device attached; -1: none */
+	bool readonly; /* it is so for good: the image could not be opened for more */
 	char path[32];
 };
 

@@ -219,6 +219,9 @@ int main(int argc, char **argv)
 	code = options_parse(&o, argc, argv, why, sizeof(why));
 	log_init("sluice", first_level(&o));
 	if (code) {
+		/* What mount(8) says of options that a mounted file system refuses. */
+		if (o.remount && code == EXIT_CODE_USAGE)
+			code = EXIT_CODE_MOUNT;
 		if (o.device)
 			log_err("%s: %s", o.device, why);
 		else

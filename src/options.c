@@ -28,6 +28,7 @@ struct parse {
 	char *why;
 	size_t size;
 	bool superblock; /* the list comes from there */
+	const struct options *now; /* a remount: what is in force; else NULL */
 };
 
 static int __attribute__((format(printf, 2, 3)))
@@ -307,12 +308,13 @@ static int take_id(struct parse *p, const char *name, const char *value,
 static int take_data(struct parse *p, const char *name, const char *value,
 		     size_t field)
 {
-	bool *journal = (bool *)((char *)p->o + field);
+	enum option_data *out = (enum option_data *)((char *)p->o + field);
 
-	*journal = !strcmp(value, "journal");
-	if (*journal || !strcmp(value, "ordered"))
+	*out = !strcmp(value, "journal") ? DATA_JOURNAL :
+	       !strcmp(value, "writeback") ? DATA_WRITEBACK : DATA_ORDERED;
+	if (*out == DATA_JOURNAL || !strcmp(value, "ordered"))
 		return 0;
-	if (strcmp(value, "writeback"))
+	if (*out != DATA_WRITEBACK)
 		return refuse(p, "Bad value for '%s': '%s' is none of ordered, "
 			      "writeback, journal", name, value);
 	return no_effect(p, false, name, value,
@@ -399,6 +401,14 @@ enum option_kind {
 	KIND_REFUSED, /* known, and known not to work: text says why */
 };
 
+/* What "mount -o remount" makes of it. */
+enum option_remount {
+	REMOUNT_ANY,    /* as at the mount: nothing, a note, or refused */
+	REMOUNT_FIXED,  /* must be as it is */
+	REMOUNT_LIVE,   /* the daemon changes it */
+	REMOUNT_KERNEL, /* mount(2) changes it */
+};
+
 enum noted_value { NOTED_NONE, NOTED_NUMBER, NOTED_OPTIONAL, NOTED_TEXT };
 
 struct option_row {
@@ -406,30 +416,33 @@ struct option_row {
 	enum option_kind kind;
 	bool ext4; /* the kernel's ext4 has it: may stand in a superblock */
 	bool warn; /* KIND_NOTED: who mounts should see it */
+	enum option_remount remount;
 	int arg;
-	size_t field;
+	size_t field, field_size; /* of struct options */
 	int (*take)(struct parse *p, const char *name, const char *value,
 		    size_t field);
 	const char *text;
 };
 
-#define FIELD(f) .field = offsetof(struct options, f)
+#define FIELD(f) \
+	.field = offsetof(struct options, f), .field_size = sizeof(((struct options *)0)->f)
 #define IGNORED(n) { .name = n, .kind = KIND_IGNORED }
-#define BOOL(n, f, v) { .name = n, .kind = KIND_BOOL, .arg = v, FIELD(f) }
-#define STATE(n, f, v) { .name = n, .kind = KIND_STATE, .arg = v, FIELD(f) }
-#define ATIME(n, v) { .name = n, .kind = KIND_ATIME, .arg = v, FIELD(sl.atime) }
-#define VALUE(n, f, t) { .name = n, .kind = KIND_VALUE, .take = t, FIELD(f) }
+#define ROW(n, r) .name = n, .remount = REMOUNT_##r
+#define BOOL(n, r, f, v) { ROW(n, r), .kind = KIND_BOOL, .arg = v, FIELD(f) }
+#define STATE(n, r, f, v) { ROW(n, r), .kind = KIND_STATE, .arg = v, FIELD(f) }
+#define ATIME(n, r, v) { ROW(n, r), .kind = KIND_ATIME, .arg = v, FIELD(sl.atime) }
+#define VALUE(n, r, f, t) { ROW(n, r), .kind = KIND_VALUE, .take = t, FIELD(f) }
 #define REFUSED(n, why) { .name = n, .kind = KIND_REFUSED, .text = why }
-#define SWITCH(n, f, t) { .name = n, .kind = KIND_SWITCH, .take = t, FIELD(f) }
 /* Those of ext4. */
-#define E4_BOOL(n, f, v) { .ext4 = true, .name = n, .kind = KIND_BOOL, .arg = v, FIELD(f) }
-#define E4_VALUE(n, f, t) { .ext4 = true, .name = n, .kind = KIND_VALUE, .take = t, FIELD(f) }
-#define E4_SWITCH(n, f, t) { .ext4 = true, .name = n, .kind = KIND_SWITCH, .take = t, FIELD(f) }
+#define E4_BOOL(n, r, f, v) { .ext4 = true, ROW(n, r), .kind = KIND_BOOL, .arg = v, FIELD(f) }
+#define E4_VALUE(n, r, f, t) { .ext4 = true, ROW(n, r), .kind = KIND_VALUE, .take = t, FIELD(f) }
+#define E4_SWITCH(n, r, f, t) \
+	{ .ext4 = true, ROW(n, r), .kind = KIND_SWITCH, .take = t, FIELD(f) }
 #define E4_AS_IS(n) { .ext4 = true, .name = n, .kind = KIND_IGNORED }
 #define E4_NOTED(n, v, why) \
 	{ .ext4 = true, .name = n, .kind = KIND_NOTED, .arg = NOTED_##v, .text = why }
 #define E4_QUOTA(n, v) \
-	{ .ext4 = true, .name = n, .kind = KIND_NOTED, .arg = NOTED_##v, \
+	{ .ext4 = true, ROW(n, FIXED), .kind = KIND_NOTED, .arg = NOTED_##v, \
 	  .warn = true, .text = NO_QUOTAS }
 #define E4_REFUSED(n, why) \
 	{ .ext4 = true, .name = n, .kind = KIND_REFUSED, .text = why }
@@ -438,57 +451,57 @@ struct option_row {
 #define REMOVED "the kernel's ext4 has none like it any more, either"
 
 static const struct option_row rows[] = {
-	BOOL("ro", sl.readonly, true),
-	BOOL("rw", sl.readonly, false),
-	BOOL("nodiratime", sl.nodiratime, true),
-	BOOL("diratime", sl.nodiratime, false),
-	BOOL("sync", sl.sync, true),
-	BOOL("async", sl.sync, false),
-	BOOL("dirsync", sl.dirsync, true),
-	BOOL("nodirsync", sl.dirsync, false),
-	ATIME("relatime", SL_ATIME_RELATIME),
-	ATIME("norelatime", SL_ATIME_RELATIME),
-	ATIME("atime", SL_ATIME_RELATIME),
-	ATIME("noatime", SL_ATIME_NOATIME),
-	ATIME("strictatime", SL_ATIME_STRICT),
-	ATIME("nostrictatime", SL_ATIME_RELATIME),
+	BOOL("ro", KERNEL, sl.readonly, true),
+	BOOL("rw", KERNEL, sl.readonly, false),
+	BOOL("nodiratime", LIVE, sl.nodiratime, true),
+	BOOL("diratime", LIVE, sl.nodiratime, false),
+	BOOL("sync", LIVE, sl.sync, true),
+	BOOL("async", LIVE, sl.sync, false),
+	BOOL("dirsync", LIVE, sl.dirsync, true),
+	BOOL("nodirsync", LIVE, sl.dirsync, false),
+	ATIME("relatime", LIVE, SL_ATIME_RELATIME),
+	ATIME("norelatime", LIVE, SL_ATIME_RELATIME),
+	ATIME("atime", LIVE, SL_ATIME_RELATIME),
+	ATIME("noatime", LIVE, SL_ATIME_NOATIME),
+	ATIME("strictatime", LIVE, SL_ATIME_STRICT),
+	ATIME("nostrictatime", LIVE, SL_ATIME_RELATIME),
 	{ .name = "lazytime", .kind = KIND_NOTED, .arg = NOTED_NONE,
 	  .text = "changed times are written as without it" },
 	IGNORED("nolazytime"),
 
 	/* As the kernel's ext4 has them. */
-	E4_BOOL("noload", sl.noload, true),
-	E4_BOOL("norecovery", sl.noload, true),
-	E4_BOOL("nojournal", sl.no_journal, true),
-	E4_VALUE("sb", sl.sb_block, take_u64),
-	E4_VALUE("errors", sl.errors, take_errors),
-	E4_VALUE("commit", sl.commit_ms, take_seconds),
-	E4_VALUE("data", data_journal, take_data),
-	E4_VALUE("data_err", sl.data_err_abort, take_data_err),
-	E4_BOOL("delalloc", sl.nodelalloc, false),
-	E4_BOOL("nodelalloc", sl.nodelalloc, true),
-	E4_BOOL("discard", sl.discard, true),
-	E4_BOOL("nodiscard", sl.discard, false),
-	E4_BOOL("grpid", sl.grpid, true),
-	E4_BOOL("bsdgroups", sl.grpid, true),
-	E4_BOOL("nogrpid", sl.grpid, false),
-	E4_BOOL("sysvgroups", sl.grpid, false),
-	E4_VALUE("resuid", sl.resuid, take_id),
-	E4_VALUE("resgid", sl.resgid, take_id),
-	E4_BOOL("minixdf", sl.minixdf, true),
-	E4_BOOL("bsddf", sl.minixdf, false),
-	E4_BOOL("user_xattr", sl.nouser_xattr, false),
-	E4_BOOL("nouser_xattr", sl.nouser_xattr, true),
-	E4_BOOL("acl", sl.noacl, false),
-	E4_BOOL("noacl", sl.noacl, true),
-	E4_BOOL("nombcache", sl.nombcache, true),
-	E4_BOOL("no_mbcache", sl.nombcache, true),
-	E4_VALUE("max_dir_size_kb", sl.max_dir_size_kb, take_u32),
-	E4_SWITCH("auto_da_alloc", sl.noauto_da_alloc, take_auto_da_alloc),
-	E4_BOOL("noauto_da_alloc", sl.noauto_da_alloc, true),
-	E4_VALUE("inode_readahead_blks", sl.inode_readahead_blks,
+	E4_BOOL("noload", FIXED, sl.noload, true),
+	E4_BOOL("norecovery", FIXED, sl.noload, true),
+	E4_BOOL("nojournal", FIXED, sl.no_journal, true),
+	E4_VALUE("sb", FIXED, sl.sb_block, take_u64),
+	E4_VALUE("errors", LIVE, sl.errors, take_errors),
+	E4_VALUE("commit", LIVE, sl.commit_ms, take_seconds),
+	E4_VALUE("data", FIXED, data, take_data),
+	E4_VALUE("data_err", LIVE, sl.data_err_abort, take_data_err),
+	E4_BOOL("delalloc", LIVE, sl.nodelalloc, false),
+	E4_BOOL("nodelalloc", LIVE, sl.nodelalloc, true),
+	E4_BOOL("discard", LIVE, sl.discard, true),
+	E4_BOOL("nodiscard", LIVE, sl.discard, false),
+	E4_BOOL("grpid", LIVE, sl.grpid, true),
+	E4_BOOL("bsdgroups", LIVE, sl.grpid, true),
+	E4_BOOL("nogrpid", LIVE, sl.grpid, false),
+	E4_BOOL("sysvgroups", LIVE, sl.grpid, false),
+	E4_VALUE("resuid", LIVE, sl.resuid, take_id),
+	E4_VALUE("resgid", LIVE, sl.resgid, take_id),
+	E4_BOOL("minixdf", LIVE, sl.minixdf, true),
+	E4_BOOL("bsddf", LIVE, sl.minixdf, false),
+	E4_BOOL("user_xattr", LIVE, sl.nouser_xattr, false),
+	E4_BOOL("nouser_xattr", LIVE, sl.nouser_xattr, true),
+	E4_BOOL("acl", FIXED, sl.noacl, false),
+	E4_BOOL("noacl", FIXED, sl.noacl, true),
+	E4_BOOL("nombcache", FIXED, sl.nombcache, true),
+	E4_BOOL("no_mbcache", FIXED, sl.nombcache, true),
+	E4_VALUE("max_dir_size_kb", LIVE, sl.max_dir_size_kb, take_u32),
+	E4_SWITCH("auto_da_alloc", LIVE, sl.noauto_da_alloc, take_auto_da_alloc),
+	E4_BOOL("noauto_da_alloc", LIVE, sl.noauto_da_alloc, true),
+	E4_VALUE("inode_readahead_blks", LIVE, sl.inode_readahead_blks,
 		 take_inode_readahead),
-	E4_BOOL("debug", debug, true),
+	E4_BOOL("debug", LIVE, debug, true),
 	/* Here it is always so. */
 	E4_AS_IS("block_validity"),
 	E4_AS_IS("dioread_nolock"),
@@ -497,12 +510,12 @@ static const struct option_row rows[] = {
 	E4_AS_IS("noinit_itable"),
 	E4_AS_IS("nowarn_on_error"),
 	E4_AS_IS("noquota"),
-	E4_SWITCH("barrier", debug, take_barrier),
-	E4_SWITCH("dax", debug, take_dax),
-	E4_VALUE("journal_path", journal_path, take_journal_path),
-	E4_VALUE("journal_dev", journal_dev, take_journal_dev),
-	E4_BOOL("journal_checksum", sl.journal_checksum, true),
-	E4_BOOL("nojournal_checksum", sl.nojournal_checksum, true),
+	E4_SWITCH("barrier", FIXED, debug, take_barrier),
+	E4_SWITCH("dax", FIXED, debug, take_dax),
+	E4_VALUE("journal_path", FIXED, journal_path, take_journal_path),
+	E4_VALUE("journal_dev", FIXED, journal_dev, take_journal_dev),
+	E4_BOOL("journal_checksum", FIXED, sl.journal_checksum, true),
+	E4_BOOL("nojournal_checksum", FIXED, sl.nojournal_checksum, true),
 	E4_NOTED("nobarrier", NONE,
 		 "the device is always told to make durable what must be"),
 	E4_NOTED("noblock_validity", NONE,
@@ -547,31 +560,31 @@ static const struct option_row rows[] = {
 	E4_REFUSED("debug_want_extra_isize", "it is for tests of the kernel's ext4"),
 
 	/* The daemon's own. */
-	VALUE("cache", sl.cache_bytes, take_amount),
-	VALUE("datacache", sl.datacache_full, take_datacache),
-	VALUE("dirty_bytes", sl.dirty_bytes, take_amount),
-	VALUE("dirty_background_bytes", sl.dirty_background_bytes, take_amount),
-	VALUE("dirty_expire", sl.dirty_expire_ms, take_seconds),
-	BOOL("writeback", writeback, true),
-	VALUE("read_ahead_kb", read_ahead_kb, take_read_ahead),
-	VALUE("inode_iter", sl.inode_iter, take_inode_iter),
-	VALUE("zones", sl.zones, take_zones),
-	VALUE("offset", offset, take_bytes),
-	VALUE("fsname", fsname, take_text),
-	BOOL("kernel", kernel, true),
-	BOOL("fakeroot", fakeroot, true),
-	BOOL("export", noexport, false),
-	BOOL("noexport", noexport, true),
-	BOOL("idmap", idmap, true),
-	BOOL("noidmap", idmap, false),
-	STATE("suid", suid, OPT_YES),
-	STATE("nosuid", suid, OPT_NO),
-	STATE("dev", dev, OPT_YES),
-	STATE("nodev", dev, OPT_NO),
-	STATE("exec", exec, OPT_YES),
-	STATE("noexec", exec, OPT_NO),
-	STATE("allow_other", allow_other, OPT_YES),
-	STATE("noallow_other", allow_other, OPT_NO),
+	VALUE("cache", LIVE, sl.cache_bytes, take_amount),
+	VALUE("datacache", FIXED, sl.datacache_full, take_datacache),
+	VALUE("dirty_bytes", LIVE, sl.dirty_bytes, take_amount),
+	VALUE("dirty_background_bytes", LIVE, sl.dirty_background_bytes, take_amount),
+	VALUE("dirty_expire", LIVE, sl.dirty_expire_ms, take_seconds),
+	BOOL("writeback", FIXED, writeback, true),
+	VALUE("read_ahead_kb", FIXED, read_ahead_kb, take_read_ahead),
+	VALUE("inode_iter", FIXED, sl.inode_iter, take_inode_iter),
+	VALUE("zones", FIXED, sl.zones, take_zones),
+	VALUE("offset", FIXED, offset, take_bytes),
+	VALUE("fsname", FIXED, fsname, take_text),
+	BOOL("kernel", FIXED, kernel, true),
+	BOOL("fakeroot", FIXED, fakeroot, true),
+	BOOL("export", FIXED, noexport, false),
+	BOOL("noexport", FIXED, noexport, true),
+	BOOL("idmap", FIXED, idmap, true),
+	BOOL("noidmap", FIXED, idmap, false),
+	STATE("suid", KERNEL, suid, OPT_YES),
+	STATE("nosuid", KERNEL, suid, OPT_NO),
+	STATE("dev", KERNEL, dev, OPT_YES),
+	STATE("nodev", KERNEL, dev, OPT_NO),
+	STATE("exec", KERNEL, exec, OPT_YES),
+	STATE("noexec", KERNEL, exec, OPT_NO),
+	STATE("allow_other", FIXED, allow_other, OPT_YES),
+	STATE("noallow_other", FIXED, allow_other, OPT_NO),
 	/* Always so. */
 	IGNORED("defaults"),
 	IGNORED("default_permissions"),
@@ -594,7 +607,7 @@ static const struct option_row rows[] = {
 	IGNORED("_netdev"),
 	IGNORED("_rnetdev"),
 	IGNORED("comment"),
-	BOOL("remount", remount, true),
+	BOOL("remount", KERNEL, remount, true),
 	/* As mount(8) shows those of FUSE, and gives them to a remount. */
 	IGNORED("user_id"),
 	IGNORED("group_id"),
@@ -632,6 +645,22 @@ static int apply_noted(struct parse *p, const struct option_row *row,
 	return no_effect(p, row->warn, row->name, value, row->text);
 }
 
+/*
+ * mount(8) hands on what the mount table has, which says "relatime" of a mount with
+ * strictatime, too: so at a remount that takes back "noatime", and no more.
+ */
+static void apply_atime(struct parse *p, const struct option_row *row)
+{
+	struct options *o = p->o;
+
+	o->atime_given = true;
+	o->sl.atime = (enum sl_atime)row->arg;
+	if (!p->now || row->arg == SL_ATIME_STRICT || !strcmp(row->name, "nostrictatime"))
+		o->strictatime = row->arg == SL_ATIME_STRICT;
+	else if (row->arg == SL_ATIME_RELATIME && o->strictatime)
+		o->sl.atime = SL_ATIME_STRICT;
+}
+
 static int apply(struct parse *p, const struct option_row *row,
 		 const char *value)
 {
@@ -661,10 +690,43 @@ static int apply(struct parse *p, const struct option_row *row,
 	else if (row->kind == KIND_STATE)
 		*(enum tristate *)field = (enum tristate)row->arg;
 	else
-		*(enum sl_atime *)field = (enum sl_atime)row->arg;
-	if (row->kind == KIND_ATIME)
-		p->o->atime_given = true;
+		apply_atime(p, row);
 	return 0;
+}
+
+static bool has_note(const struct options *o, const char *text)
+{
+	for (unsigned i = 0; i < o->nr_notes; i++)
+		if (!strcmp(o->notes[i].text, text))
+			return true;
+	return false;
+}
+
+/* Is an option that was applied what is in force? */
+static bool is_in_force(const struct parse *p, const struct option_row *row)
+{
+	const void *now = (const char *)p->now + row->field;
+	const void *then = (const char *)p->o + row->field;
+	const char *a, *b;
+
+	if (row->kind == KIND_NOTED)
+		return has_note(p->now, p->o->notes[p->o->nr_notes - 1].text);
+	if (row->take != take_text && row->take != take_journal_path)
+		return !memcmp(now, then, row->field_size);
+	a = *(char *const *)now;
+	b = *(char *const *)then;
+	return a && b && !strcmp(a, b);
+}
+
+static int apply_remount(struct parse *p, const struct option_row *row, const char *value)
+{
+	int err = apply(p, row, value);
+
+	if (err || row->remount != REMOUNT_FIXED || is_in_force(p, row))
+		return err;
+	refuse(p, "'%s' cannot be changed by a remount: unmount, and mount again",
+	       row->name);
+	return EXIT_CODE_MOUNT;
 }
 
 /* One option of a list, "name" or "name=value"; changed in place. */
@@ -682,7 +744,7 @@ static int parse_option(struct parse *p, char *text)
 		return note(p, true, "option '%s' of the superblock is not one of ext4, and ignored",
 			    text);
 	if (row)
-		return apply(p, row, value);
+		return p->now ? apply_remount(p, row, value) : apply(p, row, value);
 	/* -s may stand behind the list: unknown names are looked at again. */
 	if (p->o->sloppy)
 		return 0;
@@ -709,11 +771,27 @@ static char *next_option(char **list)
 	return start;
 }
 
+/* The lists of the command line, one after the other: for a remount. */
+static int keep_list(struct options *o, const char *text)
+{
+	char *all;
+
+	if (asprintf(&all, "%s%s%s", o->given ?: "", o->given ? "," : "", text) < 0)
+		return -ENOMEM;
+	free(o->given);
+	o->given = all;
+	return 0;
+}
+
 static int parse_list(struct parse *p, const char *text)
 {
 	char *copy = strdup(text), *rest = copy, *one;
 	int err = 0;
 
+	if (!p->superblock && !p->now && keep_list(p->o, text)) {
+		free(copy);
+		return no_memory(p);
+	}
 	if (!copy)
 		return no_memory(p);
 	while (!err && (one = next_option(&rest)))
@@ -885,7 +963,7 @@ static int check_together(struct parse *p)
 		return refuse(p, "no device given");
 	if (!o->mountpoint)
 		return refuse(p, "no mount point given");
-	if (o->data_journal && !o->sl.readonly)
+	if (o->data == DATA_JOURNAL && !o->sl.readonly && !o->remount)
 		return refuse(p, "'data=journal' is not supported: the data of files is not journalled; "
 			      "use 'data=ordered'%s", o->from_superblock ?
 			      " (tune2fs -o ^journal_data makes that the volume's own)" : "");
@@ -961,8 +1039,141 @@ int options_add_superblock(struct options *o, const char *text, char *why,
 	return 0;
 }
 
+int options_parse_remount(const struct options *now, const char *text, bool sloppy,
+			  struct options *out, char *why, size_t size)
+{
+	struct parse p = { .o = out, .why = why, .size = size, .now = now };
+	int err;
+
+	*out = *now;
+	out->device = out->mountpoint = out->given = NULL;
+	out->notes = NULL;
+	out->nr_notes = 0;
+	out->sloppy = sloppy;
+	out->fsname = now->fsname ? strdup(now->fsname) : NULL;
+	out->journal_path = now->journal_path ? strdup(now->journal_path) : NULL;
+	if ((now->fsname && !out->fsname) || (now->journal_path && !out->journal_path))
+		return no_memory(&p);
+	err = parse_list(&p, text);
+	if (!err && out->sl.dirty_bytes &&
+	    out->sl.dirty_background_bytes > out->sl.dirty_bytes)
+		err = refuse(&p, "'dirty_background_bytes' is above 'dirty_bytes'");
+	return err ? EXIT_CODE_MOUNT : 0;
+}
+
+/* ---- what is in force ---- */
+
+struct show {
+	char *buf;
+	size_t len, used;
+};
+
+static void __attribute__((format(printf, 2, 3)))
+show(struct show *s, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	if (s->used && s->used + 1 < s->len)
+		s->buf[s->used++] = ',';
+	va_start(ap, fmt);
+	n = vsnprintf(s->buf + s->used, s->len - s->used, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		s->used = s->used + (size_t)n < s->len ? s->used + (size_t)n : s->len - 1;
+}
+
+static void show_number(struct show *s, const char *name, u64 n)
+{
+	if (n)
+		show(s, "%s=%llu", name, (unsigned long long)n);
+}
+
+static void show_if(struct show *s, bool on, const char *name)
+{
+	if (on)
+		show(s, "%s", name);
+}
+
+/* Those of the kernel's ext4 that can be changed by a remount. */
+static void show_ext4(struct show *s, const struct sl_options *sl)
+{
+	static const char *const errors[] = {
+		[SL_ERRORS_CONTINUE] = "continue",
+		[SL_ERRORS_RO] = "remount-ro",
+		[SL_ERRORS_PANIC] = "panic",
+	};
+
+	if (sl->errors != SL_ERRORS_DEFAULT)
+		show(s, "errors=%s", errors[sl->errors]);
+	show(s, "commit=%u", sl->commit_ms ? sl->commit_ms / 1000 : 5);
+	show(s, sl->nodelalloc ? "nodelalloc" : "delalloc");
+	show(s, sl->discard ? "discard" : "nodiscard");
+	show(s, sl->noauto_da_alloc ? "noauto_da_alloc" : "auto_da_alloc");
+	show(s, "data_err=%s", sl->data_err_abort ? "abort" : "ignore");
+	show(s, sl->grpid ? "grpid" : "nogrpid");
+	if (sl->resuid.given)
+		show(s, "resuid=%u", sl->resuid.id);
+	if (sl->resgid.given)
+		show(s, "resgid=%u", sl->resgid.id);
+	show(s, sl->minixdf ? "minixdf" : "bsddf");
+	show(s, sl->nouser_xattr ? "nouser_xattr" : "user_xattr");
+	show_number(s, "max_dir_size_kb", sl->max_dir_size_kb);
+	show_number(s, "inode_readahead_blks", sl->inode_readahead_blks);
+}
+
+void options_show(const struct options *o, char *buf, size_t len)
+{
+	static const char *const atime[] = {
+		[SL_ATIME_RELATIME] = "relatime",
+		[SL_ATIME_NOATIME] = "noatime",
+		[SL_ATIME_STRICT] = "strictatime",
+	};
+	static const char *const data[] = {
+		[DATA_ORDERED] = "ordered",
+		[DATA_WRITEBACK] = "writeback",
+		[DATA_JOURNAL] = "journal",
+	};
+	const struct sl_options *sl = &o->sl;
+	struct show s = { buf, len, 0 };
+
+	buf[0] = '\0';
+	show(&s, sl->readonly ? "ro" : "rw");
+	show(&s, "%s", atime[sl->atime]);
+	show_if(&s, sl->nodiratime, "nodiratime");
+	show_if(&s, sl->sync, "sync");
+	show_if(&s, sl->dirsync, "dirsync");
+	show_if(&s, sl->noload, "norecovery");
+	show_if(&s, sl->no_journal, "nojournal");
+	show_number(&s, "sb", sl->sb_block);
+	show(&s, "data=%s", data[o->data]);
+	show_ext4(&s, sl);
+	show(&s, sl->noacl ? "noacl" : "acl");
+	show_if(&s, sl->nombcache, "nombcache");
+	if (o->journal_path)
+		show(&s, "journal_path=%s", o->journal_path);
+	show_number(&s, "journal_dev", o->journal_dev);
+	show_if(&s, sl->journal_checksum, "journal_checksum");
+	show_if(&s, sl->nojournal_checksum, "nojournal_checksum");
+	show_if(&s, o->debug, "debug");
+	show(&s, "cache=%llu", (unsigned long long)sl->cache_bytes);
+	show_if(&s, sl->datacache_full, "datacache=full");
+	show_number(&s, "dirty_bytes", sl->dirty_bytes);
+	show_number(&s, "dirty_background_bytes", sl->dirty_background_bytes);
+	show(&s, "dirty_expire=%u", sl->dirty_expire_ms ? sl->dirty_expire_ms / 1000 : 5);
+	show_if(&s, o->writeback, "writeback");
+	if (o->read_ahead_given)
+		show(&s, "read_ahead_kb=%llu", (unsigned long long)o->read_ahead_kb);
+	show_number(&s, "zones", sl->zones);
+	show_number(&s, "offset", o->offset);
+	show_if(&s, o->fakeroot, "fakeroot");
+	show_if(&s, o->noexport, "noexport");
+	show_if(&s, o->idmap, "idmap");
+}
+
 void options_free(struct options *o)
 {
+	free(o->given);
 	free(o->device);
 	free(o->mountpoint);
 	free(o->fsname);

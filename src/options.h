@@ -20,6 +20,8 @@ enum exit_code {
 	EXIT_CODE_MOUNT = 32,	   /* the mount failed */
 };
 
+enum option_data { DATA_ORDERED, DATA_WRITEBACK, DATA_JOURNAL };
+
 /* A generic option that was given, or was not. */
 enum tristate { OPT_UNSET, OPT_NO, OPT_YES };
 
@@ -36,14 +38,16 @@ struct options {
 	char *fsname;	      /* fsname=, or NULL; owned */
 	char *journal_path;   /* of an external journal, or NULL; owned */
 	u32 journal_dev;      /* the same by device number, as the kernel writes them; 0: none */
+	char *given;	      /* all lists of -o as they were given, or NULL; owned */
 	u64 offset;	      /* bytes */
 	enum tristate suid, dev, exec, allow_other;
 	bool kernel;	      /* as the kernel's ext4: suid,dev,allow_other */
 	bool fakeroot;	      /* no permissions are checked */
 	bool noexport;	      /* the kernel finds no file by its handle */
 	bool idmap;	      /* mount --bind -o X-mount.idmap=... is allowed */
-	bool data_journal;    /* data=journal: for read-only mounts only */
+	enum option_data data; /* DATA_JOURNAL: for read-only mounts only */
 	bool atime_given;     /* sl.atime is what somebody asked for */
+	bool strictatime;     /* what "relatime" at a remount stands for */
 	bool remount;	      /* of what is mounted; by mount(8)'s helper */
 	bool from_superblock; /* options_add_superblock() was here */
 	struct option_note *notes; /* nr_notes of them; owned */
@@ -77,6 +81,20 @@ int __must_check options_parse(struct options *o, int argc, char *const *argv,
  */
 int __must_check options_add_superblock(struct options *o, const char *text, char *why,
 					size_t size);
+/*
+ * What is in force after "mount -o remount,<text>", which names only what is to be
+ * another; sloppy: unknown names are left out. *out is to be freed either way, and has no
+ * device, no mountpoint, and the notes of these options only. 0, or EXIT_CODE_MOUNT with
+ * why: also for an option that only a new mount could change, unless it is as it is.
+ */
+int __must_check options_parse_remount(const struct options *now, const char *text,
+				       bool sloppy, struct options *out, char *why,
+				       size_t size);
+/*
+ * What is in force, as a list of options; defaults are named, too, but for those that
+ * are the volume's own. At most len bytes with the final '\0'.
+ */
+void options_show(const struct options *o, char *buf, size_t len);
 void options_free(struct options *o);
 /* A size as the options take it ("64M"). False: it is none. */
 bool __must_check options_parse_size(const char *text, u64 *bytes);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * src/remount.c - "mount -o remount": what the kernel has of a mount is changed
+ * src/remount.c - "mount -o remount": the daemon and the kernel's mount are changed
  *
  * mount(8) calls its helper with all options that the mount has, or that fstab
  * has for it, and those that are to be. FUSE tells the daemon of a remount nothing:
- * we do, and of others it learns from the mount table (notice_remount() in session.c).
- * Read-only, it goes on to hold the volume, and finishes deletions; but no time of
- * access changes any more.
+ * we do (reconfigure.c), and of others it learns from the mount table
+ * (notice_remount() in session.c). Read-only, it goes on to hold the volume, and
+ * finishes deletions; but no time of access changes any more.
  *
  * Locks: none. Threads: the main thread of a process without a daemon.
  */
@@ -14,11 +14,12 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/log.h"
@@ -26,13 +27,15 @@
 #include "src/sluice_ioctl.h"
 #include "src/umount.h"
 
-static unsigned long flags_of(const struct options *o, int fd)
+/* Another remount is under way: how long it is waited for. */
+#define BUSY_TRIES 600
+#define BUSY_WAIT_MS 100
+
+static unsigned long flags_of(const struct options *o, bool sync)
 {
 	unsigned long flags = MS_REMOUNT;
-	struct statvfs st;
 
-	/* It would be taken away: of a mount with writeback and sync. */
-	if (!fstatvfs(fd, &st) && st.f_flag & ST_SYNCHRONOUS)
+	if (sync)
 		flags |= MS_SYNCHRONOUS;
 	if (o->sl.readonly)
 		flags |= MS_RDONLY;
@@ -48,26 +51,6 @@ static unsigned long flags_of(const struct options *o, int fd)
 	return flags;
 }
 
-/* What only a new mount would change. */
-static bool has_options_of_volume(const struct options *o)
-{
-	return o->sl.sync || o->sl.dirsync || o->sl.errors || o->sl.commit_ms ||
-	       o->sl.discard || o->sl.data_err_abort || o->sl.grpid ||
-	       o->sl.resuid.given || o->sl.resgid.given || o->sl.max_dir_size_kb ||
-	       o->sl.nodelalloc || o->sl.noauto_da_alloc || o->sl.cache_bytes ||
-	       o->journal_path || o->journal_dev ||
-	       o->nr_notes;
-}
-
-static int info_of(int fd, struct sluice_info *info)
-{
-	*info = (struct sluice_info){
-		.version = SLUICE_IOC_VERSION,
-		.size = sizeof(*info),
-	};
-	return ioctl(fd, SLUICE_IOC_INFO, info) < 0 ? -errno : 0;
-}
-
 /* All that was written is durable, and the daemon has nothing left to write. */
 static int sync_volume(int fd)
 {
@@ -79,55 +62,92 @@ static int sync_volume(int fd)
 	return syncfs(fd) || ioctl(fd, SLUICE_IOC_SYNC, &s) < 0 ? -errno : 0;
 }
 
-static int tell_daemon(const struct options *o, int fd)
-{
-	struct sluice_remount r = {
-		.version = SLUICE_IOC_VERSION,
-		.size = sizeof(r),
-		.readonly = o->sl.readonly,
-	};
+/* A remount, and its next step. */
+struct change {
+	const struct options *o;
+	const char *where;
+	int fd;
+	struct sluice_remount r;
+};
 
-	if (o->atime_given)
-		r.atime = o->sl.atime == SL_ATIME_NOATIME ? SLUICE_ATIME_NONE :
-							    SLUICE_ATIME_KEPT;
-	return ioctl(fd, SLUICE_IOC_REMOUNT, &r) < 0 ? -errno : 0;
+/* What the daemon says, line by line. */
+static void tell(struct change *c, enum log_level level)
+{
+	char *save, *line = strtok_r(c->r.text, "\n", &save);
+
+	for (; line; line = strtok_r(NULL, "\n", &save))
+		log_msg(level, "%s: %s", c->where, line);
+}
+
+/* 0 or an exit code, the reason having been logged. */
+static int step(struct change *c, u32 what, bool readonly)
+{
+	struct timespec nap = { .tv_nsec = BUSY_WAIT_MS * 1000000l };
+	struct sluice_remount *r = &c->r;
+
+	for (int i = 0;; i++) {
+		int n;
+
+		memset(r, 0, sizeof(*r));
+		r->version = SLUICE_IOC_VERSION;
+		r->size = sizeof(*r);
+		r->step = what;
+		r->flags = c->o->sloppy ? SLUICE_REMOUNT_SLOPPY : 0;
+		n = snprintf(r->text, sizeof(r->text), "%s%s%s", c->o->given ?: "",
+			     c->o->given ? "," : "", readonly ? "ro" : "rw");
+		if (n < 0 || (size_t)n >= sizeof(r->text)) {
+			log_err("%s: too many options", c->where);
+			return EXIT_CODE_MOUNT;
+		}
+		if (ioctl(c->fd, SLUICE_IOC_REMOUNT, r) < 0) {
+			log_err("%s: not the root of a Sluice mount, or not permitted: %s",
+				c->where, strerror(errno));
+			return EXIT_CODE_MOUNT;
+		}
+		if (r->error != EBUSY || r->text[0] || i >= BUSY_TRIES)
+			break;
+		nanosleep(&nap, NULL);
+	}
+	if (r->error && !r->text[0])
+		log_err("%s: remount: %s", c->where, strerror((int)r->error));
+	tell(c, r->error ? LOG_LVL_ERR : LOG_LVL_WARN);
+	return r->error ? EXIT_CODE_MOUNT : 0;
+}
+
+/*
+ * To write: first the daemon, then the kernel, which lets clients through. To read only:
+ * the kernel first, as only that knows who has a file open for writing.
+ */
+static int carry_out(struct change *c)
+{
+	const struct options *o = c->o;
+	bool sync = c->r.flags & SLUICE_REMOUNT_SYNC;
+	int code, err;
+
+	code = o->sl.readonly ? 0 : step(c, SLUICE_REMOUNT_WRITE, false);
+	if (code)
+		return code;
+	if (mount(NULL, c->where, NULL, flags_of(o, sync), NULL)) {
+		log_err("%s: remount: %s", c->where, strerror(errno));
+		return errno == EPERM ? EXIT_CODE_USAGE : EXIT_CODE_MOUNT;
+	}
+	code = step(c, SLUICE_REMOUNT_APPLY, o->sl.readonly);
+	if (code || !o->sl.readonly)
+		return code;
+	err = sync_volume(c->fd);
+	if (!err)
+		return 0;
+	log_err("%s: it is remounted, but not all could be written: %s", c->where,
+		strerror(-err));
+	return EXIT_CODE_MOUNT;
 }
 
 static int remount_open(const struct options *o, const char *where, int fd)
 {
-	struct sluice_info info;
-	int err = info_of(fd, &info);
+	struct change c = { .o = o, .where = where, .fd = fd };
+	int code = step(&c, SLUICE_REMOUNT_CHECK, o->sl.readonly);
 
-	if (err) {
-		log_err("%s: not the root of a Sluice mount, or not permitted: %s", where,
-			strerror(-err));
-		return EXIT_CODE_MOUNT;
-	}
-	if (!o->sl.readonly && info.flags & SLUICE_INFO_READONLY) {
-		log_err("%s: it was mounted read-only, or errors have made it so: unmount it, and mount it again",
-			where);
-		return EXIT_CODE_MOUNT;
-	}
-	if (has_options_of_volume(o))
-		log_warn("%s: a remount changes ro, rw, suid, dev, exec and noatime; the other options stay as they are",
-			 where);
-	if (o->fake)
-		return 0;
-	if (mount(NULL, where, NULL, flags_of(o, fd), NULL)) {
-		log_err("%s: remount: %s", where, strerror(errno));
-		return errno == EPERM ? EXIT_CODE_USAGE : EXIT_CODE_MOUNT;
-	}
-	if (info.flags & SLUICE_INFO_READONLY)
-		return 0;
-	err = tell_daemon(o, fd);
-	if (!err && o->sl.readonly)
-		err = sync_volume(fd);
-	if (err) {
-		log_err("%s: it is remounted, but the daemon failed: %s", where,
-			strerror(-err));
-		return EXIT_CODE_MOUNT;
-	}
-	return 0;
+	return code || o->fake ? code : carry_out(&c);
 }
 
 int remount(const struct options *o)

@@ -17,6 +17,7 @@
  * Locks:   volume_lock (outside of all of the file system's): sb against its
  *          unmounting, for the statistics of the main thread. Requests need
  *          it not: DESTROY waits for them (loop_quiesce).
+ *          remount_lock: outside of volume_lock; nobody waits for it
  * Alive:   from session_create() to session_close()
  * Never:   fuse_session_exit() while requests run: libfuse would lose one
  * Threads: the main thread; those of the request loop in the callbacks
@@ -174,8 +175,8 @@ struct session {
 	u32 sector;		/* [const after session_create] the device's own */
 	bool blkdev;		/* [const after session_create] type fuseblk */
 	bool on_device;		/* [const after session_create] blocks are the device's */
-	bool strict_atime;	/* [const after session_create] each read tells us */
-	bool readonly;		/* [const after session_create] */
+	_Atomic bool strict_atime; /* [atomic] each read tells us */
+	_Atomic bool readonly;	/* [atomic] nothing is written: a remount may change that */
 	bool noacl;		/* [const after session_create] the kernel checks none */
 	bool noexport;		/* [const after session_create] no files by handle */
 	bool idmap;		/* [const after session_create] idmapped mounts are wanted */
@@ -194,7 +195,8 @@ struct session {
 	int event;		/* INIT was answered, or the loop has ended */
 	int signals;		/* [main thread] */
 	int mounts;		/* [main thread] the mount table, whose changes it tells; -1 */
-	bool quiet;		/* [main thread] the kernel has made the mount read-only */
+	_Atomic bool quiet;	/* [atomic] the kernel has made the mount read-only */
+	bool told_readonly;	/* [main thread] see notice_remount() */
 	dev_t dev;		/* [main thread] st_dev of the mount */
 	bool have_dev;		/* [main thread] */
 	bool cut;		/* [main thread] ended against the clients */
@@ -206,6 +208,10 @@ struct session {
 	struct dropper *dropper; /* [const after session_mount] */
 	struct counter_set *requests; /* [const] by opcode; others at 0 */
 	struct handle_table handles;
+	/* In force. What a pointer in it is to is of main()'s options, and const.
+	 * [remount_lock once there is a mount] */
+	struct options opts;
+	struct mutex remount_lock;	/* only tried: see session_remount_begin() */
 	struct mutex volume_lock;
 	struct super_block *sb;	/* [volume_lock to change] */
 	int close_error;	/* [volume_lock] of sl_unmount() */
@@ -248,7 +254,7 @@ bool session_on_device(const struct session *s)
 
 bool session_strict_atime(const struct session *s)
 {
-	return s->strict_atime;
+	return atomic_load_explicit(&s->strict_atime, memory_order_relaxed);
 }
 
 bool session_kills_sgid(void)
@@ -449,6 +455,84 @@ int session_shutdown(struct session *s, u32 how)
 bool session_is_shut_down(struct session *s)
 {
 	return atomic_load_explicit(&s->down, memory_order_relaxed);
+}
+
+/* ---- remount ---- */
+
+/* The lock is held on return, if there is one. */
+struct options *session_remount_begin(struct session *s) NO_THREAD_SAFETY
+{
+	if (!mutex_trylock(&s->remount_lock))
+		return NULL;
+	s->opts.sl.readonly = atomic_load(&s->readonly) || atomic_load(&s->quiet);
+	s->opts.sl.cache_bytes = sl_cache_bytes(s->sb);
+	return &s->opts;
+}
+
+void session_remount_end(struct session *s) NO_THREAD_SAFETY
+{
+	mutex_unlock(&s->remount_lock);
+}
+
+/*
+ * No request is at work while the volume becomes another: nobody who reads has to mind.
+ * One may wait for the dropper, which may wait for the kernel, and that for another
+ * request: so first the dropper comes to rest.
+ */
+static int make_writable(struct session *s)
+{
+	int err;
+
+	dropper_hold(s->dropper);
+	loop_pause(s->loop);
+	mutex_lock(&s->volume_lock);
+	err = sl_writable_finish(s->sb);
+	/* The kernel lets nobody write yet. */
+	if (sl_holds_volume(s->sb)) {
+		sl_set_quiet(s->sb, true);
+		atomic_store(&s->quiet, true);
+		atomic_store(&s->readonly, false);
+	}
+	mutex_unlock(&s->volume_lock);
+	loop_resume(s->loop);
+	dropper_release(s->dropper);
+	return err;
+}
+
+int session_make_writable(struct session *s)
+{
+	bool anchored = s->anchor.fd >= 0;
+	int err;
+
+	if (atomic_load(&s->readonly) && anchored && s->anchor.readonly) {
+		log_err("%s: it could not be opened for writing when it was mounted: unmount it, and mount it again",
+			s->device);
+		return -EROFS;
+	}
+	err = sl_writable_begin(s->sb, anchored ? s->anchor.path : NULL);
+	if (err || !atomic_load(&s->readonly))
+		return err;
+	err = make_writable(s);
+	if (!atomic_load(&s->readonly))
+		log_info("%s: writable from here on", s->device);
+	return err;
+}
+
+int session_reconfigure(struct session *s, const struct options *to)
+{
+	int err = sl_reconfigure(s->sb, &s->opts.sl, &to->sl);
+
+	if (err)
+		return err;
+	sl_set_quiet(s->sb, to->sl.readonly);
+	atomic_store(&s->strict_atime, to->sl.atime == SL_ATIME_STRICT);
+	if (to->debug && !s->opts.debug)
+		log_set_level(LOG_LVL_DEBUG);
+	s->opts.sl = to->sl;
+	s->opts.strictatime = to->strictatime;
+	s->opts.debug = to->debug;
+	atomic_store(&s->quiet, to->sl.readonly && !atomic_load(&s->readonly));
+	return 0;
 }
 
 void session_attrs_changed(struct session *s, u64 node)
@@ -1069,6 +1153,9 @@ static int open_volume(struct session *s, struct options *o)
 	}
 	s->readonly = sl_is_readonly(s->sb);
 	s->max_write = max_write_for(sl_cache_bytes(s->sb));
+	s->opts = *o;
+	if (s->opts.allow_other == OPT_UNSET && is_root())
+		s->opts.allow_other = OPT_YES;
 	return 0;
 }
 
@@ -1107,6 +1194,7 @@ static void session_free(struct session *s)
 	counter_set_free(s->requests);
 	region_pool_free(s->regions);
 	mutex_destroy(&s->volume_lock);
+	mutex_destroy(&s->remount_lock);
 	handles_destroy(&s->handles);
 	free(s->source);
 	free(s->device);
@@ -1135,6 +1223,7 @@ int session_create(struct options *o, const char *device,
 	s->read_ahead_kb = o->read_ahead_given ? o->read_ahead_kb : READ_AHEAD_KB;
 	handles_init(&s->handles);
 	mutex_init(&s->volume_lock, RANK_NONE);
+	mutex_init(&s->remount_lock, RANK_NONE);
 	s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = s->event < 0 ? -errno : set_names(s, device, mountpoint);
 	s->requests = counter_set_new(OPCODES);
@@ -1218,6 +1307,10 @@ static void notice_remount(struct session *s)
 {
 	int ro = s->have_dev ? mount_is_readonly(s->dev) : -ENOENT;
 
+	if (!ro && s->readonly && !s->told_readonly)
+		log_warn("%s: remounted read-write, but not through mount.sluice(8): nothing can be changed",
+			 s->device);
+	s->told_readonly = !ro && s->readonly;
 	if (ro < 0 || s->readonly || s->quiet == (ro > 0))
 		return;
 	s->quiet = ro > 0;

@@ -79,6 +79,18 @@ int session_drop_pages(struct session *s, u64 node, u64 off);
 /* sl_shutdown(), and then requests that would need the device are not carried out. */
 int session_shutdown(struct session *s, u32 how);
 bool session_is_shut_down(struct session *s);
+/*
+ * A remount, in a request: the options in force, which stay as they are until
+ * session_remount_end(). NULL: another remount is under way. (Nobody waits for it: it may
+ * wait for requests, and so for who would.)
+ */
+struct options *__must_check session_remount_begin(struct session *s);
+void session_remount_end(struct session *s);
+/* In between. The daemon can write, as after a mount rw; see sl_writable_begin(). Other
+ * requests wait meanwhile, in part. 0, also if it could before; -errno, logged. */
+int __must_check session_make_writable(struct session *s);
+/* In between, too: these are in force. See sl_reconfigure(). */
+int __must_check session_reconfigure(struct session *s, const struct options *to);
 /* DESTROY: the kernel waits with umount(2) until this returns. */
 void session_destroy_request(struct session *s);
 

@@ -149,17 +149,31 @@ struct sluice_cache_limit {
 	__u64 bytes;
 };
 
-#define SLUICE_ATIME_AS_IS 0
-#define SLUICE_ATIME_NONE 1  /* noatime */
-#define SLUICE_ATIME_KEPT 2  /* as at the mount; if that was noatime: relatime */
+#define SLUICE_REMOUNT_CHECK 0 /* changes nothing: could it be done? */
+#define SLUICE_REMOUNT_WRITE 1 /* the daemon takes the volume read-write, with rw */
+#define SLUICE_REMOUNT_APPLY 2 /* the options are in force */
+#define SLUICE_REMOUNT_SHOW 3  /* out: text is the options in force; in: it is not read */
 
-/* in: what FUSE tells no daemon: whether the kernel has the mount as read-only now, when
- * no time of access changes any more, and as noatime. For those who have remounted it. */
+#define SLUICE_REMOUNT_SLOPPY 1 /* in: unknown options are left out */
+#define SLUICE_REMOUNT_SYNC 2   /* out: the kernel's mount is to be as MS_SYNCHRONOUS */
+
+#define SLUICE_REMOUNT_TEXT 8160
+
+/*
+ * What FUSE tells no daemon. For those who remount: CHECK; with rw WRITE, before mount(2),
+ * which says then to the kernel that it may write; after it, APPLY: with ro no time of
+ * access changes any more. in: text is a list of options as that of mount(8), with a final
+ * NUL; what it does not name stays as it is. out: error is 0 or an errno (EBUSY: another
+ * remount is under way, or others read the volume), text what there is to say, as lines.
+ */
 struct sluice_remount {
 	__u32 version;
 	__u32 size;
-	__u32 readonly;
-	__u32 atime; /* SLUICE_ATIME_* */
+	__u32 step;
+	__u32 flags;
+	__u32 error;
+	__u32 reserved;
+	char text[SLUICE_REMOUNT_TEXT];
 };
 
 #define SLUICE_INFO_READONLY 1 /* the daemon writes nothing: ro, or after errors */
@@ -246,7 +260,7 @@ struct sluice_shift {
 #define SLUICE_IOC_SYNC _IOW(0xF5, 4, struct sluice_sync)
 #define SLUICE_IOC_CACHE_LIMIT _IOWR(0xF5, 5, struct sluice_cache_limit)
 #define SLUICE_IOC_INFO _IOWR(0xF5, 6, struct sluice_info)
-#define SLUICE_IOC_REMOUNT _IOW(0xF5, 11, struct sluice_remount)
+#define SLUICE_IOC_REMOUNT _IOWR(0xF5, 13, struct sluice_remount)
 #define SLUICE_IOC_SHUTDOWN _IOW(0xF5, 9, struct sluice_shutdown)
 #define SLUICE_IOC_FIEMAP _IOWR(0xF5, 10, struct sluice_fiemap)
 #define SLUICE_IOC_SHIFT _IOW(0xF5, 12, struct sluice_shift)

@@ -52,7 +52,9 @@
 
 struct aio_dev {
 	struct bdev bd;  /* first */
-	int fd;          /* [const; replaced in place by release_claim] */
+	int fd;          /* [const; replaced in place by release_claim, go_writable] */
+	int claim;       /* with O_EXCL, once fd is another file; -1 [go_writable] */
+	bool claimed;    /* fd, or what it was at first, has O_EXCL [mount time] */
 	u64 offset;      /* of the volume in the file, bytes [const] */
 	u64 file_size;   /* bytes of the file or device [const] */
 	io_context_t ctx; /* [const] */
@@ -492,6 +494,8 @@ static void aio_close(struct bdev *bd)
 	stop_reaper(d);
 	io_destroy(d->ctx);
 	close(d->fd);
+	if (d->claim >= 0)
+		close(d->claim);
 	spin_destroy(&d->work_lock);
 	free(d);
 }
@@ -508,6 +512,32 @@ static void aio_release_claim(struct bdev *bd)
 	if (err)
 		log_err("%s: cannot give up the exclusive claim: %s", bd->bd_name,
 			strerror(-err));
+	else
+		d->claimed = false;
+}
+
+/* What is under way goes on with the old file. */
+static int aio_go_writable(struct bdev *bd, const char *own, const char **why)
+{
+	struct aio_dev *d = to_aio(bd);
+	int err;
+
+	if (d->claimed && d->claim < 0) {
+		d->claim = fcntl(d->fd, F_DUPFD_CLOEXEC, 0);
+		if (d->claim < 0) {
+			*why = "too many open files";
+			return -errno;
+		}
+	}
+	thread_blocks_begin();
+	err = claim_make_writable(d->fd, bd->bd_is_block, own, why);
+	thread_blocks_end();
+	return err;
+}
+
+static void aio_go_readonly(struct bdev *bd)
+{
+	claim_make_readonly(to_aio(bd)->fd, bd->bd_is_block);
 }
 
 static void set_sector(struct aio_dev *d, u32 sector)
@@ -540,6 +570,8 @@ static const struct bdev_ops aio_ops = {
 	.rw_now = aio_rw_now,
 	.release_claim = aio_release_claim,
 	.go_buffered = aio_go_buffered,
+	.go_writable = aio_go_writable,
+	.go_readonly = aio_go_readonly,
 };
 
 /* ---- open ---- */
@@ -602,6 +634,8 @@ int bdev_open_aio(const char *path, bool readonly, u64 offset, struct bdev **out
 	d->bd.bd_readonly = readonly;
 	d->bd.bd_is_block = c.is_block;
 	d->fd = c.fd;
+	d->claim = -1;
+	d->claimed = c.is_block;
 	d->offset = offset;
 	d->file_size = c.size;
 	set_sector(d, c.sector);

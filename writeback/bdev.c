@@ -319,6 +319,31 @@ int bdev_go_buffered(struct bdev *bd)
 	return bd->bd_ops->go_buffered(bd);
 }
 
+int bdev_go_writable(struct bdev *bd, const char *own, const char **why)
+{
+	int err;
+
+	*why = "";
+	if (!bd->bd_readonly)
+		return 0;
+	*why = "read-only";
+	if (!bd->bd_ops->go_writable)
+		return -EROFS;
+	thread_might_block();
+	err = bd->bd_ops->go_writable(bd, own, why);
+	if (!err)
+		bd->bd_readonly = false;
+	return err;
+}
+
+void bdev_go_readonly(struct bdev *bd)
+{
+	if (!bd->bd_ops->go_readonly)
+		return;
+	bd->bd_readonly = true;
+	bd->bd_ops->go_readonly(bd);
+}
+
 void bdev_close(struct bdev *bd)
 {
 	struct counter_set *set;

@@ -36,6 +36,9 @@ struct bdev_ops {
 	void (*release_claim)(struct bdev *bd);
 	/* Optional: see bdev_go_buffered(). */
 	int (*go_buffered)(struct bdev *bd);
+	/* Optional, both or none: see bdev_go_writable(). */
+	int (*go_writable)(struct bdev *bd, const char *own, const char **why);
+	void (*go_readonly)(struct bdev *bd);
 };
 
 /* A transfer that is waited for may be one system call of so much. */
@@ -74,7 +77,7 @@ struct bdev {
 	const struct bdev_ops *bd_ops; /* [const] */
 	u64 bd_size;      /* bytes of the volume's range [const but for go_buffered] */
 	u32 bd_sector;    /* bytes: alignment of position, length and memory [as bd_size] */
-	bool bd_readonly; /* [const] */
+	_Atomic bool bd_readonly; /* [atomic] see bdev_go_writable() */
 	bool bd_is_block; /* a block device, not an image [const] */
 	char bd_name[256];   /* path for messages and as the mount's source [const] */
 	struct counter_set *_Atomic bd_stats; /* NULL until something is counted [atomic] */
@@ -95,6 +98,9 @@ struct bdev {
  */
 int __must_check bdev_open_aio(const char *path, bool readonly, u64 offset,
 			       struct bdev **out, const char **why);
+/* The name, in its lo_file_name, of a loop device that stands for an image and could be
+ * written to, but is not, by who has locked the image as a reader: readers share it. */
+#define BDEV_LOOP_OF_READER "(sluice, read-only)"
 /*
  * Block devices only (else nothing happens): gives up the O_EXCL claim right
  * before the mount(2) of type fuseblk, which claims the device itself. The
@@ -110,6 +116,16 @@ void bdev_release_claim(struct bdev *bd);
  * under way. 0, -EOPNOTSUPP if the back end cannot, or a negative errno.
  */
 int __must_check bdev_go_buffered(struct bdev *bd);
+/*
+ * A device that was opened read-only is opened for writing, and claimed as by a writer;
+ * reads may be under way. own: path of a loop device on the image that is ours, and no
+ * reason to refuse; may be NULL. 0 (also if it is writable), -EROFS, -EACCES, -EBUSY
+ * (others read it, too), with *why as for bdev_open_aio(); then nothing has changed.
+ * Sleeps. One caller at a time.
+ */
+int __must_check bdev_go_writable(struct bdev *bd, const char *own, const char **why);
+/* Takes that back: no write is under way. Others may read the volume again. */
+void bdev_go_readonly(struct bdev *bd);
 /* Every bio must have ended. Waits for the threads. NULL is allowed. */
 void bdev_close(struct bdev *bd);
 
@@ -174,5 +190,8 @@ int __must_check bdev_overlay_create(struct bdev *lower, u32 blocksize,
 				     struct bdev **out); /* owns lower */
 /* Copies one block's new content into the overlay. Submitted writes go there too. */
 int __must_check bdev_overlay_put(struct bdev *ov, pblk_t blk, const void *data);
+/* The device below is the caller's again. Reads that were started end as usual; no more
+ * may be, and bdev_close() of it comes first. */
+void bdev_overlay_detach(struct bdev *ov);
 
 #endif

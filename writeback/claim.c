@@ -22,6 +22,7 @@
 #include "claim_internal.h"
 
 #include "lib/log.h"
+#include "writeback/bdev.h"
 #include <fcntl.h>
 #include <glob.h>
 #include <linux/fs.h>
@@ -138,7 +139,8 @@ static bool read_line(const char *path, char *buf, size_t size)
  * Is the file the backing file of this loop device? The ioctl knows it by
  * device and inode; without access to the device the file's name must do.
  */
-static bool loop_backed_by(const char *dev, const char *name, const struct stat *st)
+static bool loop_backed_by(const char *dev, const char *name, const struct stat *st,
+			   bool *of_reader)
 {
 	struct loop_info64 info;
 	struct stat other;
@@ -146,6 +148,8 @@ static bool loop_backed_by(const char *dev, const char *name, const struct stat 
 	int fd = open(dev, O_RDONLY | O_CLOEXEC);
 
 	known = fd >= 0 && !ioctl(fd, LOOP_GET_STATUS64, &info);
+	*of_reader = known && !strncmp((const char *)info.lo_file_name,
+				       BDEV_LOOP_OF_READER, sizeof(info.lo_file_name));
 	same = known && info.lo_device == st->st_dev &&
 	       info.lo_inode == st->st_ino;
 	if (fd >= 0)
@@ -169,9 +173,11 @@ static bool is_readonly_device(const char *dev)
 
 /*
  * A loop device on this image is in use if it cannot be claimed. Readers share
- * the image with one that nobody can write through (another reader's, say).
+ * the image with one that nobody can write through, and with another reader's. own: is
+ * left out; may be NULL.
  */
-static int check_loops(const struct stat *st, bool shared, const char **why)
+static int check_loops(const struct stat *st, bool shared, const char *own,
+		       const char **why)
 {
 	glob_t g = { 0 };
 	int err = 0;
@@ -180,6 +186,7 @@ static int check_loops(const struct stat *st, bool shared, const char **why)
 		return 0; /* none (or no sysfs: no way to know) */
 	for (size_t i = 0; i < g.gl_pathc && !err; i++) {
 		char name[4096], dev[64];
+		bool of_reader;
 		unsigned nr;
 		int fd;
 
@@ -187,8 +194,9 @@ static int check_loops(const struct stat *st, bool shared, const char **why)
 		    !read_line(g.gl_pathv[i], name, sizeof(name)))
 			continue;
 		snprintf(dev, sizeof(dev), "/dev/loop%u", nr);
-		if (!loop_backed_by(dev, name, st) ||
-		    (shared && is_readonly_device(dev)))
+		if ((own && !strcmp(dev, own)) ||
+		    !loop_backed_by(dev, name, st, &of_reader) ||
+		    (shared && (of_reader || is_readonly_device(dev))))
 			continue;
 		fd = open(dev, O_RDONLY | O_EXCL | O_CLOEXEC);
 		if (fd >= 0)
@@ -439,7 +447,7 @@ int claim_open(const char *path, bool readonly, struct claim *out, const char **
 		if (!err)
 			err = block_geometry(readonly, &c, why);
 	} else {
-		err = check_loops(&now, readonly, why);
+		err = check_loops(&now, readonly, NULL, why);
 		if (!err) {
 			err = image_geometry(path, &now, &c);
 			if (err)
@@ -518,5 +526,90 @@ out_relock:
 		log_warn("a block device is held by its claim alone, not locked");
 out_close:
 	close(new);
+	return err;
+}
+
+/* ---- from reading to writing, and back ---- */
+
+static void unlock(int fd, bool is_block)
+{
+	struct flock fl = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	if (flock(fd, LOCK_UN) < 0 || (!is_block && fcntl(fd, F_OFD_SETLK, &fl) < 0))
+		log_warn("a lock that is given up stays: %s", strerror(errno));
+}
+
+static int lock_as(int fd, bool is_block, bool shared)
+{
+	/* An OFD lock is converted at once, or stays as it was; flock(2) may lose it. */
+	int err = is_block ? 0 : lock_ofd(fd, shared);
+
+	return err ?: lock_flock(fd, shared, is_block);
+}
+
+void claim_make_readonly(int fd, bool is_block)
+{
+	if (lock_as(fd, is_block, true))
+		log_warn("the lock of a reader can't be had again");
+}
+
+static int open_writable(int fd, bool is_block, int *out, const char **why)
+{
+	int flags = fcntl(fd, F_GETFL), ro = 0, err;
+	char self[40];
+
+	if (flags < 0)
+		return refuse(-errno, why, "cannot open: %s", strerror(errno));
+	if (is_block && !ioctl(fd, BLKROGET, &ro) && ro)
+		return refuse(-EROFS, why, "the device is read-only");
+	*out = fd;
+	if ((flags & O_ACCMODE) == O_RDWR)
+		return 0;
+	/* What is open, whatever its name is by now. */
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	*out = open(self, O_RDWR | O_CLOEXEC | O_NOCTTY | (flags & O_DIRECT));
+	if (*out >= 0)
+		return 0;
+	err = errno == EPERM ? -EACCES : -errno;
+	return refuse(err, why, "cannot open for writing: %s", strerror(-err));
+}
+
+/*
+ * Both files hold the lock of a reader for a moment, then the new one alone, then as a
+ * writer. An image is never without: the OFD lock is converted in place. Of a block
+ * device flock(2) may be without for a moment, but it stays claimed by O_EXCL, ours or the
+ * mount's, without which no other sluice gets as far as to its lock.
+ */
+int claim_make_writable(int fd, bool is_block, const char *own, const char **why)
+{
+	struct stat st;
+	int new = fd, err;
+
+	err = open_writable(fd, is_block, &new, why);
+	if (err)
+		return err;
+	err = new == fd ? 0 : lock_as(new, is_block, true);
+	if (!err && new != fd)
+		unlock(fd, is_block);
+	if (!err)
+		err = lock_as(new, is_block, false);
+	if (err == -EAGAIN)
+		refuse(err = -EBUSY, why, "others read it, too");
+	else if (err)
+		refuse(err, why, "cannot lock: %s", strerror(-err));
+	if (!err && fstat(new, &st) < 0)
+		err = refuse(-errno, why, "%s", strerror(errno));
+	if (!err)
+		err = is_block ? check_loop_file(st.st_rdev, false, why) :
+				 check_loops(&st, false, own, why);
+	if (!err && new != fd && dup3(new, fd, O_CLOEXEC) < 0)
+		err = refuse(-errno, why, "%s", strerror(errno));
+	if (err) {
+		claim_make_readonly(new, is_block);
+		if (new != fd)
+			claim_make_readonly(fd, is_block);
+	}
+	if (new != fd)
+		close(new);
 	return err;
 }

@@ -25,5 +25,15 @@ int __must_check claim_open(const char *path, bool readonly, struct claim *out,
  * place of fd. 0, or a negative errno and everything as before. Sleeps.
  */
 int __must_check claim_drop_exclusive(int fd, bool readonly);
+/*
+ * A file that was opened for reading becomes one for writing, with the locks of a writer,
+ * in the place of fd: others may use the number meanwhile. own: a loop device on the image
+ * that is ours, or NULL. 0; -EROFS, -EACCES; -EBUSY: others read the volume; then, with
+ * *why as above, everything is as before. Sleeps.
+ */
+int __must_check claim_make_writable(int fd, bool is_block, const char *own,
+				     const char **why);
+/* The locks of a reader again. The file stays open for writing. */
+void claim_make_readonly(int fd, bool is_block);
 
 #endif

@@ -65,7 +65,7 @@ struct piece {
 
 struct flusher {
 	struct super_block *sb;  /* [const] */
-	u32 dirty_expire_ms;     /* [const] */
+	_Atomic u32 dirty_expire_ms; /* [atomic] */
 	_Atomic u64 background;  /* [atomic] bytes: write-out starts above */
 	struct throttle *throttle;
 	struct thread *thread;
@@ -352,7 +352,7 @@ int flusher_start(struct super_block *sb, const struct flusher_params *p,
 	if (!f)
 		return -ENOMEM;
 	f->sb = sb;
-	f->dirty_expire_ms = p->dirty_expire_ms;
+	atomic_store(&f->dirty_expire_ms, p->dirty_expire_ms);
 	f->background = p->dirty_background_bytes;
 	spin_init(&f->behind_lock, RANK_CACHE_LIST);
 	err = throttle_create(sb, p->dirty_background_bytes, p->dirty_bytes,
@@ -396,6 +396,12 @@ void flusher_set_marks(struct flusher *f, u64 background, u64 limit)
 {
 	atomic_store(&f->background, background);
 	throttle_set_marks(f->throttle, background, limit);
+	wake_thread(f);
+}
+
+void flusher_set_expire(struct flusher *f, u32 ms)
+{
+	atomic_store(&f->dirty_expire_ms, ms);
 	wake_thread(f);
 }
 

@@ -38,6 +38,8 @@ int __must_check flusher_start(struct super_block *sb, const struct flusher_para
 void flusher_stop(struct flusher *f); /* writes nothing more; waits for the thread */
 /* Other marks, as in flusher_params, from now on; one caller at a time. */
 void flusher_set_marks(struct flusher *f, u64 background, u64 limit);
+/* Another dirty_expire_ms, from now on. */
+void flusher_set_expire(struct flusher *f, u32 ms);
 /* Before a writer dirties `bytes` more of the inode. No lock held. Sleeps. */
 void balance_dirty(struct flusher *f, struct inode *inode, u64 bytes);
 /*

@@ -37,7 +37,7 @@ struct ov_block {
 
 struct overlay {
 	struct bdev bd; /* first */
-	struct bdev *lower;       /* [const] */
+	struct bdev *lower;       /* [const but for bdev_overlay_detach()] */
 	u32 blocksize;            /* [const] */
 	struct spinlock lock;
 	struct ov_block **table;  /* [lock] */
@@ -360,6 +360,11 @@ static void overlay_close(struct bdev *bd)
 	free(ov->table);
 	spin_destroy(&ov->lock);
 	free(ov);
+}
+
+void bdev_overlay_detach(struct bdev *bd)
+{
+	to_overlay(bd)->lower = NULL;
 }
 
 static const struct bdev_ops overlay_ops = {

@@ -32,6 +32,7 @@ static const char usage_text[] =
 	"       sluicectl fiemap [--json] [--sync] FILE\n"
 	"       sluicectl insert FILE OFFSET LENGTH\n"
 	"       sluicectl label MOUNTPOINT [LABEL]\n"
+	"       sluicectl options MOUNTPOINT\n"
 	"       sluicectl shutdown MOUNTPOINT [default|logflush|nologflush]\n"
 	"       sluicectl stats [--json] MOUNTPOINT\n"
 	"       sluicectl sync MOUNTPOINT\n"
@@ -117,6 +118,24 @@ static int cache_limit(const struct call *c, int fd)
 		return failed(c);
 	if (!c->arg)
 		printf("%" PRIu64 "\n", (uint64_t)l.bytes);
+	return flush_output(0);
+}
+
+static int show_options(const struct call *c, int fd)
+{
+	static struct sluice_remount r;
+
+	r.version = SLUICE_IOC_VERSION;
+	r.size = sizeof(r);
+	r.step = SLUICE_REMOUNT_SHOW;
+	if (ioctl(fd, SLUICE_IOC_REMOUNT, &r) < 0)
+		return failed(c);
+	if (r.error) {
+		errno = (int)r.error;
+		return failed(c);
+	}
+	r.text[sizeof(r.text) - 1] = '\0';
+	puts(r.text);
 	return flush_output(0);
 }
 
@@ -213,6 +232,7 @@ static const struct command {
 	  .arg_is = "not an offset and a length: ", .file = true, .shifts = true },
 	{ .name = "label", .run = ctl_label, .arg_ok = ctl_label_ok,
 	  .arg_is = "longer than 16 bytes: " },
+	{ .name = "options", .run = show_options },
 	{ .name = "shutdown", .run = ctl_shutdown, .arg_ok = ctl_shutdown_ok,
 	  .arg_is = "not default, logflush or nologflush: " },
 	{ .name = "stats", .run = stats, .json = true },

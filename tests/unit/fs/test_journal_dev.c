@@ -263,6 +263,35 @@ static void test_recovery(void **state)
 	}
 }
 
+/* A remount: not with a log that was opened for reading; else it is replayed. */
+static void test_becomes_writable(void **state)
+{
+	struct sl_options ro = base_opts;
+	struct super_block *sb;
+
+	ro.readonly = true;
+	begin(1024, true);
+	make_dirty();
+	assert_int_equal(mount_with(&ro, true, &sb), 0);
+	fx.fd->bd.bd_readonly = true;
+	log_set_sink(note_line, NULL);
+	assert_int_equal(sl_writable_begin(sb, NULL), -EROFS);
+	log_set_sink(NULL, NULL);
+	assert_non_null(strstr(fx.said, "its journal is on a device of its own"));
+	assert_true(sl_is_readonly(sb));
+	assert_int_equal(look(sb, "kept"), 0);
+	assert_int_equal(atomic_load(&fx.fd->nr_writes), 0);
+	assert_int_equal(atomic_load(&fx.mv.fd->nr_writes), 0);
+	fx.fd->bd.bd_readonly = false;
+	assert_int_equal(sl_writable_begin(sb, NULL), 0);
+	assert_int_equal(sl_writable_finish(sb), 0);
+	assert_int_equal(look(sb, "kept"), 0);
+	make(sb, "more");
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_int_equal(fsck(), 0);
+	end();
+}
+
 /* Data that no transaction carries is in the cache of the volume's device. */
 static void test_fsync_flushes_the_volume(void **state)
 {
@@ -629,6 +658,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_mount_write_unmount),
 		cmocka_unit_test(test_recovery),
+		cmocka_unit_test(test_becomes_writable),
 		cmocka_unit_test(test_fsync_flushes_the_volume),
 		cmocka_unit_test(test_failed_flushes),
 		cmocka_unit_test(test_device_number),

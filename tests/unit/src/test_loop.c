@@ -28,6 +28,7 @@ enum {
 	DO_ANSWER,
 	DO_WAIT,
 	DO_QUIESCE,
+	DO_PAUSE, /* until the gate is open */
 	DO_BUFFER,
 	DO_BUFFER_WAIT,
 	DO_TAKE,
@@ -41,7 +42,7 @@ static struct {
 	struct loop *loop;
 	_Atomic bool gate[GATES];
 	_Atomic unsigned in_process, rejected, quiesced;
-	_Atomic bool misaligned;
+	_Atomic bool misaligned, paused, disturbed;
 	struct region_pool *regions;
 	struct region *taken[GATES]; /* by DO_TAKE, as its part */
 } t;
@@ -69,6 +70,16 @@ static void process(void *priv, void *request, size_t len)
 	} else if (packet[0] == DO_QUIESCE) {
 		loop_quiesce(t.loop);
 		atomic_store(&t.quiesced, 1);
+	} else if (packet[0] == DO_PAUSE) {
+		loop_pause(t.loop);
+		/* Those that came wait, and do not count. */
+		if (atomic_load(&t.in_process) != 1)
+			atomic_store(&t.disturbed, true);
+		atomic_store(&t.paused, true);
+		wait_event(&t.gate[packet[1]], atomic_load(&t.gate[packet[1]]));
+		if (atomic_load(&t.in_process) != 1)
+			atomic_store(&t.disturbed, true);
+		loop_resume(t.loop);
 	} else if (packet[0] == DO_UNAWAITED) {
 		loop_request_kind(LOOP_UNAWAITED);
 		atomic_store(&t.gate[packet[1]], true);
@@ -303,6 +314,34 @@ static void test_quiesce_waits_for_the_others_then_rejects(void **state)
 	end();
 }
 
+static void test_pause_is_alone_then_all_go_on(void **state)
+{
+	bool seen[8] = { false };
+
+	begin(64);
+	ask(DO_WAIT, 1);
+	eventually(atomic_load(&t.in_process) == 1);
+	ask(DO_PAUSE, 2);
+	eventually(atomic_load(&t.in_process) == 2);
+	assert_false(atomic_load(&t.paused));
+	open_gate(1);
+	assert_int_equal(expect_answer(), 1);
+	eventually(atomic_load(&t.paused));
+	for (unsigned nr = 3; nr < 8; nr++)
+		ask(DO_ANSWER, nr);
+	open_gate(2);
+	for (unsigned i = 2; i < 8; i++) {
+		unsigned nr = (unsigned)expect_answer();
+
+		assert_true(nr >= 2 && nr < 8 && !seen[nr]);
+		seen[nr] = true;
+	}
+	assert_false(atomic_load(&t.disturbed));
+	assert_int_equal(atomic_load(&t.rejected), 0);
+	hang_up();
+	end();
+}
+
 static void test_stop_ends_readers_and_waits_for_requests(void **state)
 {
 	begin(64);
@@ -489,6 +528,7 @@ int main(void)
 		cmocka_unit_test(test_at_the_limit_the_first_to_finish_receives),
 		cmocka_unit_test(test_a_thread_waits_twice_in_one_request),
 		cmocka_unit_test(test_quiesce_waits_for_the_others_then_rejects),
+		cmocka_unit_test(test_pause_is_alone_then_all_go_on),
 		cmocka_unit_test(test_stop_ends_readers_and_waits_for_requests),
 		cmocka_unit_test(test_reply_buffers_grow_and_are_aligned),
 		cmocka_unit_test(test_requests_may_be_taken_over),

@@ -459,6 +459,112 @@ static void test_helper_of_mount(void **state)
 	assert_true(o.foreground);
 }
 
+/* As the mount in o, but for a remount with this; code: 0 or EXIT_CODE_MOUNT. */
+static void remount(const char *text, int code, struct options *to)
+{
+	int err = options_parse_remount(&o, text, false, to, why, sizeof(why));
+
+	if (err != code)
+		fail_msg("'%s': %d, '%s'", text, err, why);
+}
+
+static void test_remount_changes_what_it_names(void **state)
+{
+	struct options to;
+
+	accept("sluice dev mnt -o commit=7,sync,strictatime,usrquota,fsname=x,cache=64M");
+	assert_string_equal(o.given, "commit=7,sync,strictatime,usrquota,fsname=x,cache=64M");
+	remount("ro,errors=continue,nodelalloc,resuid=5", 0, &to);
+	assert_true(to.sl.readonly);
+	assert_int_equal(to.sl.commit_ms, 7000);
+	assert_true(to.sl.sync);
+	assert_true(to.sl.nodelalloc);
+	assert_int_equal(to.sl.resuid.id, 5);
+	assert_int_equal(to.sl.errors, SL_ERRORS_CONTINUE);
+	assert_int_equal(to.sl.cache_bytes, 64 << 20);
+	options_free(&to);
+	remount("async,usrquota,fsname=x,commit=9,nobarrier", 0, &to);
+	assert_false(to.sl.sync);
+	assert_int_equal(to.sl.commit_ms, 9000);
+	assert_int_equal(to.nr_notes, 2);
+	options_free(&to);
+	/* What the mount table says of strictatime, too. */
+	remount("relatime", 0, &to);
+	assert_int_equal(to.sl.atime, SL_ATIME_STRICT);
+	options_free(&to);
+	remount("noatime", 0, &to);
+	assert_int_equal(to.sl.atime, SL_ATIME_NOATIME);
+	options_free(&to);
+	remount("nostrictatime", 0, &to);
+	assert_int_equal(to.sl.atime, SL_ATIME_RELATIME);
+	options_free(&to);
+}
+
+static void test_remount_refuses_what_only_a_mount_can(void **state)
+{
+	static const char *const fixed[] = {
+		"data=writeback", "data=journal", "sb=8193", "journal_checksum", "noacl",
+		"nombcache", "norecovery", "nojournal", "writeback", "offset=4096", "zones=2",
+		"fakeroot", "noexport", "idmap", "usrjquota=a", "grpquota", "fsname=y",
+		"datacache=full", "inode_iter=global", "read_ahead_kb=64", "allow_other",
+		"journal_path=/y", "journal_dev=8",
+	};
+	struct options to;
+	char text[80];
+
+	accept("sluice dev mnt -o usrquota,fsname=x");
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
+		snprintf(text, sizeof(text), "commit=3,%s", fixed[i]);
+		remount(text, EXIT_CODE_MOUNT, &to);
+		assert_non_null(strstr(why, "cannot be changed by a remount"));
+		options_free(&to);
+	}
+	accept("sluice dev mnt -o journal_path=/x");
+	remount("journal_path=/x,commit=3", 0, &to);
+	assert_string_equal(to.journal_path, "/x");
+	assert_true(to.journal_path != o.journal_path);
+	options_free(&to);
+	remount("journal_path=/y", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	remount("journal_dev=8", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	accept("sluice dev mnt -o journal_dev=8");
+	remount("journal_dev=0x8,commit=3", 0, &to);
+	assert_int_equal(to.journal_dev, 8);
+	options_free(&to);
+	remount("journal_dev=9", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	remount("nosuch", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	remount("dax", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	remount("dirty_bytes=1M,dirty_background_bytes=2M", EXIT_CODE_MOUNT, &to);
+	options_free(&to);
+	assert_int_equal(options_parse_remount(&o, "nosuch", true, &to, why, sizeof(why)), 0);
+	options_free(&to);
+}
+
+static void test_options_shown_are_taken(void **state)
+{
+	char text[1024], few[16], line[1100];
+	struct options to;
+
+	accept("sluice dev mnt -o ro,errors=panic,commit=3,nodelalloc,sync,resgid=4,cache=64M");
+	options_show(&o, text, sizeof(text));
+	assert_non_null(strstr(text, "errors=panic"));
+	remount(text, 0, &to);
+	assert_true(to.sl.readonly && to.sl.sync && to.sl.nodelalloc);
+	assert_int_equal(to.sl.errors, SL_ERRORS_PANIC);
+	assert_int_equal(to.sl.cache_bytes, 64 << 20);
+	options_free(&to);
+	snprintf(line, sizeof(line), "sluice dev mnt -o %s", text);
+	accept(line);
+	assert_int_equal(o.sl.resgid.id, 4);
+	assert_true(o.sl.readonly);
+	options_show(&o, few, sizeof(few));
+	assert_int_equal(strlen(few), sizeof(few) - 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -485,6 +591,9 @@ int main(void)
 		cmocka_unit_test(test_help_and_version_need_no_arguments),
 		cmocka_unit_test(test_debug_implies_foreground),
 		cmocka_unit_test(test_helper_of_mount),
+		cmocka_unit_test(test_remount_changes_what_it_names),
+		cmocka_unit_test(test_remount_refuses_what_only_a_mount_can),
+		cmocka_unit_test(test_options_shown_are_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, free_options);
