@@ -242,15 +242,37 @@ static bool fsck_clean(const struct run *r, const char *path, bool replayed,
 }
 
 /*
+ * e2fsck 1.47.0 releases orphans that can have no blocks of data, which are devices, pipes,
+ * sockets and fast symlinks, without the block of their attributes.
+ */
+static bool cleared_without_block(const char *text)
+{
+	static const char mode_is[] = ", mode=";
+	const char *at = text;
+
+	while (at && (at = strstr(at, "Clearing orphaned inode ")) != NULL) {
+		mode_t mode;
+
+		at = strstr(at, mode_is);
+		mode = at ? (mode_t)strtoul(at + strlen(mode_is), NULL, 8) : S_IFREG;
+		if (!S_ISREG(mode) && !S_ISDIR(mode))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Replays the journal and releases the orphans, as a machine does when it
  * starts. -E journal_only stops before the orphan file; preening handles that, but
  * e2fsck 1.47.0 not in the same run as the replay. A volume that is not marked
  * faulty is not looked at further. One that is (after a fault of the device)
- * may want more than preening: its orphans were left alone.
+ * may want more than preening: its orphans were left alone. So may one that had such
+ * orphans as above.
  */
 static bool fsck_replay(const struct run *r, const char *path)
 {
 	static const char *const steps[] = { "-yEjournal_only", "-p", "-fy" };
+	bool leaks = false;
 	char *text = NULL;
 	int status = 0;
 	u32 i;
@@ -260,7 +282,8 @@ static bool fsck_replay(const struct run *r, const char *path)
 		char *argv[] = { "e2fsck", (char *)steps[i], (char *)path,
 				 r->split ? "-j" : NULL, log, NULL };
 
-		if (i == 2 && (status < 4 || !r->faulty))
+		leaks = leaks || cleared_without_block(text);
+		if (i == 2 && !leaks && (status < 4 || !r->faulty))
 			break;
 		free(text);
 		log_path(path, log, sizeof(log));
