@@ -839,9 +839,15 @@ static u32 apply_shift(struct model *m, struct m_inode *in, const struct sim_op 
 	bool collapse = op->flags == FALLOC_FL_COLLAPSE_RANGE;
 	u64 from = collapse ? op->off + op->len : op->off;
 	u32 rest = (u32)(in->size - from), hole = collapse ? 0 : op->len;
-	u8 *bytes = zalloc((size_t)hole + rest);
 	struct change *c;
+	u8 *bytes;
 
+	if (in->lost && from >= in->size) {
+		/* Longer than what is known of it, of which nothing moves. */
+		touched(m, in, true);
+		return 0;
+	}
+	bytes = zalloc((size_t)hole + rest);
 	m_inode_read(in, from, bytes + hole, rest);
 	add_change(m, in, CH_SHIFT, op->off, hole + rest, 0);
 	c = &in->ch[in->nr_ch - 1];

@@ -1124,6 +1124,12 @@ static bool result_fits(struct worker *w, const struct sim_op *op, s64 want, s64
 		return true;
 	if (w->r->scarce && got < 0 && scarcity_error(got))
 		return true;
+	/* How long a file is after a write that failed, the model does not know. */
+	if (want == -EINVAL && got == 0 && op->kind == OP_FALLOC) {
+		const struct m_inode *in = model_find(w->m, op->path);
+
+		return in && m_inode_is_lost(in);
+	}
 	if (want < 0)
 		return got < 0 && fault_hit(w->r) && !w->r->scarce;
 	if (fault_hit(w->r) && !w->r->scarce)
