@@ -40,7 +40,8 @@ struct ext4_inode {
 	struct mutex xattr_sem;   /* RANK_XATTR */
 	struct mutex wb_lock;     /* one write-out pass; RANK_WRITEBACK */
 	_Atomic u64 i_disksize; /* [i_data_sem to change] size as on disk: covers only what is written */
-	pblk_t i_file_acl;  /* [xattr_sem] xattr block, 0 for none */
+	_Atomic pblk_t i_file_acl; /* [xattr_sem to change] xattr block, 0 for none; read by whoever
+				      stores the inode */
 	_Atomic bool i_has_xattrs; /* in its body or in a block [atomic; write xattr_sem] */
 	_Atomic u8 i_acls; /* which access control lists it has: XATTR_ACL_* [atomic; write xattr_sem] */
 	_Atomic u32 i_dtime; /* dtime or next orphan, as on disk [list lock of orphan.c to change while listed] */

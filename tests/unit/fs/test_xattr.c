@@ -488,6 +488,49 @@ static void test_reader_beside_writer(void **state)
 	at_end(&t);
 }
 
+static void append(void *arg)
+{
+	static const struct sl_cred root = { 0 };
+	struct sharer *s = arg;
+	struct sl_file *f;
+
+	s->err = sl_open(s->inode, SL_OPEN_WRITE, &f);
+	if (s->err)
+		return;
+	while (!atomic_load(s->stop) && !s->err) {
+		if (sl_write(f, "data", 4, 4096ull * (u32)s->n, 0, &root) != 4)
+			s->err = 1;
+		else
+			s->err = sl_fsync(f, true);
+		s->n++;
+	}
+	sl_release(f);
+}
+
+/* A conversion stores the inode while its attributes move from body to block and back. */
+static void test_change_beside_conversions(void **state)
+{
+	_Atomic bool stop = false;
+	struct thread *writer;
+	struct sharer s;
+	struct at t;
+
+	(void)state;
+	start(&t, "-b 4096");
+	at_mount(&t);
+	s = (struct sharer){ .t = &t, .inode = get_file(&t, "f1"), .stop = &stop };
+	assert_int_equal(set(s.inode, "user.a", 'a', 10, 0), 0);
+	assert_int_equal(thread_create(&writer, "writer", append, &s), 0);
+	for (int i = 0; i < 400; i++)
+		assert_int_equal(set(s.inode, "user.a", (char)('a' + i % 20),
+				     i % 2 ? 400 : 10, SL_XATTR_REPLACE), 0);
+	atomic_store(&stop, true);
+	thread_join(writer);
+	assert_int_equal(s.err, 0);
+	sl_iput(s.inode);
+	at_end(&t);
+}
+
 /* ---- power cuts ---- */
 
 #define CUT_NAMES 3
@@ -1019,6 +1062,7 @@ int main(void)
 		cmocka_unit_test(test_append_only_and_immutable),
 		cmocka_unit_test(test_sharers_leave_at_once),
 		cmocka_unit_test(test_reader_beside_writer),
+		cmocka_unit_test(test_change_beside_conversions),
 		cmocka_unit_test(test_power_cut),
 		cmocka_unit_test(test_equal_blocks_are_one),
 		cmocka_unit_test(test_sharers_are_counted),
