@@ -754,6 +754,9 @@ void ext4_on_journal_abort(struct ext4_sb *sbi, int error);
 /* Writes the inode in memory into its table buffer, inside h. Any time in a handle;
  * takes i_data_sem (shared) and b_lock. Updates i_sync_tid. datasync: size or mapping changed. */
 int __must_check ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei);
+/* Before a change that must be stored: after it only an abort can keep
+ * ext4_mark_inode_dirty() from it, until h is restarted. */
+int __must_check ext4_inode_access(struct handle *h, struct ext4_inode *ei);
 /*
  * The same in two steps. prepare: what can fail; the inode's table buffer, referenced and
  * with write access, and where in it the inode is. Between the two the caller may change what

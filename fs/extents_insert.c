@@ -30,13 +30,11 @@
 
 int ext_access(struct handle *h, struct ext_path *p, u32 top, u32 bottom)
 {
-	for (u32 l = max_of(top, 1u); l <= bottom; l++) {
-		int err = handle_get_write_access(h, p->n[l].b);
+	int err = top ? 0 : ext4_inode_access(h, p->ei);
 
-		if (err)
-			return err;
-	}
-	return 0;
+	for (u32 l = max_of(top, 1u); !err && l <= bottom; l++)
+		err = handle_get_write_access(h, p->n[l].b);
+	return err;
 }
 
 static bool node_full(const struct ext_node *n)

@@ -222,7 +222,8 @@ int __must_check ext_restart(struct handle *h, struct ext4_inode *ei, u32 blocks
 			     u32 revokes) REQUIRES(&ei->i_data_sem);
 
 /* ---- extents_insert.c ---- */
-/* Write access to the path's buffers of levels [top, bottom] (the root has none). */
+/* Write access to the path's buffers of levels [top, bottom]; of the root it is that to the
+ * inode's table block, so that blocks are not freed that the disk's root goes on to name. */
 int __must_check ext_access(struct handle *h, struct ext_path *p, u32 top, u32 bottom);
 /* The highest level that changes if an extent is inserted after the leaf's pos. */
 u32 ext_insert_top(const struct ext_path *p);

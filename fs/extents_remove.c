@@ -350,6 +350,8 @@ int ext_fold(struct handle *h, struct ext4_inode *ei, u32 most)
 			return 0;
 		}
 		err = handle_ensure(h, EXT4_ALLOC_CREDITS + EXT_SLACK_CREDITS, 1);
+		if (!err)
+			err = ext4_inode_access(h, ei);
 		if (err) {
 			ext_path_put(&p);
 			return err < 0 ? err : 0;

@@ -203,14 +203,13 @@ static int ind_ensure(struct ext4_inode *ei, struct ind_rm *r, u32 groups,
 }
 
 /* Clears entries [i, i+nr). */
-static int ind_clear(struct ind_rm *r, struct ind_array *a, u32 i, u32 nr)
+static int ind_clear(struct ext4_inode *ei, struct ind_rm *r, struct ind_array *a, u32 i, u32 nr)
 {
-	if (a->b) {
-		int err = handle_get_write_access(r->h, a->b);
+	int err = a->b ? handle_get_write_access(r->h, a->b) :
+			 ext4_inode_access(r->h, ei);
 
-		if (err)
-			return err;
-	}
+	if (err)
+		return err;
 	memset(&a->e[i], 0, nr * sizeof(le32));
 	if (a->b)
 		handle_dirty(r->h, a->b);
@@ -243,7 +242,7 @@ static int ind_remove_data(struct ext4_inode *ei, struct ind_rm *r,
 			err = ind_ensure(ei, r, ext_groups_of(sbi, blk, nr),
 					 r->forget ? nr : 0);
 		if (!err)
-			err = ind_clear(r, a, i, nr);
+			err = ind_clear(ei, r, a, i, nr);
 		if (!err)
 			err = ext_free_data(r->h, ei, blk, nr,
 					    r->forget ? EXT_FREE_FORGET : 0);
@@ -292,7 +291,7 @@ static int ind_remove_tree(struct ext4_inode *ei, struct ind_rm *r,
 	if (!err && array_empty(a.e, n) && !ind_wanted(ei, level, first, span)) {
 		err = ind_ensure(ei, r, 1, 1);
 		if (!err)
-			err = ind_clear(r, up, i, 1);
+			err = ind_clear(ei, r, up, i, 1);
 		if (!err)
 			return ext_free_node(r->h, ei, a.b);
 	}

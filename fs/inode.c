@@ -583,6 +583,17 @@ static void inode_to_buffer(struct handle *h, struct ext4_inode *ei, bool fresh,
 	buffer_put(b);
 }
 
+int ext4_inode_access(struct handle *h, struct ext4_inode *ei)
+{
+	struct buffer *b;
+	u32 offset;
+	int err = inode_access(h, ei, false, &b, &offset);
+
+	if (!err)
+		buffer_put(b); /* the transaction keeps it */
+	return err;
+}
+
 int ext4_inode_prepare(struct handle *h, struct ext4_inode *ei, struct buffer **out,
 		       u32 *offset)
 {
@@ -805,21 +816,23 @@ static int free_on_disk(struct ext4_inode *ei, struct handle *h)
 		err = handle_ensure(h, last, 1);
 	if (err == 1)
 		err = handle_restart(h, last, 1);
-	if (!err && ei->i_file_acl)
-		err = ext4_xattr_release(h, ei);
 	if (!err)
 		err = inode_access(h, ei, false, &b, &offset);
 	if (err)
 		return err;
-	err = ext4_orphan_unlink(h, ei);
-	if (err) {
-		buffer_put(b);
-		return err;
+	if (ei->i_file_acl)
+		err = ext4_xattr_release(h, ei);
+	if (!err)
+		err = ext4_orphan_unlink(h, ei);
+	if (!err) {
+		ei->i_dtime = (u32)time(NULL);
+		ext4_set_size(ei, 0);
+		ei->i_disksize = 0;
 	}
-	ei->i_dtime = (u32)time(NULL);
-	ext4_set_size(ei, 0);
-	ei->i_disksize = 0;
+	/* Also as an orphan: it must not name a block of attributes that is free. */
 	inode_to_buffer(h, ei, false, b, offset);
+	if (err)
+		return err;
 	err = ext4_free_ino(h, sbi, inode->i_ino, is_dir);
 	if (err)
 		return stay_orphan(h, ei, err);

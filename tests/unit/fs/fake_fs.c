@@ -399,6 +399,15 @@ int ext4_mark_inode_dirty(struct handle *h, struct ext4_inode *ei)
 	return 0;
 }
 
+int ext4_inode_access(struct handle *h, struct ext4_inode *ei)
+{
+	assert_true(h->open);
+	if (fake.fail_access == FAKE_NEVER || fake.fail_access-- > 0)
+		return 0;
+	fake.fail_access = FAKE_NEVER;
+	return -ENOMEM;
+}
+
 int ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *ei)
 {
 	return ext4_mark_inode_dirty(h, ei);

@@ -355,6 +355,87 @@ static void test_truncated_file(void **state)
 	truncated(FILE_);
 }
 
+/* ---- a deletion that fails on its way ---- */
+
+int __real_ext4_orphan_unlink(struct handle *h, struct ext4_inode *ei);
+int __wrap_ext4_orphan_unlink(struct handle *h, struct ext4_inode *ei);
+int __real_ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
+			     struct buffer **out, u32 *offset);
+int __wrap_ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
+			     struct buffer **out, u32 *offset);
+bool __real_mem_pause(int *tries);
+bool __wrap_mem_pause(int *tries);
+
+static bool no_unlink, no_buffer;
+
+/* As if it had waited in vain. */
+bool __wrap_mem_pause(int *tries)
+{
+	return !no_unlink && __real_mem_pause(tries);
+}
+
+int __wrap_ext4_orphan_unlink(struct handle *h, struct ext4_inode *ei)
+{
+	return no_unlink ? -ENOMEM : __real_ext4_orphan_unlink(h, ei);
+}
+
+int __wrap_ext4_inode_buffer(struct ext4_sb *sbi, ino_nr ino, bool fresh,
+			     struct buffer **out, u32 *offset)
+{
+	return no_buffer ? -EIO : __real_ext4_inode_buffer(sbi, ino, fresh, out, offset);
+}
+
+/* What it has freed already is not the orphan's any more: who deletes the rest, after a
+ * crash or at the next mount, frees nothing twice. */
+static void deletion_fails(const char *mkfs_args, bool *fails)
+{
+	struct inode *f;
+	struct at t, copy;
+	char value[300];
+	int errors;
+
+	at_start(&t, mkfs_args, "32M");
+	memset(value, 'v', sizeof(value));
+	for (int i = 0; i < 2; i++) { /* a block of attributes; data */
+		f = mk(&t, i);
+		if (i)
+			fill(f, 50000);
+		else
+			assert_int_equal(sl_setxattr(f, "user.a", value, sizeof(value), 0,
+						     &root_cred), 0);
+		assert_int_equal(sl_sync(t.sb), 0);
+		rm(&t, i);
+		at_quiet(&errors);
+		*fails = true;
+		sl_iput(f);
+		*fails = false;
+		at_loud();
+		assert_false(ext4_orphan_empty(t.sbi));
+	}
+	crash(&t, &copy);
+	at_mount(&copy);
+	assert_true(ext4_orphan_empty(copy.sbi));
+	at_end(&copy);
+	assert_int_equal(sl_unmount(t.sb), 0);
+	at_mount(&t);
+	assert_true(ext4_orphan_empty(t.sbi));
+	at_end(&t);
+}
+
+static void test_no_memory_to_leave_the_list(void **state)
+{
+	(void)state;
+	deletion_fails(LIST, &no_unlink);
+	deletion_fails(FILE_, &no_unlink);
+}
+
+static void test_deleted_inode_cannot_be_stored(void **state)
+{
+	(void)state;
+	deletion_fails(LIST, &no_buffer);
+	deletion_fails(LIST ",^extent,^64bit", &no_buffer);
+}
+
 /* ---- damage: an answer, whatever it is, and no crash or hang ---- */
 
 static void mount_damaged(struct at *t, const char *debugfs)
@@ -471,6 +552,8 @@ int main(void)
 		cmocka_unit_test(test_truncated_list),
 		cmocka_unit_test(test_truncated_file),
 		cmocka_unit_test(test_bad_heads_are_reported),
+		cmocka_unit_test(test_no_memory_to_leave_the_list),
+		cmocka_unit_test(test_deleted_inode_cannot_be_stored),
 		cmocka_unit_test(test_loop_ends),
 		cmocka_unit_test(test_damaged_orphan_file_is_refused),
 	};
