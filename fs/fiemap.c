@@ -9,9 +9,9 @@
  * extent was delayed: the other way round, it could have got both its extent and lost
  * its mark in between, and would look like a hole.
  *
- * Locks:   i_rwsem (shared) -> leaf locks; i_data_sem (shared)
+ * Locks:   i_rwsem (shared) -> leaf locks; i_data_sem (shared); xattr_sem
  */
-#include "fs/ext4.h"
+#include "fs/xattr_internal.h"
 
 #include <linux/fiemap.h>
 
@@ -136,4 +136,52 @@ s32 sl_fiemap(struct inode *inode, u64 start, u64 len, bool sync,
 	if (w.nr && !w.full && (ei->i_inline || end == EXT4_LBLK_END))
 		out[w.nr - 1].flags |= FIEMAP_EXTENT_LAST;
 	return (s32)w.nr;
+}
+
+/* Whether there is a list in the body; *at: where that is on the volume. xattr_sem held. */
+static int body_list(struct ext4_inode *ei, bool *there, u64 *at)
+{
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	struct xattr_list l;
+	struct buffer *b;
+	u32 offset;
+	u8 *raw;
+	int err = xattr_read_raw(ei, &raw);
+
+	if (err)
+		return err;
+	*there = xattr_body_list(sbi, raw, ei->i_extra_isize, &l);
+	free(raw);
+	err = ext4_inode_buffer(sbi, ei->vfs.i_ino, false, &b, &offset);
+	if (err)
+		return err;
+	*at = (b->b_blocknr << sbi->s.s_blocksize_bits) + offset +
+	      EXT4_GOOD_OLD_INODE_SIZE + ei->i_extra_isize;
+	buffer_put(b);
+	return 0;
+}
+
+s32 sl_fiemap_xattr(struct inode *inode, struct sl_extent *out)
+{
+	struct ext4_inode *ei = EXT4_I(inode);
+	struct ext4_sb *sbi = ext4_sb_of(ei);
+	bool in_body = false;
+	u64 at = 0;
+	int err;
+
+	*out = (struct sl_extent){ .flags = FIEMAP_EXTENT_LAST };
+	mutex_lock(&ei->xattr_sem);
+	err = body_list(ei, &in_body, &at);
+	if (in_body) {
+		out->physical = at;
+		out->length = sbi->inode_size - EXT4_GOOD_OLD_INODE_SIZE - ei->i_extra_isize;
+		out->flags |= FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_NOT_ALIGNED;
+	} else if (ei->i_file_acl) {
+		out->physical = ei->i_file_acl << sbi->s.s_blocksize_bits;
+		out->length = sbi->s.s_blocksize;
+	}
+	mutex_unlock(&ei->xattr_sem);
+	if (err)
+		return err;
+	return out->length ? 1 : 0;
 }

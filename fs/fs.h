@@ -482,6 +482,12 @@ struct sl_extent {
  */
 s32 __must_check sl_fiemap(struct inode *inode, u64 start, u64 len, bool sync,
 			   struct sl_extent *out, u32 max);
+/*
+ * Where the extended attributes of an inode lie: 1, or 0 if there are none. Of those in the
+ * inode and in a block beside it only the first are told, as by the kernel's ext4. -EIO,
+ * -EFSCORRUPTED, -ENOMEM.
+ */
+s32 __must_check sl_fiemap_xattr(struct inode *inode, struct sl_extent *out);
 /* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
 s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
 /*

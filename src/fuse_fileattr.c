@@ -189,10 +189,11 @@ static void fiemap(fuse_req_t req, fuse_ino_t node, const void *in, size_t in_si
 	n = req_inode(req, node, &inode);
 	if (n)
 		goto out;
-	if (f->length) {
+	if (f->flags & SLUICE_FIEMAP_XATTR)
+		n = sl_fiemap_xattr(inode, e);
+	else if (f->length)
 		n = sl_fiemap(inode, f->start, f->length,
 			      f->flags & SLUICE_FIEMAP_SYNC, e, SLUICE_FIEMAP_MAX);
-	}
 	sl_iput(inode);
 	if (n < 0)
 		goto out;

@@ -216,7 +216,8 @@ struct sluice_extent {
 };
 
 #define SLUICE_FIEMAP_MAX 510
-#define SLUICE_FIEMAP_SYNC 1 /* what is dirty in the daemon is written before */
+#define SLUICE_FIEMAP_SYNC 1  /* what is dirty in the daemon is written before */
+#define SLUICE_FIEMAP_XATTR 2 /* where the extended attributes lie, whatever the range */
 
 /*
  * As FS_IOC_FIEMAP, which the kernel's FUSE does not hand on: on any open file or

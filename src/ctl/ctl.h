@@ -19,7 +19,7 @@ struct call {
 	bool ioctl_only;  /* bulkstat: not by the stream */
 	unsigned threads; /* of bulkstat; 0: not given */
 	uint64_t first, last; /* of bulkstat; shutdown: first says how */
-	bool sync;  /* of fiemap */
+	bool sync, xattr; /* of fiemap */
 	const char *mnt; /* of fiemap: a file */
 	const char *arg; /* behind the mount point; NULL: not given */
 	const char *arg2; /* of collapse and insert: the length */

@@ -64,7 +64,7 @@ int ctl_fiemap(const struct call *c, int fd)
 	f.version = SLUICE_IOC_VERSION;
 	f.size = sizeof(f);
 	f.length = UINT64_MAX;
-	f.flags = c->sync ? SLUICE_FIEMAP_SYNC : 0;
+	f.flags = (c->sync ? SLUICE_FIEMAP_SYNC : 0) | (c->xattr ? SLUICE_FIEMAP_XATTR : 0);
 	/* What the kernel delays, the daemon does not know. */
 	if (c->sync && sync_file_range(fd, 0, 0,
 				       SYNC_FILE_RANGE_WAIT_BEFORE |

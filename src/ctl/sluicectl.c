@@ -29,7 +29,7 @@ static const char usage_text[] =
 	"       sluicectl cache-limit MOUNTPOINT [SIZE]\n"
 	"       sluicectl collapse FILE OFFSET LENGTH\n"
 	"       sluicectl drop-caches MOUNTPOINT [1|2|3]\n"
-	"       sluicectl fiemap [--json] [--sync] FILE\n"
+	"       sluicectl fiemap [--json] [--sync] [--xattr] FILE\n"
 	"       sluicectl insert FILE OFFSET LENGTH\n"
 	"       sluicectl label MOUNTPOINT [LABEL]\n"
 	"       sluicectl options MOUNTPOINT\n"
@@ -216,7 +216,7 @@ static const struct command {
 	bool json;
 	bool scans; /* takes --range and the like */
 	bool file; /* of any file, not the mount's root */
-	bool syncs; /* takes --sync */
+	bool maps; /* takes --sync and --xattr */
 	bool shifts; /* has two arguments, and writes the file */
 } commands[] = {
 	{ .name = "bulkstat", .run = ctl_bulkstat, .json = true, .scans = true },
@@ -227,7 +227,7 @@ static const struct command {
 	{ .name = "drop-caches", .run = drop_caches, .arg_ok = level_ok,
 	  .arg_is = "not 1, 2 or 3: " },
 	{ .name = "fiemap", .run = ctl_fiemap, .json = true, .file = true,
-	  .syncs = true },
+	  .maps = true },
 	{ .name = "insert", .run = ctl_insert, .arg_ok = ctl_shift_ok,
 	  .arg_is = "not an offset and a length: ", .file = true, .shifts = true },
 	{ .name = "label", .run = ctl_label, .arg_ok = ctl_label_ok,
@@ -275,6 +275,7 @@ int main(int argc, char **argv)
 		{ "threads", required_argument, NULL, 't' },
 		{ "ioctl", no_argument, NULL, 'i' },
 		{ "sync", no_argument, NULL, 's' },
+		{ "xattr", no_argument, NULL, 'x' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
@@ -305,6 +306,9 @@ int main(int argc, char **argv)
 		case 's':
 			c.sync = true;
 			break;
+		case 'x':
+			c.xattr = true;
+			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			return flush_output(0);
@@ -334,8 +338,8 @@ int main(int argc, char **argv)
 		return wrong_call("--threads and --ioctl are for bulkstat", NULL);
 	if (c.json && !cmd->json)
 		return wrong_call("--json is for bulkstat, fiemap and stats", NULL);
-	if (c.sync && !cmd->syncs)
-		return wrong_call("--sync is for fiemap", NULL);
+	if ((c.sync || c.xattr) && !cmd->maps)
+		return wrong_call("--sync and --xattr are for fiemap", NULL);
 	c.mnt = argv[1];
 	c.arg = argc > 2 ? argv[2] : NULL;
 	c.arg2 = argc > 3 ? argv[3] : NULL;

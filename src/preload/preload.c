@@ -9,8 +9,8 @@
  * one of a FUSE file system, it is made anew as an ioctl of sluice_ioctl.h. Who does
  * not know that one is no Sluice, and the first answer stands. All else is libc's.
  *
- * Not seen are calls past libc's functions (syscall(3), static programs), and
- * FIEMAP_FLAG_XATTR is refused (EBADR). A bad address is the program's fault, and not EFAULT.
+ * Not seen are calls past libc's functions (syscall(3), static programs). A bad address is
+ * the program's fault, and not EFAULT.
  *
  * Nothing is allocated and no lock is taken: as good in a signal handler, or after vfork(2),
  * as the calls themselves; but for FIEMAP there must be 16 KiB of stack (struct
@@ -205,10 +205,12 @@ static int walk(int fd, struct fiemap *fm)
 			return errno;
 		f.flags = SLUICE_FIEMAP_SYNC;
 	}
+	if (fm->fm_flags & FIEMAP_FLAG_XATTR)
+		f.flags |= SLUICE_FIEMAP_XATTR;
 	do {
 		if (real_ioctl(fd, SLUICE_IOC_FIEMAP, &f) < 0)
 			return errno;
-		f.flags = 0;
+		f.flags &= ~(__u32)SLUICE_FIEMAP_SYNC;
 		for (__u32 i = 0; i < f.count && i < SLUICE_FIEMAP_MAX && !o.full; i++) {
 			take(&o, &f.extent[i]);
 			last = f.extent[i].flags & FIEMAP_EXTENT_LAST;
@@ -222,7 +224,7 @@ static int walk(int fd, struct fiemap *fm)
 /* As the kernel: what it does not know of the flags it tells. 0, or the errno. */
 static int fiemap(int fd, struct fiemap *fm)
 {
-	const __u32 known = FIEMAP_FLAG_SYNC | FIEMAP_FLAG_CACHE;
+	const __u32 known = FIEMAP_FLAG_SYNC | FIEMAP_FLAG_CACHE | FIEMAP_FLAG_XATTR;
 
 	fm->fm_mapped_extents = 0;
 	if (fm->fm_extent_count > UINT32_MAX / sizeof(struct fiemap_extent) ||
