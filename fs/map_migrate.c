@@ -138,6 +138,28 @@ static int sort_nodes(struct migration *m)
 	return 0;
 }
 
+/* Freed as a node, it would be both the file's and free. */
+static int check_data(const struct migration *m)
+{
+	for (u32 i = 0; m->nr_nodes && i < m->nr; i++) {
+		u32 lo = 0, hi = m->nr_nodes;
+
+		while (lo < hi) { /* the first node that is not before it */
+			u32 mid = lo + (hi - lo) / 2;
+
+			if (m->node[mid] < m->ext[i].pblk)
+				lo = mid + 1;
+			else
+				hi = mid;
+		}
+		if (lo < m->nr_nodes && m->node[lo] < m->ext[i].pblk + m->ext[i].len)
+			return ext4_error(ext4_sb_of(m->ei), m->ei->vfs.i_ino, m->node[lo],
+					  -EFSCORRUPTED,
+					  "block map: an indirect block is data, too");
+	}
+	return 0;
+}
+
 static int read_map(struct migration *m) REQUIRES(&m->ei->i_data_sem)
 {
 	const struct super_block *sb = m->ei->vfs.i_sb;
@@ -162,7 +184,9 @@ static int read_map(struct migration *m) REQUIRES(&m->ei->i_data_sem)
 			err = walk(m, blk, level, t.first, t.span);
 		first = t.first + t.span;
 	}
-	return err ? err : sort_nodes(m);
+	if (!err)
+		err = sort_nodes(m);
+	return err ? err : check_data(m);
 }
 
 /* ---- the tree ---- */
@@ -324,9 +348,12 @@ static int switch_to_tree(struct handle *h, struct migration *m)
 	build_tree(h, m);
 	set_flag(ei, true);
 	ext4_inode_add_clusters(h, ei, m->tree_nodes);
-	/* The map has gone: what cannot be freed is lost. */
-	for (u32 i = 0; i < m->nr_nodes && !err; i++)
-		err = ext_free_data(h, ei, m->node[i], 1, true);
+	/* The map has gone: what cannot be freed is lost, and no more than that. */
+	for (u32 i = 0; i < m->nr_nodes; i++) {
+		int err2 = ext_free_data(h, ei, m->node[i], 1, EXT_FREE_FORGET);
+
+		err = err ? err : err2;
+	}
 	rwsem_up_write(&m->ei->i_data_sem);
 	store(h, ei, table, offset);
 	return err;
@@ -347,8 +374,7 @@ static int to_extents(struct ext4_inode *ei)
 		goto out;
 	shape_tree(&m);
 	err = -EFBIG;
-	/* Revokes are small, but they take room in the log, too. */
-	if (credits_of(&m) + m.nr_nodes / 64 > journal_max_credits(sbi->journal))
+	if (!journal_fits(sbi->journal, credits_of(&m), m.nr_nodes))
 		goto out;
 	m.b = calloc(max_of(m.tree_nodes, 1u), sizeof(struct buffer *));
 	err = m.b ? journal_start(sbi->journal, credits_of(&m), m.nr_nodes, &h) : -ENOMEM;

@@ -155,7 +155,7 @@ void journal_set_cache_limit(struct journal *j, u64 limit);
 /*
  * Opens a handle that may change up to `blocks` buffers and revoke up to
  * `revokes` blocks. Waits for log space and for a locked transaction to drain.
- * -EROFS (aborted), -ENOSPC (more than journal_max_credits()), -ENOMEM.
+ * -EROFS (aborted), -ENOSPC (not journal_fits()), -ENOMEM.
  */
 int __must_check journal_start(struct journal *j, u32 blocks, u32 revokes,
 			       struct handle **out);
@@ -164,7 +164,10 @@ int __must_check journal_start(struct journal *j, u32 blocks, u32 revokes,
  * the handle will be on disk (without handle_set_sync()). */
 int handle_stop(struct handle *h);
 void handle_set_sync(struct handle *h);
+/* The most that `blocks` can be. */
 u32 journal_max_credits(const struct journal *j);
+/* Can one transaction hold as much at all? */
+bool journal_fits(const struct journal *j, u32 blocks, u32 revokes);
 
 /*
  * Makes sure that at least this many are left, extending in place. 0: there

@@ -82,9 +82,9 @@ u32 journal_max_credits(const struct journal *j)
 	return room > j->handle_extra ? room - j->handle_extra : 0;
 }
 
-/* Can one transaction hold this at all? Guards the sums against overflow. */
-static bool fits_ever(const struct journal *j, u32 blocks, u32 revokes)
+bool journal_fits(const struct journal *j, u32 blocks, u32 revokes)
 {
+	/* The first two keep the sums from an overflow. */
 	return blocks <= journal_max_credits(j) &&
 	       revokes / j->revokes_per_block < j->max_trans &&
 	       transaction_need(j, NULL, blocks + j->handle_extra, revokes) <=
@@ -256,7 +256,7 @@ int journal_start(struct journal *j, u32 blocks, u32 revokes, struct handle **ou
 	*out = NULL;
 	if (journal_aborted(j))
 		return -EROFS;
-	if (!fits_ever(j, blocks, revokes)) {
+	if (!journal_fits(j, blocks, revokes)) {
 		log_ratelimited(LOG_LVL_ERR,
 				"%s: journal: a handle of %u blocks and %u revokes; the log takes %u",
 				j->sb->s_id, blocks, revokes, journal_max_credits(j));
@@ -316,7 +316,7 @@ int handle_ensure(struct handle *h, u32 blocks, u32 revokes)
 		return -EROFS;
 	if (h->blocks >= blocks && h->revokes >= revokes)
 		return 0;
-	if (!fits_ever(j, blocks, revokes))
+	if (!journal_fits(j, blocks, revokes))
 		return -ENOSPC;
 	db = blocks > h->blocks ? blocks - h->blocks : 0;
 	dr = revokes > h->revokes ? revokes - h->revokes : 0;
@@ -339,7 +339,7 @@ int handle_restart(struct handle *h, u32 blocks, u32 revokes)
 	handle_leave(h);
 	if (journal_aborted(h->j))
 		return -EROFS;
-	if (!fits_ever(h->j, blocks, revokes))
+	if (!journal_fits(h->j, blocks, revokes))
 		return -ENOSPC;
 	return handle_join(h->j, h, blocks, revokes);
 }

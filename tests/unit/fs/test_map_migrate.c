@@ -254,6 +254,142 @@ static void test_damaged_map(void **state)
 	memvol_free(&mv);
 }
 
+/* One that is data, too, stays the file's. */
+static void test_node_that_is_data(void **state)
+{
+	struct sl_file *f;
+	int errors = 0;
+	le32 *slot;
+
+	(void)state;
+	begin("-b 1024", &opts);
+	f = open_file("f", true);
+	assert_int_equal(migrate(f, false), 0);
+	put(f, 0, 8, 'a');
+	put(f, 12, 1, 'a');
+	put(f, 12 + 256, 1, 'a');
+	assert_int_equal(sl_fsync(f, false), 0);
+	slot = ind_slots(EXT4_I(sl_file_inode(f)));
+	for (u32 i = 0; i < 2; i++) {
+		le32 was = slot[7 * i];
+
+		slot[7 * i] = slot[IND_NDIR + i];
+		log_set_sink(quiet, &errors);
+		assert_int_equal(migrate(f, true), -EFSCORRUPTED);
+		log_set_sink(NULL, NULL);
+		assert_int_equal(errors, i + 1);
+		assert_false(has_extents(f));
+		slot[7 * i] = was;
+	}
+	assert_int_equal(migrate(f, true), 0);
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	memvol_free(&mv);
+}
+
+static u32 group_of(u32 blk)
+{
+	return ext4_block_group(EXT4_SB(sb), blk);
+}
+
+static bool in_use(u32 blk)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof(cmd), "debugfs -R 'testb %u' %s 2>/dev/null | grep -q marked", blk,
+		 mv.v.image);
+	return system(cmd) == 0;
+}
+
+/* An indirect block that can't be freed keeps no other from it. */
+static void test_node_that_is_free(void **state)
+{
+	const struct sl_cred *cred = &root_cred;
+	u32 node[7], bad, others = 0;
+	struct ext4_inode *ei;
+	struct buffer *b;
+	struct handle *h;
+	struct sl_file *f;
+	char data[1024] = "x";
+	int errors = 0;
+
+	(void)state;
+	begin("-b 1024 -g 512", &opts);
+	f = open_file("f", true);
+	assert_int_equal(migrate(f, false), 0);
+	for (u32 i = 0; i < 1500; i++) {
+		assert_int_equal(sl_write(f, data, sizeof(data), (u64)i << 10, 0, cred),
+				 sizeof(data));
+		if (i % 256 == 255)
+			assert_int_equal(sl_fsync(f, false), 0);
+	}
+	assert_int_equal(sl_fsync(f, false), 0);
+	ei = EXT4_I(sl_file_inode(f));
+	node[0] = le32_to_cpu(ind_slots(ei)[IND_NDIR]);
+	node[1] = le32_to_cpu(ind_slots(ei)[IND_NDIR + 1]);
+	assert_int_equal(ind_bread(ei, node[1], &b), 0);
+	for (u32 i = 2; i < ARRAY_SIZE(node); i++)
+		node[i] = le32_to_cpu(((le32 *)(void *)b->b_data)[i - 2]);
+	buffer_put(b);
+	bad = node[0];
+	for (u32 i = 0; i < ARRAY_SIZE(node); i++) {
+		assert_true(node[i]);
+		bad = min_of(bad, node[i]); /* the first to be freed */
+	}
+	assert_int_equal(journal_start(EXT4_SB(sb)->journal, EXT4_ALLOC_CREDITS, 0, &h), 0);
+	assert_int_equal(ext4_free_blocks(h, EXT4_SB(sb), ei->vfs.i_ino, bad, 1), 0);
+	assert_int_equal(handle_stop(h), 0);
+	log_set_sink(quiet, &errors);
+	assert_true(migrate(f, true) < 0);
+	log_set_sink(NULL, NULL);
+	assert_int_equal(errors, 1);
+	assert_true(has_extents(f));
+	for (u32 i = 0; i < ARRAY_SIZE(node); i++)
+		if (group_of(node[i]) == group_of(bad))
+			node[i] = 0; /* nothing is freed there any more */
+	sl_release(f);
+	assert_int_equal(sl_unmount(sb), 0);
+	memvol_store(&mv);
+	for (u32 i = 0; i < ARRAY_SIZE(node); i++) {
+		assert_false(node[i] && in_use(node[i]));
+		others += !!node[i];
+	}
+	assert_true(others > 1);
+	memvol_free(&mv);
+}
+
+/* What no transaction can hold is refused, and not for want of space: whatever of a
+ * transaction is left. */
+static void test_more_than_a_transaction(void **state)
+{
+	struct journal *j;
+	struct sl_file *f;
+	u32 extra;
+	int err;
+
+	(void)state;
+	begin("-b 1024", &opts);
+	j = EXT4_SB(sb)->journal;
+	f = open_file("f", true);
+	assert_int_equal(migrate(f, false), 0);
+	put(f, 12, 1, 'a');
+	assert_int_equal(sl_fsync(f, false), 0);
+	extra = journal_max_credits(j);
+	do {
+		assert_int_equal(journal_force_commit(j), 0);
+		journal_set_handle_extra(j, extra);
+		err = migrate(f, true);
+		assert_true(!err || err == -EFBIG);
+	} while (err && extra-- > 0);
+	assert_int_equal(err, 0);
+	assert_true(extra > 0);
+	assert_int_equal(journal_force_commit(j), 0);
+	journal_set_handle_extra(j, 0);
+	check(f, 12, 'a');
+	sl_release(f);
+	end();
+}
+
 struct user {
 	struct sl_file *f;
 	_Atomic bool stop;
@@ -337,6 +473,9 @@ int main(void)
 		cmocka_unit_test(test_to_a_map_and_back),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_damaged_map),
+		cmocka_unit_test(test_node_that_is_data),
+		cmocka_unit_test(test_node_that_is_free),
+		cmocka_unit_test(test_more_than_a_transaction),
 		cmocka_unit_test(test_beside_users),
 	};
 
