@@ -547,9 +547,41 @@ static int check_writable(struct ext4_sb *sbi)
 	return 0;
 }
 
+/* Which journal it is that has been replayed, and that goes on to be used. */
+struct journal_id {
+	bool has;
+	u32 ino;
+	u8 uuid[16]; /* of an external one */
+};
+
+static struct journal_id journal_id_of(const struct ext4_sb *sbi)
+{
+	struct journal_id id = {
+		.has = ext4_has_compat(sbi, HAS_JOURNAL),
+		.ino = sbi->journal_ino,
+	};
+
+	if (!id.ino)
+		memcpy(id.uuid, sbi->journal_uuid, sizeof(id.uuid));
+	return id;
+}
+
+/* Nobody who mounts a volume takes its journal from it. */
+static int check_same_journal(struct ext4_sb *sbi, const struct journal_id *was)
+{
+	struct journal_id now = journal_id_of(sbi);
+
+	if (now.has == was->has && now.ino == was->ino &&
+	    memcmp(now.uuid, was->uuid, sizeof(now.uuid)) == 0)
+		return 0;
+	return ext4_refuse(sbi, "%s: the log that was replayed says that the volume has %s: run e2fsck",
+			   sbi->s.s_id, now.has ? "another journal" : "no journal");
+}
+
 /* The superblock in the buffer cache: read after recovery. */
 static int load_super_buffer(struct ext4_sb *sbi)
 {
+	struct journal_id journal = journal_id_of(sbi);
 	struct ext4_super_block es;
 	pblk_t blk = sbi->s.s_blocksize == 1024 ? 1 : 0;
 	u64 bytes = sbi->bdev->bd_size;
@@ -567,6 +599,8 @@ static int load_super_buffer(struct ext4_sb *sbi)
 	if (le32_to_cpu(es.s_log_block_size) != sbi->s.s_blocksize_bits - 10u)
 		return ext4_refuse(sbi, "%s: the log changed the block size", sbi->s.s_id);
 	err = ext4_super_decode(sbi, &es, bytes);
+	if (!err)
+		err = check_same_journal(sbi, &journal);
 	/* A log may hold the end of a resize, or of tune2fs. */
 	if (!err)
 		err = check_writable(sbi);

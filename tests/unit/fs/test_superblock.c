@@ -358,7 +358,6 @@ static void test_super_outside(void **state)
 	memvol_free(&mv);
 }
 
-/* The log holds the superblock of an online resize: more inodes than before. */
 /* Small blocks on large sectors: only if the device can do without direct I/O. */
 static void test_blocks_below_sectors(void **state)
 {
@@ -377,35 +376,86 @@ static void test_blocks_below_sectors(void **state)
 	memvol_free(&mv);
 }
 
-static void test_log_changes_geometry(void **state)
+/* A volume after a crash, whose log holds the superblock as `change` leaves it. */
+static void super_in_log(struct memvol *mv, void (*change)(struct ext4_sb *sbi))
 {
-	struct memvol mv;
+	struct ext4_super_block was;
 	struct super_block *sb;
 	struct ext4_sb *sbi;
-	struct buffer *b;
 	struct handle *h;
 	u8 *crash;
 
-	memvol_make(&mv, "-b 1024", "16M");
-	crash = malloc(mv.size);
-	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
+	memvol_make(mv, "-b 1024", "16M");
+	crash = malloc(mv->size);
+	assert_int_equal(memvol_mount(mv, &opts, &sb), 0);
 	sbi = EXT4_SB(sb);
-	b = sbi->sb_buf;
 	assert_int_equal(journal_start(sbi->journal, 4, 0, &h), 0);
-	assert_int_equal(handle_get_write_access(h, b), 0);
-	/* A feature that must not be written to. */
-	sbi->es->s_feature_ro_compat = cpu_to_le32(
-		le32_to_cpu(sbi->es->s_feature_ro_compat) | EXT4_RO_COMPAT_VERITY);
-	sbi->features_ro_compat |= EXT4_RO_COMPAT_VERITY;
-	handle_dirty(h, b);
+	assert_int_equal(handle_get_write_access(h, sbi->sb_buf), 0);
+	was = *sbi->es;
+	change(sbi);
+	handle_dirty(h, sbi->sb_buf);
 	assert_int_equal(handle_stop(h), 0);
 	assert_int_equal(journal_force_commit(sbi->journal), 0);
-	memvol_snapshot(&mv, crash);
+	memvol_snapshot(mv, crash);
+	*sbi->es = was;
 	assert_int_equal(sl_unmount(sb), 0);
-	memcpy(mv.content, crash, mv.size);
-	assert_int_equal(memvol_mount(&mv, &opts, &sb), -EROFS);
+	memcpy(mv->content, crash, mv->size);
 	free(crash);
+}
+
+/* A feature that must not be written to. */
+static void add_verity(struct ext4_sb *sbi)
+{
+	sbi->features_ro_compat |= EXT4_RO_COMPAT_VERITY;
+	sbi->es->s_feature_ro_compat = cpu_to_le32(sbi->features_ro_compat);
+}
+
+static void test_log_changes_features(void **state)
+{
+	struct super_block *sb;
+	struct memvol mv;
+
+	super_in_log(&mv, add_verity);
+	assert_int_equal(memvol_mount(&mv, &opts, &sb), -EROFS);
 	memvol_free(&mv);
+}
+
+static void remove_journal(struct ext4_sb *sbi)
+{
+	sbi->es->s_feature_compat = cpu_to_le32(sbi->features_compat &
+						~(u32)EXT4_COMPAT_HAS_JOURNAL);
+}
+
+static void move_journal(struct ext4_sb *sbi)
+{
+	sbi->es->s_journal_inum = cpu_to_le32(11);
+}
+
+/* What is said of the mounts that are refused. */
+static void count_refusals(enum log_level level, const char *line, void *priv)
+{
+	if (strstr(line, "the log that was replayed says that the volume has"))
+		++*(int *)priv;
+}
+
+static void test_log_takes_the_journal(void **state)
+{
+	static void (*const changes[])(struct ext4_sb *sbi) = { remove_journal, move_journal };
+	const struct sl_options ro = { .readonly = true };
+
+	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+		struct super_block *sb;
+		struct memvol mv;
+		int said = 0;
+
+		super_in_log(&mv, changes[i]);
+		log_set_sink(count_refusals, &said);
+		assert_int_equal(memvol_mount(&mv, &ro, &sb), -EFSCORRUPTED);
+		assert_int_equal(memvol_mount(&mv, &opts, &sb), -EFSCORRUPTED);
+		log_set_sink(NULL, NULL);
+		assert_int_equal(said, 2);
+		memvol_free(&mv);
+	}
 }
 
 int main(void)
@@ -416,7 +466,8 @@ int main(void)
 		cmocka_unit_test(test_super_outside),
 		cmocka_unit_test(test_blocks_below_sectors),
 		cmocka_unit_test(test_recorded_errno),
-		cmocka_unit_test(test_log_changes_geometry),
+		cmocka_unit_test(test_log_changes_features),
+		cmocka_unit_test(test_log_takes_the_journal),
 		cmocka_unit_test(test_unmount_after_abort),
 		cmocka_unit_test(test_read_failures),
 		cmocka_unit_test(test_flush_failures),
