@@ -21,8 +21,8 @@
  *
  * After a crash, if what changes fits into a transaction (each leaf behind the range, the
  * blocks that become free): the file is as before or as after. Else the kernel's ext4 is
- * no better: of a range that is taken out, zeroes, while the size is the old one; and
- * then, either way, all that was behind the range is there, in order, with a gap of zeroes
+ * no better: of a range that is taken out, or its end, zeroes, while the size is the old one;
+ * and then, either way, all that was behind the range is there, in order, with a gap of zeroes
  * of the range's length somewhere in between. (To insert, the size grows first; to
  * collapse, it falls last.) The data itself was on the device before. An I/O error in the
  * middle leaves the same; so all leaves are read before anything changes.
