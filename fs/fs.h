@@ -281,9 +281,12 @@ enum sl_setattr {
 	SL_SET_MTIME = 1u << 5,
 	SL_SET_ATIME_NOW = 1u << 6,
 	SL_SET_MTIME_NOW = 1u << 7,
+	/* Whoever keeps times himself sends "now" as a time: mtime as ctime is. */
 	SL_SET_CTIME = 1u << 8,
 	SL_KILL_SUIDGID = 1u << 9, /* clear suid, and sgid if group-executable */
 	SL_KILL_SGID = 1u << 10,   /* clear sgid whatever the group may do */
+	/* As SL_WRITE_DELAYED: times of what was done before, on an immutable file, too. */
+	SL_SET_DELAYED = 1u << 11,
 };
 /* st: the new values of what `valid` names. *after (may be NULL): attributes then. */
 int __must_check sl_setattr(struct inode *inode, const struct stat *st, u32 valid,

@@ -1135,15 +1135,29 @@ int sl_getattr_ino(struct super_block *sb, u64 ino, struct stat *st)
 	return 0;
 }
 
-/* What immutable and append-only files refuse; both times may be set to "now", as by
- * utime(2) with NULL, but not one of them. */
-static int setattr_allowed(const struct inode *inode, u32 valid)
+/* Both times, as by utime(2) with NULL? See SL_SET_CTIME. */
+static bool sets_to_now(const struct stat *st, u32 valid)
+{
+	if (!(valid & SL_SET_ATIME_NOW))
+		return false;
+	if (valid & SL_SET_MTIME_NOW)
+		return true;
+	return valid & SL_SET_MTIME && valid & SL_SET_CTIME &&
+	       st->st_mtim.tv_sec == st->st_ctim.tv_sec &&
+	       st->st_mtim.tv_nsec == st->st_ctim.tv_nsec;
+}
+
+/* What immutable and append-only files refuse; both times may be set to "now", but not
+ * one of them. */
+static int setattr_allowed(const struct inode *inode, const struct stat *st, u32 valid)
 {
 	u32 refused = SL_SET_MODE | SL_SET_UID | SL_SET_GID | SL_SET_SIZE;
 
+	if (valid & SL_SET_DELAYED)
+		return 0;
 	if (inode->i_flags & EXT4_IMMUTABLE_FL)
 		return -EPERM;
-	if (!(valid & SL_SET_ATIME_NOW) || !(valid & SL_SET_MTIME_NOW))
+	if (!sets_to_now(st, valid))
 		refused |= SL_SET_ATIME | SL_SET_MTIME;
 	if (inode->i_flags & EXT4_APPEND_FL && valid & refused)
 		return -EPERM;
@@ -1290,7 +1304,7 @@ int sl_setattr(struct inode *inode, const struct stat *st, u32 valid,
 		return err;
 	budget_throttle(sbi->s.s_budget);
 	rwsem_down_write(&inode->i_rwsem);
-	err = setattr_allowed(inode, valid);
+	err = setattr_allowed(inode, st, valid);
 	if (!err)
 		ext4_extra_grow(ei);
 	if (!err && valid & SL_SET_SIZE) {

@@ -223,6 +223,18 @@ static u32 setattr_mask(int to_set)
 	return valid;
 }
 
+/*
+ * With -o writeback the kernel keeps the times of writes, and tells them at close(2) and
+ * fsync(2) or by itself: then as those of a file that is open (as for truncation, but for
+ * no utimensat(2)). Meanwhile the file may have become immutable: an error would be
+ * that of the close.
+ */
+static bool is_late_times(fuse_req_t req, int to_set)
+{
+	return session_writeback(fuse_req_userdata(req)) &&
+	       to_set == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME);
+}
+
 static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
 		       int to_set, struct fuse_file_info *fi)
 {
@@ -237,9 +249,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr,
 		u32 valid = setattr_mask(to_set);
 
 		/* chown() to nobody and no group: suid and sgid go all the same, but
-		 * FUSE has no word for it. */
-		if (!to_set)
+		 * FUSE has no word for it. With -o writeback there is a ctime. */
+		if (!(to_set & ~FUSE_SET_ATTR_CTIME))
 			valid |= SL_KILL_SUIDGID;
+		if (fi && is_late_times(req, to_set))
+			valid |= SL_SET_DELAYED;
 		if (valid & SL_KILL_SUIDGID && req_loses_sgid(req, inode))
 			valid |= SL_KILL_SGID;
 		err = sl_setattr(inode, attr, valid, &cred, &after);

@@ -45,6 +45,8 @@ static const struct posix_case flags[] = {
 	{ "immutable: a link to it over a name", "d D; f D/F; f D/G; old; immutable D/F", "link D/F D/G = EEXIST", NULL },
 	{ "immutable: not any more", "f F; old; immutable F; tick", "mutable F; chmod F 600", "F:cp" },
 	{ "immutable: setting it is a change", "f F", "immutable F", "F:c" },
+	{ "immutable: what was written before lasts", "f F; open F rw", "write 0 10 = 10; immutable F; fsync 0; pread 0 20 0 = 10; close 0; size F = 10", "F:amcs" },
+	{ "append: what was written before lasts", "f F; open F rw", "write 0 10 = 10; append F; fsync 0; pwrite 0 1 0 = 1; fsync 0; close 0; size F = 10", "F:mcs" },
 	{ "immutable: by a user", "f F 666 U", "U: immutable F = EPERM; U: append F = EPERM; V: immutable F = EPERM", NULL },
 	{ "append: content", "f F; fill F 10; old; append F", "open F w = EPERM; open F rw = EPERM; open F w|append|trunc = EPERM; open F r|trunc = EPERM; truncate F 0 = EPERM; truncate F 20 = EPERM; open F r", NULL },
 	{ "append: writes at the end", "f F; fill F 10; old; append F", "open F w|append; write 0 5 = 5; size F = 15", "F:mcs" },

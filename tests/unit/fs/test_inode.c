@@ -276,6 +276,22 @@ static void test_free_numbers(void **state)
 	memvol_free(&mv);
 }
 
+/* With SL_SET_CTIME, "now" is a time like others; SL_SET_DELAYED has been allowed before. */
+static void check_kept_times(struct inode *inode, int to_now)
+{
+	const u32 told = SL_SET_MTIME | SL_SET_CTIME, both = told | SL_SET_ATIME_NOW;
+	struct stat st = { .st_mtim = { 1000, 1 }, .st_ctim = { 1000, 1 } }, after;
+
+	assert_int_equal(sl_setattr(inode, &st, told, &cred, NULL), -EPERM);
+	assert_int_equal(sl_setattr(inode, &st, both, &cred, NULL), to_now);
+	st.st_ctim.tv_nsec++;
+	assert_int_equal(sl_setattr(inode, &st, both, &cred, NULL), -EPERM);
+	st.st_mtim.tv_sec = 7;
+	assert_int_equal(sl_setattr(inode, &st, told | SL_SET_DELAYED, &cred, &after), 0);
+	assert_int_equal(after.st_mtim.tv_sec, 7);
+	assert_int_equal(after.st_ctim.tv_nsec, 2);
+}
+
 static void test_flags(void **state)
 {
 	struct super_block *sb;
@@ -300,6 +316,7 @@ static void test_flags(void **state)
 	assert_int_equal(sl_setattr(inode, &st, SL_SET_MTIME, &cred, NULL), -EPERM);
 	assert_int_equal(sl_setattr(inode, &st, SL_SET_MTIME_NOW | SL_SET_ATIME,
 				    &cred, NULL), -EPERM);
+	check_kept_times(inode, 0);
 	assert_int_equal(sl_setattr(inode, &st, SL_SET_SIZE, &cred, NULL), -EPERM);
 	assert_int_equal(sl_setattr(inode, &st, SL_SET_MODE, &cred, NULL), -EPERM);
 	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), -EPERM);
@@ -313,6 +330,7 @@ static void test_flags(void **state)
 
 	inode = find(sb, "fixed");
 	assert_int_equal(sl_setattr(inode, &st, SL_SET_MTIME_NOW, &cred, NULL), -EPERM);
+	check_kept_times(inode, -EPERM);
 	assert_int_equal(sl_open(inode, SL_OPEN_WRITE, &f), -EPERM);
 	assert_int_equal(sl_link(inode, root, "l", 1), -EPERM);
 	assert_int_equal(sl_unlink(root, "fixed", 5), -EPERM);
