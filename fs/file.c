@@ -62,6 +62,8 @@ struct sl_file {
 	_Atomic u64 behind;    /* where the last small write ended [atomic] */
 	struct ext4_dir_cursor *cursor; /* [lock] directories */
 	_Atomic bool noatime; /* [atomic] */
+	struct sl_cred opener; /* [const after open] */
+	bool has_opener;       /* [const after open] */
 };
 
 /* ----------------------------------------------------------- open, close */
@@ -142,6 +144,12 @@ int sl_open(struct inode *inode, u32 flags, struct sl_file **out)
 		err = sl_setattr(inode, &st, valid, NULL, NULL);
 	}
 	return err ? err : new_file(inode, flags, out);
+}
+
+void sl_file_set_opener(struct sl_file *f, const struct sl_cred *cred)
+{
+	f->opener = *cred;
+	f->has_opener = true;
 }
 
 void sl_file_set_noatime(struct sl_file *f, bool noatime)
@@ -922,6 +930,13 @@ static size_t write_cached(struct write_ctx *w, int *err)
 	}
 }
 
+/* Who hands on what was written before is not who wrote it. */
+static const struct sl_cred *writer_of(const struct sl_file *f, u32 flags,
+				       const struct sl_cred *cred)
+{
+	return flags & SL_WRITE_DELAYED && f->has_opener ? &f->opener : cred;
+}
+
 ssize_t sl_write(struct sl_file *f, const void *buf, size_t len, u64 pos, u32 flags,
 		 const struct sl_cred *cred)
 {
@@ -941,7 +956,7 @@ ssize_t sl_write_region(struct sl_file *f, struct region *region, void *buf, siz
 			       .src = buf,
 			       .region = region,
 			       .pos = pos,
-			       .root = ext4_is_privileged(sbi, cred),
+			       .root = ext4_is_privileged(sbi, writer_of(f, flags, cred)),
 			       .keep_times = flags & SL_WRITE_KEEP_TIMES };
 	size_t done = 0;
 	int err = ext4_write_allowed(ei, pos, len);

@@ -417,6 +417,9 @@ enum sl_open_flags {
 };
 /* An open file description: keeps the write errors it has seen. Holds the inode. */
 int __must_check sl_open(struct inode *inode, u32 flags, struct sl_file **out);
+/* In whose name what is written with SL_WRITE_DELAYED is; before the first such write.
+ * Else it is in that of the call. */
+void sl_file_set_opener(struct sl_file *f, const struct sl_cred *cred);
 /* O_NOATIME: reading through f leaves the time of access alone. Any time. */
 void sl_file_set_noatime(struct sl_file *f, bool noatime);
 /* Last close. Write errors not seen by anyone are not returned here. */
@@ -433,7 +436,8 @@ enum sl_write_flags {
 	/* O_DIRECT: whole blocks go to the device past the cache, if they are many
 	 * and buf is aligned; the rest as usual. */
 	SL_WRITE_DIRECT = 1u << 2,
-	/* Accepted before, and only now handed on: into an immutable file, too. */
+	/* Accepted before, and only now handed on: into an immutable file, too; cred says
+	 * nothing, if f has an opener. */
 	SL_WRITE_DELAYED = 1u << 3,
 	SL_WRITE_KILL_SGID = 1u << 4, /* with KILL_SUIDGID: whatever the group may do */
 };

@@ -59,6 +59,13 @@ static int set_handle(fuse_req_t req, struct fuse_file_info *fi,
 	 */
 	fi->noflush = 1;
 	sl_file_set_noatime(file, fi->flags & O_NOATIME);
+	/* The kernel says of no page that it writes back whose it is: with writes that it
+	 * delays, everybody would use the blocks that are reserved. */
+	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+		struct sl_cred cred = req_cred(req);
+
+		sl_file_set_opener(file, &cred);
+	}
 	return fi_set_file(req, fi, file);
 }
 

@@ -739,7 +739,15 @@ static void test_full(void **state)
 	assert_int_equal(st.f_bavail, 0);
 	assert_true(st.f_bfree >= EXT4_SB(sb)->r_blocks);
 	assert_int_equal(sl_fallocate(f, 0, pos, 1024, &user_cred), -ENOSPC);
+	/* What is handed on by the superuser, for whoever has opened the file. */
+	sl_file_set_opener(f, &user_cred);
+	n = sl_write(f, data, sizeof(data), pos, SL_WRITE_DELAYED, &root_cred);
+	assert_int_equal(n, -ENOSPC);
 	n = sl_write(f, data, sizeof(data), pos, 0, &root_cred);
+	assert_int_equal(n, sizeof(data));
+	sl_file_set_opener(f, &root_cred);
+	pos += (u64)n;
+	n = sl_write(f, data, sizeof(data), pos, SL_WRITE_DELAYED, &user_cred);
 	assert_int_equal(n, sizeof(data));
 	assert_int_equal(sl_fsync(f, false), 0);
 	assert_int_equal(counter_sum(EXT4_SB(sb)->reserved), 0);
