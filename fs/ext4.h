@@ -80,7 +80,7 @@ struct ext4_inode {
 	_Atomic bool i_bmapped; /* somebody who has it open may know where its blocks are, and
 				   use them [atomic; i_rwsem to set, exclusive to clear] */
 	_Atomic bool i_shifting; /* what is cached is written with i_rwsem only [atomic; i_rwsem
-				    exclusive to write] shift.c */
+				    exclusive to write] shift.c, move_extents.c */
 	bool i_linkable; /* [i_rwsem] made without a name, may get one */
 	bool i_flush_on_close; /* [i_rwsem] truncated to 0: write out at release (brief 12.7) */
 };
@@ -590,6 +590,12 @@ int __must_check ext4_shift_split(struct handle *h, struct ext4_inode *ei,
  * after. On an error it can be called again, in another handle, to go on. */
 int __must_check ext4_shift(struct handle *h, struct ext4_inode *ei, struct ext4_shift *s);
 
+/* ------------------------------------------------------- rename.c */
+/* i_rwsem of two inodes, exclusively: a directory before others, else the lower number
+ * first; they may be one, or NULL. */
+void ext4_lock_inodes(struct inode *a, struct inode *b);
+void ext4_unlock_inodes(struct inode *a, struct inode *b);
+
 /* ------------------------------------------------------- map_migrate.c */
 /*
  * The file, or directory, has extents from now on, or a block map; 0 also if it has. In a
@@ -855,6 +861,12 @@ int __must_check ext4_kill_suidgid(struct ext4_inode *ei, bool foreign);
  * exclusively. -EINVAL, -EFBIG, -EOPNOTSUPP, -ETXTBSY, -ENOSPC, ... */
 int __must_check ext4_collapse_range(struct ext4_inode *ei, u64 off, u64 len);
 int __must_check ext4_insert_range(struct ext4_inode *ei, u64 off, u64 len);
+/*
+ * Writes what is dirty of blocks [start, end), and drops all of them from the page cache: what
+ * is absent then stays so. i_rwsem held exclusively, i_shifting set. On success wb_lock is held,
+ * and nothing of the file under WRITEBACK; with an error it is not held.
+ */
+int __must_check ext4_empty_cache(struct ext4_inode *ei, lblk_t start, lblk_t end);
 /* i_rwsem held exclusively. To any size. */
 int __must_check ext4_truncate(struct ext4_inode *ei, u64 size);
 /* Before i_size grows beyond an unaligned old end: the rest of its block reads as zero. i_rwsem exclusive. */

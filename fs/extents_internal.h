@@ -287,6 +287,12 @@ static inline u32 ext_groups_of(const struct ext4_sb *sbi, pblk_t blk, u32 len)
 int __must_check ext_fold(struct handle *h, struct ext4_inode *ei, u32 most)
 	REQUIRES(&ei->i_data_sem);
 
+/* ---- relocate.c ---- */
+#define EXT_COPY_BYTES (512u << 10)
+/* From one place of the volume to another, by buf (EXT_COPY_BYTES, by io_alloc()). 0, -EIO, ... */
+int __must_check ext_copy_blocks(struct ext4_sb *sbi, pblk_t from, pblk_t to, u32 len,
+				 void *buf);
+
 /* ---- indirect.c ---- */
 #define IND_NDIR 12u
 #define IND_LEVELS 3u

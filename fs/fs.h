@@ -414,6 +414,7 @@ enum sl_open_flags {
 	SL_OPEN_DSYNC = 1u << 4,
 	SL_OPEN_KILL_SUIDGID = 1u << 5, /* with TRUNC */
 	SL_OPEN_KILL_SGID = 1u << 6, /* ... sgid whatever the group may do */
+	SL_OPEN_READ = 1u << 7, /* for sl_move_extents(); sl_read() does without */
 };
 /* An open file description: keeps the write errors it has seen. Holds the inode. */
 int __must_check sl_open(struct inode *inode, u32 flags, struct sl_file **out);
@@ -495,6 +496,19 @@ s32 __must_check sl_fiemap(struct inode *inode, u64 start, u64 len, bool sync,
  * -EFSCORRUPTED, -ENOMEM.
  */
 s32 __must_check sl_fiemap_xattr(struct inode *inode, struct sl_extent *out);
+/*
+ * The data of blocks [start, start + len) of f moves to the blocks that the donor has from
+ * donor_start on, as far as both have blocks there and reach; the donor gets those of f, and
+ * reads as zero there. f is open for reading and writing; that the caller may write to the
+ * donor has been looked at. After a crash f is as it was, and each block of the donor as it
+ * was or zero. Sleeps. *moved: blocks that have moved, also with an error.
+ * -EBADF: f is open for one of both only; -EINVAL: no two regular files of the volume, nothing
+ * of the range is inside both, or the donor is suid or sgid; -EPERM: the donor is immutable or
+ * append-only; -ENODATA: from some block of the range on, f has none; -EOPNOTSUPP: a file
+ * without extents, bigalloc; -ETXTBSY: as sl_relocate(); -EROFS, -ENOSPC, -EIO, ...
+ */
+int __must_check sl_move_extents(struct sl_file *f, struct inode *donor, u64 start,
+				 u64 donor_start, u64 len, u64 *moved);
 /* whence: SEEK_DATA or SEEK_HOLE. Offset, or -ENXIO. */
 s64 __must_check sl_lseek(struct sl_file *f, u64 off, int whence);
 /*

@@ -38,7 +38,6 @@
 #define PIECE_BYTES (8u << 20)
 #define PIECE_EXTENTS 64u
 #define PIECE_CREDITS 160u
-#define COPY_BYTES (512u << 10)
 
 struct old {
 	lblk_t lblk;
@@ -49,7 +48,7 @@ struct old {
 struct piece {
 	struct ext4_inode *ei;
 	struct handle *h;
-	void *copy; /* COPY_BYTES */
+	void *copy; /* EXT_COPY_BYTES */
 	struct old old[PIECE_EXTENTS];
 	u32 nr;      /* of old[] */
 	u32 runs;    /* of blocks that follow each other on the volume */
@@ -143,10 +142,10 @@ static bool is_gain(const struct piece *p)
 
 /* ---- the move ---- */
 
-static int copy_run(struct ext4_sb *sbi, pblk_t from, pblk_t to, u32 len, void *buf)
+int ext_copy_blocks(struct ext4_sb *sbi, pblk_t from, pblk_t to, u32 len, void *buf)
 {
 	u8 bits = sbi->s.s_blocksize_bits;
-	u32 step = COPY_BYTES >> bits;
+	u32 step = EXT_COPY_BYTES >> bits;
 	int err = 0;
 
 	for (u32 i = 0; i < len && !err; i += step) {
@@ -167,8 +166,8 @@ static int copy_piece(const struct piece *p)
 	for (u32 i = 0; i < p->nr && done < p->got && !err; i++) {
 		u32 len = min_of(p->old[i].len, p->got - done);
 
-		err = copy_run(ext4_sb_of(p->ei), p->old[i].pblk, p->new + done, len,
-			       p->copy);
+		err = ext_copy_blocks(ext4_sb_of(p->ei), p->old[i].pblk, p->new + done,
+				      len, p->copy);
 		done += len;
 	}
 	return err;
@@ -432,7 +431,7 @@ int sl_relocate(struct inode *inode)
 	if (!p)
 		return -ENOMEM;
 	p->ei = ei;
-	p->copy = io_alloc(COPY_BYTES);
+	p->copy = io_alloc(EXT_COPY_BYTES);
 	err = p->copy ? windows_move_begin(&inode->i_mapping, &window, 0, end) : -ENOMEM;
 	if (!err) {
 		err = relocate(p, &window);

@@ -109,7 +109,7 @@ static NO_THREAD_SAFETY void unlock_dirs(struct inode *a, struct inode *b)
 		rwsem_up_write(&b->i_rwsem);
 }
 
-static NO_THREAD_SAFETY void lock_inodes(struct inode *a, struct inode *b)
+NO_THREAD_SAFETY void ext4_lock_inodes(struct inode *a, struct inode *b)
 {
 	if (a && b) {
 		bool da = S_ISDIR(a->i_mode), db = S_ISDIR(b->i_mode);
@@ -127,7 +127,7 @@ static NO_THREAD_SAFETY void lock_inodes(struct inode *a, struct inode *b)
 		rwsem_down_write(&b->i_rwsem);
 }
 
-static NO_THREAD_SAFETY void unlock_inodes(struct inode *a, struct inode *b)
+NO_THREAD_SAFETY void ext4_unlock_inodes(struct inode *a, struct inode *b)
 {
 	if (a)
 		rwsem_up_write(&a->i_rwsem);
@@ -361,7 +361,7 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 	ext4_extra_grow(EXT4_I(to->dir));
 	if (from->inode == to->inode) /* two names of one file: nothing to do */
 		return 0;
-	lock_inodes(from->inode, to->inode);
+	ext4_lock_inodes(from->inode, to->inode);
 	if (!(flags & RENAME_EXCHANGE))
 		err = check_empty(to);
 	if (!err) {
@@ -391,7 +391,7 @@ static int rename_locked(struct side *from, struct side *to, u32 flags)
 		err = ext4_stop_sync(h, err, EXT4_I(from->dir),
 				     EXT4_I(to->dir));
 	}
-	unlock_inodes(from->inode, to->inode);
+	ext4_unlock_inodes(from->inode, to->inode);
 	return err;
 }
 

@@ -56,18 +56,13 @@ static void set_sizes(struct ext4_inode *ei, u64 size)
 	rwsem_up_write(&ei->i_data_sem);
 }
 
-/*
- * Everything from `first` on is written, and nothing of it in the cache: then wb_lock
- * is held. With an error it is not.
- */
-static int quiesce(struct ext4_inode *ei, lblk_t first)
-	NO_THREAD_SAFETY
+int ext4_empty_cache(struct ext4_inode *ei, lblk_t start, lblk_t end) NO_THREAD_SAFETY
 {
 	struct mapping *m = &ei->vfs.i_mapping;
 	errseq_t since = mapping_sample_error(m);
 
 	for (;;) {
-		int err = ext4_write_range(ei, first, EXT4_LBLK_END);
+		int err = ext4_write_range(ei, start, end);
 
 		/* What the device refused is in the cache alone. */
 		if (!err)
@@ -77,8 +72,8 @@ static int quiesce(struct ext4_inode *ei, lblk_t first)
 		mutex_lock(&ei->wb_lock);
 		mapping_wait_writeback(m, 0, EXT4_LBLK_END);
 		/* Nobody begins write-out: what is dirty, or gets so, stays dirty. */
-		mapping_drop_clean(m, first, EXT4_LBLK_END);
-		if (mapping_next_dirty(m, first, EXT4_LBLK_END) == EXT4_LBLK_END)
+		mapping_drop_clean(m, start, end);
+		if (mapping_next_dirty(m, start, end) == end)
 			break;
 		mutex_unlock(&ei->wb_lock);
 	}
@@ -143,7 +138,7 @@ static int try_shift(struct job *j)
 	return err ? err : err2;
 }
 
-/* wb_lock as quiesce() leaves it: beyond what clang can follow. */
+/* wb_lock as ext4_empty_cache() leaves it: beyond what clang can follow. */
 static int run(struct job *j) NO_THREAD_SAFETY
 {
 	struct ext4_inode *ei = j->ei;
@@ -152,7 +147,7 @@ static int run(struct job *j) NO_THREAD_SAFETY
 	bool looked = false;
 
 	do {
-		err = quiesce(ei, j->first);
+		err = ext4_empty_cache(ei, j->first, EXT4_LBLK_END);
 		if (err)
 			break;
 		if (!looked)

@@ -82,7 +82,7 @@ static const char *rank_name(enum lock_rank rank)
 /* Ranks of which a thread may hold several; lock.h tells in which order. */
 static bool rank_nests(enum lock_rank rank)
 {
-	return rank == RANK_NONE || rank == RANK_I_RWSEM ||
+	return rank == RANK_NONE || rank == RANK_I_RWSEM || rank == RANK_I_DATA ||
 	       rank == RANK_BUFFER || rank == RANK_LEAF;
 }
 

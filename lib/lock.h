@@ -40,7 +40,7 @@ enum lock_rank {
 	RANK_HANDLE,     /* pseudo: an open journal handle */
 	RANK_VALUE,      /* references of inodes that hold an attribute's value; one at a time */
 	RANK_ORPHAN,     /* ext4 orphan list, in memory and on disk */
-	RANK_I_DATA,     /* inode: extent tree (i_data_sem) */
+	RANK_I_DATA,     /* inode: extent tree (i_data_sem); two may nest, lower inode first */
 	RANK_XATTR,      /* inode: extended attributes */
 	RANK_BUFFER,     /* buffer: content; two may nest, lower block first */
 	RANK_SB_FIELDS,  /* ext4 superblock fields */

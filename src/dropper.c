@@ -198,6 +198,11 @@ void dropper_set_dev(struct dropper *d, dev_t dev)
 	atomic_store(&d->dev, (u64)dev);
 }
 
+dev_t dropper_dev(const struct dropper *d)
+{
+	return (dev_t)atomic_load(&d->dev);
+}
+
 /* sb, what; or i: wanted, and waited for. */
 static int ask(struct dropper *d, struct super_block *sb, u32 what, struct inval *i)
 {

@@ -24,6 +24,8 @@ int __must_check dropper_start(struct fuse_session *se, const char *mountpoint,
 			       struct dropper **out);
 /* The device number of the mount, once it is known; names can be dropped then. */
 void dropper_set_dev(struct dropper *d, dev_t dev);
+/* That one, or 0. */
+dev_t dropper_dev(const struct dropper *d);
 /* From a request: drops `what` (DROP_*), and returns when that is done. -EINVAL;
  * -EBUSY: too many wait, or it is held; -ENODEV: the dropper has ended. */
 int __must_check dropper_run(struct dropper *d, struct super_block *sb, u32 what);

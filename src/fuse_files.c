@@ -30,6 +30,8 @@ static u32 open_flags(int flags)
 
 	if ((flags & O_ACCMODE) != O_RDONLY)
 		sl |= SL_OPEN_WRITE;
+	if ((flags & O_ACCMODE) != O_WRONLY)
+		sl |= SL_OPEN_READ;
 	if (flags & O_TRUNC)
 		sl |= SL_OPEN_TRUNC;
 	if (flags & O_APPEND)

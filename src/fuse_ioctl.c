@@ -280,6 +280,7 @@ void op_ioctl(fuse_req_t req, fuse_ino_t node, unsigned cmd, void *arg,
 	else if (node != STREAM_NODE &&
 		 (ioctl_fileattr(req, node, cmd, in, in_size) ||
 		  ioctl_shift(req, node, cmd, h, in, in_size) ||
+		  ioctl_move(req, cmd, h, flags, in, in_size) ||
 		  ioctl_volume(req, cmd, arg, in, in_size)))
 		return;
 	else if (node != FUSE_ROOT_ID || !(flags & FUSE_IOCTL_DIR) ||

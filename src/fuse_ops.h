@@ -131,6 +131,10 @@ bool ioctl_fileattr(fuse_req_t req, fuse_ino_t node, unsigned cmd, const void *i
 bool ioctl_shift(fuse_req_t req, fuse_ino_t node, unsigned cmd, struct handle *h,
 		 const void *in, size_t in_size);
 
+/* fuse_move.c: the same for what moves data to another file's blocks. flags: FUSE_IOCTL_DIR. */
+bool ioctl_move(fuse_req_t req, unsigned cmd, struct handle *h, unsigned flags,
+		const void *in, size_t in_size);
+
 /* fuse_volume.c: the same for those of the whole volume. */
 bool ioctl_volume(fuse_req_t req, unsigned cmd, void *arg, const void *in,
 		  size_t in_size);

@@ -428,6 +428,11 @@ int session_drop_caches(struct session *s, u32 what)
 	return dropper_run(s->dropper, s->sb, what);
 }
 
+dev_t session_dev(const struct session *s)
+{
+	return dropper_dev(s->dropper);
+}
+
 int session_drop_begin(struct session *s)
 {
 	return dropper_enter(s->dropper);

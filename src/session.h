@@ -13,6 +13,7 @@
 #define SLUICE_SRC_SESSION_H
 
 #include "lib/types.h"
+#include <sys/types.h>
 
 struct bdev;
 struct fuse_conn_info;
@@ -70,6 +71,8 @@ int session_drop_caches(struct session *s, u32 what);
  * asks again. Before the reply, with no lock held: who waits for that keeps the node.
  */
 void session_attrs_changed(struct session *s, u64 node);
+/* st_dev of the mount; 0: not known (yet). */
+dev_t session_dev(const struct session *s);
 /* Around calls of session_drop_pages(). -EBUSY: too many others are at it. */
 int __must_check session_drop_begin(struct session *s);
 void session_drop_end(struct session *s);

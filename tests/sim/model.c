@@ -85,6 +85,7 @@ struct m_name {
 
 struct model {
 	bool sync, faults, block_maps, bigalloc;
+	u32 blocksize;
 	struct m_inode *root, *all;
 	struct m_inode *slot[SIM_HANDLES];
 	u32 ops;
@@ -386,6 +387,7 @@ struct model *model_new(bool sync, bool faults, const struct sim_mkfs *mk)
 	m->faults = faults;
 	m->block_maps = mk->block_maps;
 	m->bigalloc = mk->bigalloc;
+	m->blocksize = mk->blocksize;
 	m->root = inode_new(m, S_IFDIR | 0755);
 	m->root->nlink = 2;
 	m->hash = grown(m->hash, 0, &m->max, sizeof(*m->hash));
@@ -558,6 +560,26 @@ static s64 expect_copy(struct model *m, const struct sim_op *op)
 	return (s64)n;
 }
 
+static s64 expect_move(struct model *m, const struct sim_op *op)
+{
+	struct m_inode *in, *donor;
+	int err;
+
+	in = find_path(m, op->path, &err);
+	if (err)
+		return err;
+	if (!S_ISREG(in->mode))
+		return -EINVAL;
+	donor = find_path(m, op->path2, &err);
+	if (err)
+		return err;
+	if (!S_ISREG(donor->mode) || in == donor)
+		return -EINVAL;
+	if (m->bigalloc || m->block_maps || in->block_map || donor->block_map)
+		return -EOPNOTSUPP;
+	return op->off < in->size && op->seed < donor->size ? 0 : -EINVAL;
+}
+
 static s64 expect_xattr(struct model *m, const struct sim_op *op)
 {
 	struct m_inode *in;
@@ -633,6 +655,8 @@ s64 model_expect(struct model *m, const struct sim_op *op)
 		return expect_rename(m, op);
 	case OP_COPY:
 		return expect_copy(m, op);
+	case OP_MOVE:
+		return expect_move(m, op);
 	case OP_SETXATTR:
 	case OP_RMXATTR:
 		return expect_xattr(m, op);
@@ -816,6 +840,23 @@ static u32 apply_copy(struct model *m, struct m_inode *to, const struct sim_op *
 	return 0;
 }
 
+/* zeroed: a bit for each block of the donor's range that is to read as zero. The file is as
+ * it was. */
+static void apply_move(struct model *m, const struct sim_op *op, s64 result, u64 zeroed)
+{
+	struct m_inode *donor = model_find(m, op->path2);
+
+	if (!donor || !S_ISREG(donor->mode))
+		return;
+	/* As far as it got, nobody knows. */
+	if (result < 0 && result != -EINVAL && result != -EOPNOTSUPP)
+		donor->lost = true;
+	for (u32 i = 0; result >= 0 && i < SIM_MOVE_MAX; i++)
+		if (zeroed >> i & 1)
+			add_change(m, donor, CH_ZERO, op->seed + (u64)i * m->blocksize,
+				   m->blocksize, 0);
+}
+
 static void apply_xattr(struct model *m, struct m_inode *in, const struct sim_op *op)
 {
 	struct m_xattr *x = &in->xattr[op->slot];
@@ -876,6 +917,7 @@ static bool may_stamp(enum sim_op_kind kind)
 	case OP_RENAME:
 	case OP_RELOCATE:
 	case OP_MIGRATE:
+	case OP_MOVE:
 		return false;
 	default:
 		return true;
@@ -892,6 +934,8 @@ static u32 apply_one(struct model *m, const struct sim_op *op, s64 result, u64 s
 	/* Also after an error: what it has. */
 	if (op->kind == OP_MIGRATE && in && S_ISREG(in->mode))
 		in->block_map = size_after & SIM_BLOCK_MAP;
+	if (op->kind == OP_MOVE)
+		apply_move(m, op, result, size_after);
 	if (op->kind == OP_FALLOC && result < 0 && in)
 		half_zeroed(m, in, op);
 	if (in && op->kind == OP_UTIMES)

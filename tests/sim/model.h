@@ -50,7 +50,8 @@ s64 model_expect(struct model *m, const struct sim_op *op);
 /*
  * Op returned result: changes the tree. Every op is to be given, in order;
  * errors change nothing but count as operations. size_after: of a file after a failed
- * fallocate (else ignored).
+ * fallocate; enum sim_migrated; of a move, which blocks of the donor's range are to read as zero,
+ * one bit each (else ignored).
  */
 void model_apply(struct model *m, const struct sim_op *op, s64 result, u64 size_after);
 u32 model_ops(const struct model *m);

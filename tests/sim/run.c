@@ -923,6 +923,52 @@ static s64 do_copy(const struct worker *w, struct sl_file *to, const struct sim_
 	return result;
 }
 
+/* Sets a bit for each block of the bytes [off, off+len), below its end, that a file has. */
+static s64 mapped_blocks(struct inode *inode, u32 bs, u64 off, u32 len, u64 *bits)
+{
+	struct sl_extent e[SIM_MOVE_MAX];
+	struct stat st;
+	s64 n;
+
+	*bits = 0;
+	sl_getattr(inode, &st);
+	n = sl_fiemap(inode, off, len, true, e, SIM_MOVE_MAX);
+	for (s64 i = 0; i < n; i++)
+		for (u32 b = 0; b < len / bs; b++) {
+			u64 at = off + (u64)b * bs;
+
+			if (at >= e[i].logical && at < e[i].logical + e[i].length &&
+			    at < (u64)st.st_size)
+				*bits |= 1ull << b;
+		}
+	return n < 0 ? n : 0;
+}
+
+/* *zeroed: see model_apply(). What has no block is passed over, at the end with a word. */
+static s64 do_move(const struct worker *w, struct sl_file *f, const struct sim_op *op,
+		   u64 *zeroed)
+{
+	u32 bs = sim_mkfs[w->r->s->mkfs].blocksize;
+	u64 mine = 0, donors = 0, moved;
+	struct inode *donor;
+	struct stat st;
+	s64 result = resolve(w->r->sb, w->t, op->path2, &donor);
+
+	if (result)
+		return result;
+	sl_getattr(donor, &st);
+	if (S_ISREG(st.st_mode))
+		result = mapped_blocks(sl_file_inode(f), bs, op->off, op->len, &mine);
+	if (S_ISREG(st.st_mode) && !result)
+		result = mapped_blocks(donor, bs, op->seed, op->len, &donors);
+	*zeroed = mine & donors;
+	if (!result)
+		result = sl_move_extents(f, donor, op->off / bs, op->seed / bs, op->len / bs,
+					 &moved);
+	sl_iput(donor);
+	return result == -ENODATA ? 0 : result;
+}
+
 /* A file whose map cannot be a small one keeps its extents. *after: enum sim_migrated. */
 static s64 do_migrate(struct inode *inode, bool extents, u64 *after)
 {
@@ -943,7 +989,7 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 	struct stat st = { .st_size = (off_t)op->off, .st_mode = op->mode,
 			   .st_uid = op->mode, .st_gid = op->mode,
 			   .st_mtim = { (s64)op->off, op->len } };
-	u32 flags = SL_OPEN_WRITE | (op->kind == OP_WRITE ? op->flags : 0);
+	u32 flags = SL_OPEN_READ | SL_OPEN_WRITE | (op->kind == OP_WRITE ? op->flags : 0);
 	struct sl_file *f;
 	struct stat now;
 	s64 result;
@@ -1004,6 +1050,9 @@ static s64 on_file(struct worker *w, const struct sim_op *op, struct inode *inod
 		/* It goes as far as there is room. */
 		if (result == -ENOSPC)
 			result = 0;
+		break;
+	case OP_MOVE:
+		result = do_move(w, f, op, size_after);
 		break;
 	case OP_MIGRATE:
 		result = do_migrate(inode, op->flags, size_after);
@@ -1129,6 +1178,12 @@ static bool result_fits(struct worker *w, const struct sim_op *op, s64 want, s64
 		const struct m_inode *in = model_find(w->m, op->path);
 
 		return in && m_inode_is_lost(in);
+	}
+	if ((want == -EINVAL || got == -EINVAL) && op->kind == OP_MOVE) {
+		const struct m_inode *in = model_find(w->m, op->path);
+		const struct m_inode *donor = model_find(w->m, op->path2);
+
+		return in && donor && (m_inode_is_lost(in) || m_inode_is_lost(donor));
 	}
 	if (want < 0)
 		return got < 0 && fault_hit(w->r) && !w->r->scarce;

@@ -81,6 +81,7 @@ const char *const sim_op_name[OP_NR] = {
 	[OP_HSYNC] = "hsync",	  [OP_CACHES] = "caches",     [OP_COPY] = "copy",
 	[OP_UTIMES] = "utimes",	  [OP_SETXATTR] = "setxattr", [OP_RMXATTR] = "rmxattr",
 	[OP_RELOCATE] = "relocate", [OP_MIGRATE] = "migrate",
+	[OP_MOVE] = "move",
 };
 
 const char *const sim_xattr_name[SIM_XATTRS] = {
@@ -214,6 +215,7 @@ static const char *const op_args[OP_NR] = {
 	[OP_HSYNC] = "h",    [OP_CACHES] = "",	   [OP_COPY] = "pPols",
 	[OP_UTIMES] = "pol", [OP_SETXATTR] = "phlsf", [OP_RMXATTR] = "ph",
 	[OP_RELOCATE] = "p", [OP_MIGRATE] = "pf",
+	[OP_MOVE] = "pPols",
 };
 
 /* Paths have no blanks; the empty one is written as "/". */
@@ -753,6 +755,33 @@ static void draw_shift(struct gen *g, struct rng *r)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+/* Data that moves to the blocks of another file, which may have got them for that; likewise. */
+static void draw_move(struct gen *g, struct rng *r)
+{
+	struct sim_op op = { .kind = OP_MOVE, .thread = (u8)g->t }, get;
+	u32 bs = g->bs, units;
+
+	look_around(g);
+	if (!g->files.nr)
+		return;
+	op.path = g->files.path[rng_below(r, g->files.nr)];
+	op.path2 = g->files.path[rng_below(r, g->files.nr)];
+	if (strlen(op.path) > 1500 || strlen(op.path2) > 1500)
+		return;
+	units = (u32)DIV_ROUND_UP(size_of(g, &op), bs) + 1;
+	op.off = (u64)rng_below(r, units) * bs;
+	op.len = (1 + rng_below(r, rng_chance(r, 50) ? 6 : SIM_MOVE_MAX)) * bs;
+	op.seed = rng_chance(r, 70) ? op.off : (u64)rng_below(r, units) * bs;
+	get = (struct sim_op){ .kind = OP_FALLOC, .thread = op.thread, .path = op.path2,
+			       .off = op.seed, .len = op.len };
+	if (rng_chance(r, 50) && get.off + get.len <= MAX_FILE) {
+		sim_stream_add(g->s, &get);
+		model_apply(g->m[g->t], &get, model_expect(g->m[g->t], &get), 0);
+	}
+	sim_stream_add(g->s, &op);
+	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
+}
+
 /* Overwrites in place: data that no transaction carries along. */
 static void draw_overwrite(struct gen *g)
 {
@@ -873,6 +902,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	u32 migrate_percent = rng_chance(&migrate_rng, 35) ? 3 + rng_below(&migrate_rng, 10) : 0;
 	struct rng shift_rng = rng_derive(seed, 0x5811F7);
 	u32 shift_percent = rng_chance(&shift_rng, 50) ? 2 + rng_below(&shift_rng, 12) : 0;
+	struct rng move_rng = rng_derive(seed, 0x30FE);
+	u32 move_percent = rng_chance(&move_rng, 50) ? 2 + rng_below(&move_rng, 12) : 0;
 	bool faults = false, threads = false;
 	u32 n;
 
@@ -923,6 +954,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 			draw_migrate(&g, &migrate_rng);
 		if (shift_percent && rng_chance(&shift_rng, shift_percent))
 			draw_shift(&g, &shift_rng);
+		if (move_percent && rng_chance(&move_rng, move_percent))
+			draw_move(&g, &move_rng);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);
@@ -994,6 +1027,8 @@ static const struct sim_op ace_op[] = {
 	  .flags = FALLOC_FL_INSERT_RANGE },
 	{ .kind = OP_COPY, .path = "foo", .path2 = "A/foo", .off = 10 * K + 3,
 	  .len = 12 * K, .seed = 2 * K },
+	{ .kind = OP_MOVE, .path = "foo", .path2 = "A/foo", .off = 4 * K, .len = 16 * K,
+	  .seed = 8 * K },
 	{ .kind = OP_CHMOD, .path = "foo", .mode = 0611 },
 	{ .kind = OP_CHOWN, .path = "A/foo", .mode = 1000 },
 	{ .kind = OP_UTIMES, .path = "foo", .off = 1000000000 },
@@ -1054,7 +1089,10 @@ static void ace_step(struct sim_stream *s, u32 n)
 		return;
 	if (persist.kind != OP_SYNC) {
 		snprintf(path, sizeof(path), "%s",
-			 op.path2 && op.kind != OP_LINK && op.kind != OP_COPY ? op.path2 : op.path);
+			 op.path2 && op.kind != OP_LINK && op.kind != OP_COPY &&
+					 op.kind != OP_MOVE
+				 ? op.path2
+				 : op.path);
 		if (p == 3) {
 			slash = strrchr(path, '/');
 			*(slash ? slash : path) = 0;
@@ -1116,6 +1154,9 @@ static const struct sim_op brief_op[] = {
 	  .flags = MODE_ZERO },
 	{ .kind = OP_COPY, .path = "B/foo", .path2 = "foo", .off = 130 * K, .len = 5 * K,
 	  .seed = 50 * K },
+	{ .kind = OP_FALLOC, .path = NAME_OF_200("6"), .len = 40 * K },
+	{ .kind = OP_WRITE, .path = NAME_OF_200("6"), .off = 28 * K, .len = 2 * K, .seed = 15 },
+	{ .kind = OP_MOVE, .path = "foo", .path2 = NAME_OF_200("6"), .len = 64 * K },
 	{ .kind = OP_CACHES },
 	{ .kind = OP_READ, .path = "foo" },
 	{ .kind = OP_HOLD, .path = NAME_OF_200("1"), .slot = 0 },

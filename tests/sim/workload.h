@@ -54,8 +54,12 @@ enum sim_op_kind {
 	OP_CACHES,   /* drop_caches */
 	OP_RELOCATE, /* path: its blocks together */
 	OP_MIGRATE,  /* path, flags: 1 to extents, 0 to a block map if that can be */
+	OP_MOVE,     /* path, path2: the donor, off, len, seed: offset in path2; whole blocks */
 	OP_NR,
 };
+
+/* Most that an OP_MOVE is about, in blocks. */
+#define SIM_MOVE_MAX 64u
 
 /* How OP_MIGRATE left the file. */
 enum sim_migrated {
