@@ -165,6 +165,8 @@ void sl_set_quiet(struct super_block *sb, bool quiet);
  * SL_ATIME_NOATIME as with SL_ATIME_RELATIME. Any time. */
 void sl_set_noatime(struct super_block *sb, bool noatime);
 bool sl_nsec_times(struct super_block *sb);
+/* Whatever nodelalloc says, blocks for what is written are chosen at once (bigalloc). */
+bool sl_never_delays(struct super_block *sb);
 u64 sl_cache_bytes(struct super_block *sb); /* the bound in force, also by default */
 /*
  * Another bound, as cache_bytes of the options (too small a one is raised). If memory is

@@ -482,6 +482,11 @@ void sl_set_noatime(struct super_block *sb, bool noatime)
 	atomic_store(&EXT4_SB(sb)->noatime, noatime);
 }
 
+bool sl_never_delays(struct super_block *sb)
+{
+	return EXT4_SB(sb)->cluster_bits != 0;
+}
+
 u64 sl_cache_bytes(struct super_block *sb)
 {
 	return budget_limit(sb->s_budget);

@@ -471,6 +471,7 @@ struct options *session_remount_begin(struct session *s) NO_THREAD_SAFETY
 		return NULL;
 	s->opts.sl.readonly = atomic_load(&s->readonly) || atomic_load(&s->quiet);
 	s->opts.sl.cache_bytes = sl_cache_bytes(s->sb);
+	s->opts.sl.nodelalloc |= sl_never_delays(s->sb);
 	return &s->opts;
 }
 
