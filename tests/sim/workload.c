@@ -55,6 +55,10 @@ const struct sim_mkfs sim_mkfs[] = {
 	  "8M", 1024, .bigalloc = true },
 	{ "4k-big4", "-b 4096 -C 16384 -J size=4 " CSUM ",bigalloc,^orphan_file", "16M", 4096,
 	  .bigalloc = true },
+	/* Both. */
+	{ "1k-big4-log", "-b 1024 -C 4096 -O ^has_journal,^orphan_file,metadata_csum,64bit,"
+			 "^resize_inode,bigalloc",
+	  "8M", 1024, false, "1M", "-O journal_dev,metadata_csum", .bigalloc = true },
 	/* Those that draw_values() chooses. */
 	{ "1k-ea", "-b 1024 -J size=1 " CSUM ",orphan_file,ea_inode", "8M", 1024 },
 	{ "2k-ea", "-b 2048 -J size=2 -O "
@@ -67,8 +71,10 @@ u32 sim_only_mkfs = SIM_NEVER;
 #define NR_BLOCK_MAPS 2u
 #define NR_LOGS 2u
 #define NR_BIGALLOC 3u
+#define NR_BIGALLOC_LOGS 1u
 #define NR_EA 2u
-#define NR_ORDINARY (sim_nr_mkfs - NR_BLOCK_MAPS - NR_LOGS - NR_BIGALLOC - NR_EA)
+#define NR_ORDINARY                                                            \
+	(sim_nr_mkfs - NR_BLOCK_MAPS - NR_LOGS - NR_BIGALLOC - NR_BIGALLOC_LOGS - NR_EA)
 
 const char *const sim_op_name[OP_NR] = {
 	[OP_CREATE] = "create",	  [OP_MKDIR] = "mkdir",	      [OP_SYMLINK] = "symlink",
@@ -856,14 +862,17 @@ static void draw_log(struct sim_stream *s)
 		s->mkfs = NR_ORDINARY + NR_BLOCK_MAPS + rng_below(&r, NR_LOGS);
 }
 
-/* The same: one with clusters. */
+/* The same: one with clusters; or with those and such a journal. */
 static void draw_bigalloc(struct sim_stream *s)
 {
 	struct rng r = rng_derive(s->seed, 0xB16A110C);
+	u32 first = NR_ORDINARY + NR_BLOCK_MAPS + NR_LOGS;
 
-	if (rng_chance(&r, 15))
-		s->mkfs = NR_ORDINARY + NR_BLOCK_MAPS + NR_LOGS +
-			  rng_below(&r, NR_BIGALLOC);
+	if (!rng_chance(&r, 15))
+		return;
+	s->mkfs = first + rng_below(&r, NR_BIGALLOC);
+	if (rng_chance(&r, 20))
+		s->mkfs = first + NR_BIGALLOC + rng_below(&r, NR_BIGALLOC_LOGS);
 }
 
 /* Whether large values of attributes have inodes of their own. The same, but for where a
