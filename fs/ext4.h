@@ -776,6 +776,12 @@ int __must_check ext4_mark_inode_datasync(struct handle *h, struct ext4_inode *e
 /* i_blocks += that many clusters (blocks without bigalloc), charged to the owner in h
  * (i_lock inside). A block of metadata has a cluster to itself. */
 void ext4_inode_add_clusters(struct handle *h, struct ext4_inode *ei, s64 clusters);
+/*
+ * May so many blocks come to ei? -EFBIG: without huge_file i_blocks has 32 bits. That a file
+ * can't be larger (ext4_max_size()) does not suffice: nodes of the extent tree count, too,
+ * and with bigalloc as a cluster each. No lock, or i_data_sem.
+ */
+int __must_check ext4_may_have(struct ext4_inode *ei, u64 blocks);
 bool ext4_ino_is_exposed(const struct ext4_sb *sbi, ino_nr ino); /* root, or not reserved */
 /* Those of the flags that an inode of this type may have. flags.c */
 u32 ext4_flags_of_type(u32 flags, u32 mode);

@@ -607,7 +607,9 @@ static int map_create_locked(struct handle *h, struct ext4_inode *ei,
 	c.new.lblk = map->lblk;
 	c.new.unwritten = flags & EXT4_CREATE_UNWRITTEN;
 	c.new.len = min_of(map->len, ext_len_limit(c.new.unwritten));
-	err = create_in_cluster(ei, &c);
+	err = ext4_may_have(ei, c.new.len);
+	if (!err)
+		err = create_in_cluster(ei, &c);
 	if (!err)
 		err = create_in_hole(&c);
 	if (err)

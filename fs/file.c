@@ -593,7 +593,7 @@ static s64 look_up(struct ext4_inode *ei, lblk_t lblk, u32 nr, const u64 *unknow
 }
 
 /* Space for n holes in [lblk, lblk+nr): at write time, so that the writer learns of
- * ENOSPC. */
+ * ENOSPC, and of EFBIG (but for what others who write to the file are promised now). */
 static int reserve(struct ext4_inode *ei, lblk_t lblk, u32 nr, u32 n, bool root)
 {
 	int err = 0;
@@ -602,6 +602,8 @@ static int reserve(struct ext4_inode *ei, lblk_t lblk, u32 nr, u32 n, bool root)
 		return 0;
 	if (!(ei->vfs.i_flags & EXT4_EXTENTS_FL))
 		err = ext4_ind_prepare(ei, lblk, nr, root);
+	else
+		err = ext4_may_have(ei, n + (u64)atomic_load(&ei->vfs.i_mapping.m_nr_delayed));
 	return err ? err : ext4_reserve_blocks(ext4_sb_of(ei), n, root);
 }
 

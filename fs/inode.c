@@ -636,6 +636,23 @@ void ext4_inode_add_clusters(struct handle *h, struct ext4_inode *ei, s64 cluste
 	inode_attrs_unlock(inode);
 }
 
+int ext4_may_have(struct ext4_inode *ei, u64 blocks)
+{
+	const struct ext4_sb *sbi = ext4_sb_of(ei);
+	u8 bits = (u8)(ext4_cluster_bytes_bits(sbi) - 9);
+	u64 clusters, now;
+
+	if (likely(ext4_has_ro_compat(sbi, HUGE_FILE)))
+		return 0;
+	/* Each block an extent of its own, in nodes that are half full; a new path down
+	 * to them; the clusters at both ends; a block of attributes. */
+	clusters = (blocks >> sbi->cluster_bits) + blocks / 32 + EXT4_EXT_MAX_DEPTH + 4;
+	spin_lock(&ei->vfs.i_lock);
+	now = ei->vfs.i_blocks;
+	spin_unlock(&ei->vfs.i_lock);
+	return now + (clusters << bits) > UINT32_MAX ? -EFBIG : 0;
+}
+
 void ext4_set_size(struct ext4_inode *ei, u64 size)
 {
 	inode_attrs_lock(&ei->vfs);

@@ -40,11 +40,11 @@ static u64 free_blocks(void)
 }
 
 /* A new file, open. */
-static void begin(void)
+static void begin_on(const char *mkfs)
 {
 	struct inode *root, *inode;
 
-	memvol_make(&mv, MKFS, "32M");
+	memvol_make(&mv, mkfs, "32M");
 	assert_int_equal(memvol_mount(&mv, &opts, &sb), 0);
 	assert_int_equal(sl_iget(sb, 2, &root), 0);
 	assert_int_equal(sl_mknod(root, "file", 4, S_IFREG | 0644, 0, &cred, &inode), 0);
@@ -53,6 +53,11 @@ static void begin(void)
 	sl_iput(inode);
 	sl_iput(root);
 	free_at_first = free_blocks();
+}
+
+static void begin(void)
+{
+	begin_on(MKFS);
 }
 
 static void end(void)
@@ -307,6 +312,47 @@ static void test_odd_volumes(void **state)
 	memvol_free(&mv);
 }
 
+/* ---- more than i_blocks can say ---- */
+
+static void set_blocks(u64 sectors)
+{
+	spin_lock(&ei->vfs.i_lock);
+	ei->vfs.i_blocks = sectors;
+	spin_unlock(&ei->vfs.i_lock);
+}
+
+/* Of a file that has nearly 2^32 sectors: each way to give it more is refused, before
+ * anything has changed. */
+/* cluster: in sectors. */
+static void full_count(const char *mkfs, u64 cluster)
+{
+	const u64 full = UINT32_MAX;
+	char data[BS] = "x";
+
+	begin_on(mkfs);
+	assert_int_equal(sl_write(file, data, BS, 0, 0, &cred), BS);
+	assert_int_equal(sl_fsync(file, false), 0);
+	set_blocks(full - 8);
+	assert_int_equal(sl_write(file, data, BS, 1 << 20, 0, &cred), -EFBIG);
+	assert_int_equal(sl_fallocate(file, 0, 1 << 20, 100 * BS, &cred), -EFBIG);
+	assert_int_equal(sl_write(file, data, BS, 0, 0, &cred), BS);
+	assert_int_equal(sl_fsync(file, false), 0);
+	assert_int_equal(ei->vfs.i_blocks, full - 8);
+	set_blocks(full - 20 * cluster);
+	assert_int_equal(sl_write(file, data, BS, 1 << 20, 0, &cred), BS);
+	assert_int_equal(sl_fsync(file, false), 0);
+	assert_int_equal(ei->vfs.i_blocks, full - 19 * cluster);
+	set_blocks(2 * cluster);
+	assert_int_equal(sl_write(file, data, BS, 0, 0, &cred), BS); /* stores it */
+	end();
+}
+
+static void test_no_more_than_i_blocks_can_say(void **state)
+{
+	full_count(MKFS ",^huge_file", CLUSTER / 512);
+	full_count("-b 1024 -m 0 -O ^huge_file,^metadata_csum", BS / 512);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -315,6 +361,7 @@ int main(void)
 		cmocka_unit_test(test_leaves),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_misaligned),
+		cmocka_unit_test(test_no_more_than_i_blocks_can_say),
 		cmocka_unit_test(test_odd_volumes),
 	};
 
