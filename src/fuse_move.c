@@ -2,7 +2,7 @@
 /*
  * src/fuse_move.c - EXT4_IOC_MOVE_EXT: a file's data moves to the blocks of another one
  *
- * By this e4defrag(8) works. The donor is a descriptor of the sender's, see sender_file.h.
+ * What e4defrag(8) asks for. The donor is a descriptor of the sender's, see sender_file.h.
  *
  * Of the file the kernel keeps its pages: what it reads is the same. The donor reads as zero
  * afterwards, and what was written to it before must not come after: so the kernel
