@@ -570,8 +570,10 @@ static void test_reclaim_under_load(void **state)
 	assert_true(budget_used_total(sb.s_budget) <=
 		    budget_limit(sb.s_budget) + (1 << 20));
 	assert_true(atomic_load(&disk.reads[42]) < 10);
-	bcache_drop(&sb);
-	assert_int_equal(budget_used(sb.s_budget, BUDGET_BUFFER), 0);
+	/* The zone's thread may be at some still: it frees them, or puts them back. */
+	do
+		bcache_drop(&sb);
+	while (budget_used(sb.s_budget, BUDGET_BUFFER) && !usleep(1000));
 }
 
 /* A block is either as on disk or zeroed; nothing else is ever seen. */
