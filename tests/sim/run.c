@@ -1177,13 +1177,15 @@ static bool result_fits(struct worker *w, const struct sim_op *op, s64 want, s64
 	if (want == -EINVAL && got == 0 && op->kind == OP_FALLOC) {
 		const struct m_inode *in = model_find(w->m, op->path);
 
-		return in && m_inode_is_lost(in);
+		if (in && m_inode_is_lost(in))
+			return true;
 	}
 	if ((want == -EINVAL || got == -EINVAL) && op->kind == OP_MOVE) {
 		const struct m_inode *in = model_find(w->m, op->path);
 		const struct m_inode *donor = model_find(w->m, op->path2);
 
-		return in && donor && (m_inode_is_lost(in) || m_inode_is_lost(donor));
+		if (in && donor && (m_inode_is_lost(in) || m_inode_is_lost(donor)))
+			return true;
 	}
 	if (want < 0)
 		return got < 0 && fault_hit(w->r) && !w->r->scarce;
