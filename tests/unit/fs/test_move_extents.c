@@ -456,6 +456,63 @@ static void test_power_cut(void **state)
 	memvol_end(&mv);
 }
 
+/* Each block of the donor is as it was, or zero: nothing of the file. */
+static void expect_cut_donor(const char *was)
+{
+	struct sl_file *f;
+	u8 data[4096];
+
+	assert_int_equal(sl_open(donor, SL_OPEN_READ, &f), 0);
+	for (u32 i = 0; i < strlen(was); i++) {
+		assert_int_equal(sl_read(f, data, bs, (u64)i * bs), bs);
+		for (u32 k = 0; k < bs; k++)
+			assert_true(!data[k] || data[k] == (u8)was[i]);
+	}
+	sl_release(f);
+}
+
+/* Cut after any write of it, whatever of those since the last flush has reached the disk. */
+static void test_power_cut_on_its_way(void **state)
+{
+	static const unsigned keep[] = { 1000, 0, 500 };
+	struct fake_bdev recorded;
+	struct fake_crash c;
+	unsigned seed = 1;
+
+	begin("-b 4096 -J size=4", "16M");
+	make(file, "abcdefgh");
+	make(donor, "stwuxyzv");
+	assert_int_equal(sl_sync(sb), 0);
+	fake_record_start(mv.fd);
+	expect_move(0, 0, 8, 0, 8);
+	/* The rest of the mount is not wanted, and the device goes with it. */
+	pthread_mutex_lock(&mv.fd->lock);
+	recorded = (struct fake_bdev){ .bd.bd_size = mv.size, .base = mv.fd->base,
+				       .recs = mv.fd->recs, .nr = mv.fd->nr };
+	mv.fd->record = false;
+	mv.fd->base = NULL;
+	mv.fd->recs = NULL;
+	mv.fd->nr = mv.fd->max = 0;
+	pthread_mutex_unlock(&mv.fd->lock);
+	end();
+	fake_crash_init(&c, &recorded);
+	do {
+		for (u32 i = 0; i < ARRAY_SIZE(keep); i++) {
+			fake_crash_image(&c, mv.content, 4096, keep[i], false, &seed);
+			begin(NULL, NULL);
+			expect(file, "abcdefgh");
+			expect_cut_donor("stwuxyzv");
+			end();
+		}
+	} while (fake_crash_step(&c));
+	fake_crash_release(&c);
+	for (u32 i = 0; i < recorded.nr; i++)
+		free(recorded.recs[i].data);
+	free(recorded.recs);
+	free(recorded.base);
+	memvol_end(&mv);
+}
+
 /* ---- at the same time ---- */
 
 #define BLOCKS 24u
@@ -570,6 +627,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_device_fails),
 		cmocka_unit_test(test_power_cut),
+		cmocka_unit_test(test_power_cut_on_its_way),
 		cmocka_unit_test(test_while_written),
 		cmocka_unit_test(test_both_ways_at_once),
 	};
