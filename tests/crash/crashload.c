@@ -574,8 +574,13 @@ static void explain(const struct obj *o)
 			(unsigned long long)o->pend[n].len);
 }
 
-/* 0 or 1. path is the short one, for messages. */
-static int content_check(struct load_fs *fs, const char *path, const struct obj *o,
+enum content { CONTENT_GOOD, CONTENT_BAD, CONTENT_UNREADABLE };
+
+/*
+ * path is the short one, for messages. Unreadable: an error, or fewer bytes than
+ * there are, which is how an error behind the first page is told.
+ */
+static enum content content_check(struct load_fs *fs, const char *path, const struct obj *o,
 			 int t, uint32_t done)
 {
 	char full[PATH_LEN];
@@ -592,7 +597,7 @@ static int content_check(struct load_fs *fs, const char *path, const struct obj 
 		err = fs->ops->stat(fs, full, &st);
 	if (err) {
 		fprintf(stderr, "%s: %s\n", path, strerror(-err));
-		return 1;
+		return CONTENT_UNREADABLE;
 	}
 	size = (uint64_t)st.st_size;
 	if (!size_allowed(o, size, &lo, &hi)) {
@@ -601,7 +606,7 @@ static int content_check(struct load_fs *fs, const char *path, const struct obj 
 			(unsigned long long)hi);
 		explain(o);
 		fs->ops->close(h);
-		return 1;
+		return CONTENT_BAD;
 	}
 	buf = must(aligned_alloc(4096, FILE_MAX + 65536));
 	n = fs->ops->pread(h, buf, FILE_MAX + 65536, 0);
@@ -610,7 +615,7 @@ static int content_check(struct load_fs *fs, const char *path, const struct obj 
 		fprintf(stderr, "%s: read %zd of %llu\n", path, n,
 			(unsigned long long)size);
 		free(buf);
-		return 1;
+		return CONTENT_UNREADABLE;
 	}
 	for (size_t i = 0; i < size / GRANULE && bad < 4; i++) {
 		static const struct granule zero;
@@ -640,7 +645,7 @@ static int content_check(struct load_fs *fs, const char *path, const struct obj 
 	if (bad)
 		explain(o);
 	free(buf);
-	return bad != 0;
+	return bad ? CONTENT_BAD : CONTENT_GOOD;
 }
 
 /* ---- the workload ---- */
@@ -669,12 +674,21 @@ static unsigned rnd(struct worker *w, unsigned below)
 	return (unsigned)((w->rnd >> 16) % below);
 }
 
-/* The answers of a FUSE mount whose daemon is gone, or of a volume shut down. */
-static bool gone(const struct load_options *opt, int err)
+/*
+ * Is err the answer of a FUSE mount whose daemon is gone, or of a volume shut down?
+ * 0 stands for a read that was cut short.
+ *
+ * EIO may be either: the kernel answers it for a request that a thread of the
+ * daemon was about to take when the daemon was killed (fuse_dev_do_read() cannot
+ * copy to a dying process), so the file system is asked whether it still lives.
+ */
+static bool gone(const struct load_fs *fs, const struct load_options *opt, int err)
 {
 	if (err == -ENOTCONN || err == -ECONNABORTED)
 		return true;
-	return opt->shutdown && (err == -EIO || err == -ESHUTDOWN || err == -EROFS);
+	if (opt->shutdown && (err == -EIO || err == -ESHUTDOWN || err == -EROFS))
+		return true;
+	return (err == -EIO || !err) && fs->ops->is_gone && fs->ops->is_gone(fs);
 }
 
 /* Does `op`, which the model says must succeed. h: open file of op->a or NULL. */
@@ -765,7 +779,7 @@ static bool run_op(struct worker *w, enum op_kind kind, const char *a, const cha
 		w->fs->ops->close(h);
 	if (err) {
 		w->stop = true;
-		if (gone(w->opt, err))
+		if (gone(w->fs, w->opt, err))
 			return false;
 		fprintf(stderr, "t%d: operation %u %s %s %s %llu %llu: %s\n", op.t, op.k,
 			op_names[kind], a, b, (unsigned long long)x,
@@ -1002,13 +1016,19 @@ static bool do_read(struct worker *w)
 	/* Content that cannot be read because all is over is no finding. */
 	expand(e->path, full);
 	err = w->fs->ops->stat(w->fs, full, &st);
-	if (err && gone(w->opt, err)) {
+	if (err && gone(w->fs, w->opt, err)) {
 		w->stop = true;
 		return false;
 	}
-	if (content_check(w->fs, e->path, e->obj, w->m.t, UINT32_MAX)) {
+	switch (content_check(w->fs, e->path, e->obj, w->m.t, UINT32_MAX)) {
 		void *h;
 
+	case CONTENT_GOOD:
+		break;
+	case CONTENT_BAD:
+		w->failed = w->stop = true;
+		return false;
+	case CONTENT_UNREADABLE:
 		w->stop = true;
 		err = w->fs->ops->open(w->fs, full, &h);
 		if (!err) {
@@ -1017,7 +1037,7 @@ static bool do_read(struct worker *w)
 			err = n < 0 ? (int)n : 0;
 			w->fs->ops->close(h);
 		}
-		w->failed = !gone(w->opt, err);
+		w->failed = !gone(w->fs, w->opt, err);
 		return false;
 	}
 	return true;
@@ -1127,7 +1147,7 @@ int load_run(struct load_fs *fs, const char *path, const struct load_options *op
 		goto out_free;
 	err = setup(fs, opt->threads);
 	if (err) {
-		ret = !gone(opt, err);
+		ret = !gone(fs, opt, err);
 		if (ret)
 			fprintf(stderr, "setup: %s\n", strerror(-err));
 		goto out_unmap;
@@ -1610,7 +1630,7 @@ static int check_thread(struct load_fs *fs, const struct tree *tr, struct histor
 		if (m->e[i].obj->kind != 'f')
 			continue;
 		o = model_obj(&h->m, m->e[i].obj->id);
-		bad += content_check(fs, m->e[i].path, o, t, k);
+		bad += content_check(fs, m->e[i].path, o, t, k) != CONTENT_GOOD;
 	}
 	if (bad)
 		fprintf(stderr, "t%d: names are those after operation %u; promised %u, ended %u, begun %u\n",

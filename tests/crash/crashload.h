@@ -43,6 +43,8 @@ struct load_ops {
 	/* Calls emit with each name but "." and ".."; path "" is the root. */
 	int (*list)(struct load_fs *fs, const char *path,
 		    void (*emit)(void *priv, const char *name), void *priv);
+	/* Does the file system answer no more? May be NULL: it always does. */
+	bool (*is_gone)(const struct load_fs *fs);
 	/* Around the life of each thread; may be NULL. */
 	void (*thread_begin)(struct load_fs *fs);
 	void (*thread_end)(struct load_fs *fs);

@@ -24,6 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 struct file {
@@ -186,6 +188,24 @@ static int px_list(struct load_fs *fs, const char *path,
 	return err;
 }
 
+/*
+ * statfs is never answered from a cache of the kernel. Once more after EIO, and
+ * for two seconds after an answer: threads of a daemon that is being killed may
+ * have given it.
+ */
+static bool px_is_gone(const struct load_fs *fs)
+{
+	const struct timespec pause = { .tv_nsec = 20000000 };
+	struct statfs st;
+
+	for (int i = 0; i < 100; i++) {
+		if (fstatfs(root_fd, &st) && errno != EIO)
+			return errno == ENOTCONN || errno == ECONNABORTED;
+		nanosleep(&pause, NULL);
+	}
+	return false;
+}
+
 static const struct load_ops posix_ops = {
 	.create = px_create, .open = px_open, .close = px_close,
 	.pwrite = px_pwrite, .pread = px_pread, .truncate = px_truncate,
@@ -193,6 +213,7 @@ static const struct load_ops posix_ops = {
 	.sync = px_sync, .mkdir = px_mkdir, .rmdir = px_rmdir,
 	.unlink = px_unlink, .symlink = px_symlink, .readlink = px_readlink,
 	.link = px_link, .rename = px_rename, .stat = px_stat, .list = px_list,
+	.is_gone = px_is_gone,
 };
 
 /* EXT4_IOC_SHUTDOWN, in no header of user space. */
