@@ -452,6 +452,23 @@ static int recover_and_compare(struct round *r)
 	return 0;
 }
 
+/*
+ * Until the volume is mounted and the workload has a log, however long that takes
+ * here: what is killed before has nothing to be checked against. Or until the child
+ * has ended; it is not reaped.
+ */
+static void await_log(const struct round *r, pid_t pid)
+{
+	struct timespec nap = { .tv_nsec = 1000000 };
+	siginfo_t ended = { 0 };
+	struct stat st;
+
+	while ((stat(r->log, &st) || !st.st_size) &&
+	       !waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT) &&
+	       !ended.si_pid)
+		nanosleep(&nap, NULL);
+}
+
 static int run_round(struct round *r, unsigned ms)
 {
 	struct timespec nap = { ms / 1000, (long)(ms % 1000) * 1000000 };
@@ -461,6 +478,7 @@ static int run_round(struct round *r, unsigned ms)
 	pid = start(r->v.image, false, r->commit_ms, do_load, r);
 	if (pid < 0)
 		return 1;
+	await_log(r, pid);
 	nanosleep(&nap, NULL);
 	kill(pid, SIGKILL);
 	ret = finish(pid);
