@@ -161,6 +161,7 @@ struct ext4_sb {
 	struct buffer *sb_buf;        /* [const after mount] referenced */
 	struct ext4_super_block *es;  /* [s_lock] in sb_buf's memory */
 	struct ext4_super_block disk_es; /* as found before recovery [who mounts or remounts] */
+	u8 log_super[1024];           /* read-only: of the external journal, the same */
 	u16 mount_state;              /* s_state as found [const] */
 	u64 mount_bytes;              /* device bytes written at mount [const] */
 	u64 mount_kbytes;             /* s_kbytes_written as found [const] */

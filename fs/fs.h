@@ -146,12 +146,13 @@ int __must_check sl_reconfigure(struct super_block *sb, const struct sl_options 
  * A volume that was mounted read-only becomes writable, its log being replayed on the
  * device and orphans being dealt with, as at a mount. First _begin(), beside other calls;
  * it may take as long as others may have the volume (MMP). Then _finish(), with no other
- * call on sb until it returns. 0, also if it is writable already; -EROFS:
- * device, features, an external journal that was opened for reading, or earlier errors
- * forbid it; -EINVAL (sb=, norecovery); -EBUSY:
- * others have it; -EFSCORRUPTED: what was mounted is no more on the device; -EIO, -ENOMEM.
- * It is logged. After an error it stays as it was; but if _finish() fails when it has
- * begun to change inodes, as after any error then.
+ * call on sb until it returns. An external journal's device becomes writable with the
+ * volume's, or neither does. 0, also if it is writable already; -EROFS, -EACCES:
+ * a device, features, or earlier errors forbid it; -EINVAL (sb=, norecovery; the journal is
+ * another volume's by now); -EBUSY: others have the volume or its journal; -EFSCORRUPTED:
+ * what was mounted is no more on the devices; -EFSBADCRC, -EIO, -ENOMEM. It is logged.
+ * After an error it stays as it was; but if _finish() fails when it has begun to change
+ * inodes, as after any error then.
  * own: a loop device on the image, which is ours; may be NULL.
  */
 int __must_check sl_writable_begin(struct super_block *sb, const char *own);

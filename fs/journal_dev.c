@@ -14,7 +14,10 @@
  * Each of the two must name the other. The kernel looks at one direction alone; but who
  * made a second volume with the journal of a first would lose both.
  *
- * Locks:   none; while mounting.
+ * A read-only mount keeps what the journal's superblock was (_note()); before it becomes
+ * writable, the device must still be the same, and nobody have used it (_same()).
+ *
+ * Locks:   none; while mounting, or who makes it writable.
  * Source:  ext4-format brief 14.3; Documentation/filesystems/ext4/journal.rst, "External
  *          Journal". Next: journal/journal.c, which checks the journal's superblock
  */
@@ -100,6 +103,11 @@ static int check_size(const struct ext4_sb *sbi, const struct ext4_super_block *
 	return 0;
 }
 
+static u32 log_super_block(const struct ext4_sb *sbi)
+{
+	return sbi->s.s_blocksize == EXT4_SUPER_OFFSET ? 2 : 1;
+}
+
 int ext4_journal_dev_check(struct ext4_sb *sbi, u32 *blocks, u32 *sb_block)
 {
 	struct ext4_super_block es;
@@ -123,6 +131,32 @@ int ext4_journal_dev_check(struct ext4_sb *sbi, u32 *blocks, u32 *sb_block)
 		err = check_super(sbi, &es);
 	if (!err)
 		err = check_size(sbi, &es, blocks);
-	*sb_block = sbi->s.s_blocksize == EXT4_SUPER_OFFSET ? 2 : 1;
+	*sb_block = log_super_block(sbi);
+	return err;
+}
+
+static int read_log_super(const struct ext4_sb *sbi, u8 *super)
+{
+	return ext4_read_super_at(sbi->journal_bd,
+				  (u64)log_super_block(sbi) * sbi->s.s_blocksize, super);
+}
+
+int ext4_journal_dev_note(struct ext4_sb *sbi)
+{
+	return read_log_super(sbi, sbi->log_super);
+}
+
+int ext4_journal_dev_same(struct ext4_sb *sbi)
+{
+	u8 super[sizeof(sbi->log_super)];
+	u32 blocks, sb_block;
+	int err = ext4_journal_dev_check(sbi, &blocks, &sb_block);
+
+	if (!err)
+		err = read_log_super(sbi, super);
+	/* Its users, where the log begins, the next transaction: who commits changes it. */
+	if (!err && memcmp(super, sbi->log_super, sizeof(super)) != 0)
+		err = ext4_refuse(sbi, "%s: external journal %s: it was changed since the volume was mounted: unmount it, run e2fsck, and mount it again",
+				  sbi->s.s_id, sbi->journal_bd->bd_name);
 	return err;
 }

@@ -40,7 +40,7 @@
 #define DEFAULT_EXPIRE_MS 5000u
 #define MAX_DEFAULT_CACHE_BYTES (1ull << 30)
 
-int ext4_read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
+int ext4_read_super_at(struct bdev *bd, u64 pos, void *super)
 {
 	u32 unit = max_of(bd->bd_sector, 1024u);
 	u64 start = ALIGN_DOWN(pos, (u64)unit);
@@ -58,7 +58,7 @@ int ext4_read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es)
 		return -ENOMEM;
 	err = bdev_read(bd, start, buf, unit);
 	if (!err)
-		memcpy(es, buf + (pos - start), sizeof(*es));
+		memcpy(super, buf + (pos - start), 1024);
 	else
 		log_err("%s: superblock can't be read: %s", bd->bd_name,
 			strerror(-err));
@@ -297,6 +297,9 @@ static int load_external(struct ext4_sb *sbi, struct journal **out)
 	struct journal_extent all = { 0 };
 	int err = ext4_journal_dev_check(sbi, &p.maxlen, &p.sb_jblk);
 
+	/* Before it is read: what changes in between is noticed, too. */
+	if (!err && sbi->opts.readonly)
+		err = ext4_journal_dev_note(sbi);
 	if (err)
 		return err;
 	all.len = p.maxlen;
@@ -1039,11 +1042,45 @@ int sl_unmount(struct super_block *sb)
  * long for who else could have the volume mounted. In the second none is at work, so
  * that nobody sees a volume that is half the one and half the other:
  *
- *   device writable -> superblock the same as ever -> MMP block ours |
+ *   devices writable -> superblocks the same as ever -> MMP block ours |
  *   no overlay any more -> log replayed -> as at a mount
  *
+ * An external journal's device goes with the volume's: both are writable, or none.
  * What is cached stays: the overlay showed what the replay makes of the device.
  */
+
+/* The log's own, if it is used; with norecovery it is not, as at a mount. */
+static struct bdev *log_device(const struct ext4_sb *sbi)
+{
+	return ext4_has_log(sbi) ? sbi->journal_bd : NULL;
+}
+
+static void devices_go_readonly(struct ext4_sb *sbi)
+{
+	if (log_device(sbi))
+		bdev_go_readonly(sbi->journal_bd);
+	bdev_go_readonly(sbi->device);
+}
+
+static int devices_go_writable(struct ext4_sb *sbi, const char *own)
+{
+	const char *why;
+	int err = bdev_go_writable(sbi->device, own, &why);
+
+	if (err) {
+		log_err("%s: %s", sbi->s.s_id, why);
+		return err;
+	}
+	if (!log_device(sbi))
+		return 0;
+	err = bdev_go_writable(sbi->journal_bd, NULL, &why);
+	if (err) {
+		log_err("%s: external journal %s: %s", sbi->s.s_id,
+			sbi->journal_bd->bd_name, why);
+		bdev_go_readonly(sbi->device);
+	}
+	return err;
+}
 
 /* Is on the device what was mounted? */
 static int check_same_super(struct ext4_sb *sbi)
@@ -1084,13 +1121,6 @@ static int check_may_write(struct ext4_sb *sbi)
 			sbi->s.s_id);
 		return -EINVAL;
 	}
-	/* Its device was opened as the volume's was, for reading. */
-	if (ext4_has_compat(sbi, HAS_JOURNAL) && !sbi->journal_ino &&
-	    (!sbi->journal_bd || sbi->journal_bd->bd_readonly)) {
-		log_err("%s: its journal is on a device of its own: unmount it, and mount it again",
-			sbi->s.s_id);
-		return -EROFS;
-	}
 	o->readonly = false;
 	err = check_writable(sbi);
 	o->readonly = true;
@@ -1100,25 +1130,24 @@ static int check_may_write(struct ext4_sb *sbi)
 int sl_writable_begin(struct super_block *sb, const char *own)
 {
 	struct ext4_sb *sbi = EXT4_SB(sb);
-	const char *why;
 	int err;
 
 	if (sbi->journal && !in_errors(sbi))
 		return 0;
 	if (in_errors(sbi))
 		return check_may_write(sbi);
-	err = bdev_go_writable(sbi->device, own, &why);
-	if (err) {
-		log_err("%s: %s", sb->s_id, why);
+	err = devices_go_writable(sbi, own);
+	if (err)
 		return err;
-	}
 	err = check_may_write(sbi);
 	if (!err)
 		err = check_same_super(sbi);
+	if (!err && log_device(sbi))
+		err = ext4_journal_dev_same(sbi);
 	if (!err && ext4_has_incompat(sbi, MMP))
 		err = ext4_mmp_start(sbi);
 	if (err)
-		bdev_go_readonly(sbi->device);
+		devices_go_readonly(sbi);
 	return err;
 }
 
@@ -1229,8 +1258,10 @@ int sl_writable_finish(struct super_block *sb)
 		sbi->opts.readonly = true;
 		/* Another attempt finds it as this one leaves it. */
 		(void)!ext4_read_super_at(sbi->device, EXT4_SUPER_OFFSET, &sbi->disk_es);
+		if (log_device(sbi))
+			(void)!ext4_journal_dev_note(sbi);
 		ext4_mmp_stop(sbi);
-		bdev_go_readonly(sbi->device);
+		devices_go_readonly(sbi);
 	}
 	if (ext4_readahead_start(sbi))
 		log_warn("%s: nothing is read ahead any more: no thread", sb->s_id);

@@ -23,9 +23,9 @@ u32 ext4_super_offset(const struct super_block *sb);
 
 /* Of the superblock, as it should be. */
 u32 ext4_super_csum(const struct ext4_super_block *es);
-/* 1 KiB at byte pos, whatever the device's sector size. -EINVAL: too small; or -EIO, ...;
- * logged. */
-int __must_check ext4_read_super_at(struct bdev *bd, u64 pos, struct ext4_super_block *es);
+/* 1 KiB at byte pos, whatever the device's sector size: the superblock of a volume, or of a
+ * journal. -EINVAL: too small; or -EIO, ...; logged. */
+int __must_check ext4_read_super_at(struct bdev *bd, u64 pos, void *super);
 /*
  * Blocks of 1 or 2 KiB where direct I/O works by 4 KiB: not with direct I/O, then. Before
  * the size of the device is believed: it was rounded down to sectors.
@@ -42,6 +42,13 @@ bool ext4_uuid_is_null(const u8 *uuid);
  * -EIO, -ENOMEM; the reason is logged.
  */
 int __must_check ext4_journal_dev_check(struct ext4_sb *sbi, u32 *blocks, u32 *sb_block);
+/*
+ * Of a volume that is read-only: _note() keeps what the journal's superblock is now (-EIO,
+ * ...); _same(): is the device the volume's journal, as by _check(), and was it left alone
+ * since? -EFSCORRUPTED if not, or any error of _check(). Logged.
+ */
+int __must_check ext4_journal_dev_note(struct ext4_sb *sbi);
+int __must_check ext4_journal_dev_same(struct ext4_sb *sbi);
 
 /*
  * The whole block of the superblock, from memory to the device, durable; nothing is

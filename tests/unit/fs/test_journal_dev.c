@@ -4,7 +4,8 @@
  *
  * The volume and the log are two devices in memory. Whatever is wrong with the one that
  * should be the journal is an error with its reason; and where there is none, only who
- * asked to do without mounts.
+ * asked to do without mounts. From read-only to read-write both go together, whatever
+ * fails on the way.
  */
 #include "tests/unit/unit.h"
 #include "tests/unit/fs/memvol.h"
@@ -16,6 +17,8 @@
 #define LOG_UUID "7d2c9a40-33b1-4f0e-8a6d-0c5b1e2f3a49"
 #define LOG_BYTES (4u << 20)
 #define ALL 0xFFFFFFFFu
+#define LE32(f, v) ((f) = cpu_to_le32(v))
+#define BE32(f, v) ((f) = cpu_to_be32(v))
 
 static const struct sl_cred cred = { 0, 0, 022 };
 /* The commits are the test's affair. */
@@ -28,6 +31,8 @@ static struct {
 	u8 *log;               /* while not mounted */
 	u64 log_size;          /* of the device */
 	struct fake_bdev *fd;  /* while mounted */
+	int log_refuses;       /* to be opened for writing: the error, or 0 */
+	_Atomic s64 cut_in;    /* writes and flushes of both until the power is cut; negative: never */
 	char said[4096];
 } fx;
 
@@ -47,19 +52,77 @@ static void log_close(struct bdev *bd)
 	fake_close(bd);
 }
 
-static struct bdev *log_open(void)
+static bool power_is_cut(void)
+{
+	s64 left = atomic_load(&fx.cut_in);
+
+	while (left > 0)
+		if (atomic_compare_exchange_weak(&fx.cut_in, &left, left - 1))
+			return false;
+	return !left;
+}
+
+static void submit(struct bdev *bd, struct bio **bios, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct bio *bio = bios[i];
+
+		if (bio->bi_op == BIO_WRITE && power_is_cut()) {
+			bio->bi_error = -EIO;
+			bio->bi_end_io(bio);
+		} else {
+			fake_submit(bd, &bio, 1);
+		}
+	}
+}
+
+static int flush(struct bdev *bd)
+{
+	return power_is_cut() ? -EIO : fake_flush(bd);
+}
+
+static int go_writable(struct bdev *bd, const char *own, const char **why)
+{
+	*why = "others read it, too";
+	return fx.fd && bd == &fx.fd->bd ? fx.log_refuses : 0;
+}
+
+static void go_readonly(struct bdev *bd)
+{
+}
+
+static struct bdev *log_open(bool readonly)
 {
 	static const struct bdev_ops ops = {
-		.submit = fake_submit,
-		.flush = fake_flush,
+		.submit = submit,
+		.flush = flush,
 		.close = log_close,
+		.go_writable = go_writable,
+		.go_readonly = go_readonly,
 	};
 
 	fx.fd = fake_bdev_create(fx.log_size);
 	memcpy(fx.fd->mem, fx.log, fx.log_size);
 	fx.fd->bd.bd_ops = &ops;
+	fx.fd->bd.bd_readonly = readonly;
 	strcpy(fx.fd->bd.bd_name, "the-log");
 	return &fx.fd->bd;
+}
+
+static struct bdev *volume_open(bool readonly)
+{
+	static const struct bdev_ops ops = {
+		.submit = submit,
+		.flush = flush,
+		.close = memvol_close,
+		.go_writable = go_writable,
+		.go_readonly = go_readonly,
+	};
+	struct bdev *bd = memvol_open(&fx.mv);
+
+	bd->bd_ops = &ops;
+	bd->bd_readonly = readonly;
+	return bd;
 }
 
 static struct ext4_super_block *volume_super(void)
@@ -94,13 +157,14 @@ static void log_io(bool out)
 }
 
 /* As mke2fs -J device= makes them, which wants block devices. */
-static void begin(u32 bs, bool csum)
+static void begin_with(u32 bs, bool csum, const char *features)
 {
 	char cmd[512];
 
 	fx.bs = bs;
-	snprintf(cmd, sizeof(cmd), "-b %u -O ^has_journal,^orphan_file,%smetadata_csum", bs,
-		 csum ? "" : "^");
+	atomic_store(&fx.cut_in, -1);
+	snprintf(cmd, sizeof(cmd), "-b %u -O ^has_journal,^orphan_file,%s%smetadata_csum", bs,
+		 features, csum ? "" : "^");
 	memvol_make(&fx.mv, cmd, "16M");
 	memvol_debugfs(&fx.mv, "feature has_journal");
 	memvol_debugfs(&fx.mv, "ssv journal_uuid " LOG_UUID);
@@ -115,6 +179,11 @@ static void begin(u32 bs, bool csum)
 	log_io(false);
 	log_jsb()->s_nr_users = cpu_to_be32(1);
 	memcpy(log_jsb()->s_users, volume_super()->s_uuid, 16);
+}
+
+static void begin(u32 bs, bool csum)
+{
+	begin_with(bs, csum, "");
 }
 
 static int fsck(void)
@@ -141,10 +210,10 @@ static int mount_with(const struct sl_options *opts, bool with_log, struct super
 	struct sl_options o = *opts;
 	int err;
 
-	o.journal_bd = with_log ? log_open() : NULL;
+	o.journal_bd = with_log ? log_open(o.readonly) : NULL;
 	fx.said[0] = 0;
 	log_set_sink(note_line, NULL);
-	err = sl_mount(memvol_open(&fx.mv), &o, sb);
+	err = sl_mount(volume_open(o.readonly), &o, sb);
 	log_set_sink(NULL, NULL);
 	return err;
 }
@@ -263,32 +332,323 @@ static void test_recovery(void **state)
 	}
 }
 
-/* A remount: not with a log that was opened for reading; else it is replayed. */
+/* ---- a remount ---- */
+
+static const struct sl_options ro_opts = { .cache_bytes = 16 << 20, .commit_ms = 600000,
+					   .readonly = true };
+
+static int make_writable(struct super_block *sb)
+{
+	int err;
+
+	fx.said[0] = 0;
+	log_set_sink(note_line, NULL);
+	err = sl_writable_begin(sb, NULL);
+	if (!err)
+		err = sl_writable_finish(sb);
+	log_set_sink(NULL, NULL);
+	return err;
+}
+
+/* Both devices, or none. */
+static void expect_devices(bool readonly)
+{
+	assert_int_equal(fx.mv.fd->bd.bd_readonly, readonly);
+	assert_int_equal(fx.fd->bd.bd_readonly, readonly);
+}
+
 static void test_becomes_writable(void **state)
 {
-	struct sl_options ro = base_opts;
-	struct super_block *sb;
+	for (u32 i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct super_block *sb;
 
-	ro.readonly = true;
-	begin(1024, true);
-	make_dirty();
-	assert_int_equal(mount_with(&ro, true, &sb), 0);
-	fx.fd->bd.bd_readonly = true;
-	log_set_sink(note_line, NULL);
-	assert_int_equal(sl_writable_begin(sb, NULL), -EROFS);
-	log_set_sink(NULL, NULL);
-	assert_non_null(strstr(fx.said, "its journal is on a device of its own"));
+		begin(kinds[i].bs, kinds[i].csum);
+		for (u32 dirty = 0; dirty < 2; dirty++) {
+			if (dirty)
+				make_dirty();
+			assert_int_equal(mount_with(&ro_opts, true, &sb), 0);
+			assert_int_equal(look(sb, "kept"), dirty ? 0 : -ENOENT);
+			expect_devices(true);
+			assert_int_equal(make_writable(sb), 0);
+			expect_devices(false);
+			assert_false(sl_is_readonly(sb));
+			assert_int_equal(look(sb, "kept"), dirty ? 0 : -ENOENT);
+			make(sb, dirty ? "more" : "new");
+			assert_int_equal(sl_sync(sb), 0);
+			/* The log is used. */
+			assert_int_not_equal(atomic_load(&fx.fd->nr_writes), 0);
+			/* Once more: nothing to do. */
+			assert_int_equal(make_writable(sb), 0);
+			assert_int_equal(sl_unmount(sb), 0);
+			assert_int_equal(fsck(), 0);
+		}
+		end();
+	}
+}
+
+static void refuses(struct super_block *sb, int err, const char *said)
+{
+	assert_int_equal(make_writable(sb), err);
+	if (!strstr(fx.said, said))
+		fail_msg("not \"%s\": %s", said, fx.said);
+	expect_devices(true);
 	assert_true(sl_is_readonly(sb));
 	assert_int_equal(look(sb, "kept"), 0);
 	assert_int_equal(atomic_load(&fx.fd->nr_writes), 0);
 	assert_int_equal(atomic_load(&fx.mv.fd->nr_writes), 0);
-	fx.fd->bd.bd_readonly = false;
-	assert_int_equal(sl_writable_begin(sb, NULL), 0);
-	assert_int_equal(sl_writable_finish(sb), 0);
-	assert_int_equal(look(sb, "kept"), 0);
+}
+
+static void test_refuses_to_become_writable(void **state)
+{
+	for (u32 bs = 1024; bs <= 4096; bs *= 4) {
+		struct ext4_super_block *es;
+		struct jbd2_superblock *jsb;
+		struct super_block *sb;
+
+		begin(bs, true);
+		make_dirty();
+		assert_int_equal(mount_with(&ro_opts, true, &sb), 0);
+		fx.log_refuses = -EBUSY;
+		refuses(sb, -EBUSY, "external journal the-log: others read it, too");
+		fx.log_refuses = -EROFS;
+		refuses(sb, -EROFS, "external journal the-log: ");
+		fx.log_refuses = 0;
+		/* Somebody had it meanwhile. */
+		es = (void *)(fx.fd->mem + 1024);
+		jsb = (void *)(fx.fd->mem + (bs == 1024 ? 2048 : bs));
+		BE32(jsb->s_sequence, be32_to_cpu(jsb->s_sequence) + 1);
+		refuses(sb, -EFSCORRUPTED, "the-log: it was changed since the volume was mounted");
+		BE32(jsb->s_sequence, be32_to_cpu(jsb->s_sequence) - 1);
+		BE32(jsb->s_start, 0);
+		refuses(sb, -EFSCORRUPTED, "the-log: it was changed since");
+		BE32(jsb->s_start, be32_to_cpu(log_jsb()->s_start));
+		BE32(jsb->s_nr_users, 2);
+		jsb->s_users[16] = 1;
+		refuses(sb, -EFSCORRUPTED, "the-log: it was changed since");
+		BE32(jsb->s_nr_users, 1);
+		jsb->s_users[16] = 0;
+		es->s_uuid[0] ^= 1;
+		seal(es);
+		refuses(sb, -EINVAL, "the-log is the journal of another volume");
+		es->s_uuid[0] ^= 1;
+		seal(es);
+		es->s_magic = cpu_to_le16(0);
+		refuses(sb, -EINVAL, "the-log is no external journal");
+		es->s_magic = cpu_to_le16(EXT4_SUPER_MAGIC);
+		for (u32 k = 0; k < 2; k++) {
+			fx.fd->fail_read_pos = k ? (u64)((u8 *)jsb - fx.fd->mem) : 1024;
+			fx.fd->fail_read_len = 512;
+			refuses(sb, -EIO, "the-log: superblock can't be read");
+			fx.fd->fail_read_len = 0;
+		}
+		((struct ext4_super_block *)(fx.mv.fd->mem + 1024))->s_mnt_count.raw ^= 1;
+		refuses(sb, -EFSCORRUPTED, "the superblock was changed since");
+		((struct ext4_super_block *)(fx.mv.fd->mem + 1024))->s_mnt_count.raw ^= 1;
+		/* After all of that. */
+		assert_int_equal(make_writable(sb), 0);
+		make(sb, "more");
+		assert_int_equal(sl_unmount(sb), 0);
+		assert_int_equal(fsck(), 0);
+		end();
+	}
+}
+
+/* As of a mount: without the log, if there is nothing in it; and its device may stay. */
+static void test_norecovery_becomes_writable(void **state)
+{
+	struct sl_options o = ro_opts;
+	struct super_block *sb;
+
+	o.noload = true;
+	begin(1024, true);
+	for (u32 with_log = 0; with_log < 2; with_log++) {
+		assert_int_equal(mount_with(&o, with_log, &sb), 0);
+		fx.log_refuses = -EROFS;
+		assert_int_equal(make_writable(sb), 0);
+		fx.log_refuses = 0;
+		make(sb, with_log ? "with" : "without");
+		if (with_log)
+			assert_true(fx.fd->bd.bd_readonly);
+		assert_int_equal(sl_unmount(sb), 0);
+		assert_int_equal(fsck(), 0);
+	}
+	make_dirty();
+	for (u32 with_log = 0; with_log < 2; with_log++) {
+		assert_int_equal(mount_with(&o, with_log, &sb), 0);
+		assert_int_equal(make_writable(sb), -EINVAL);
+		assert_non_null(strstr(fx.said, "the journal was not replayed (norecovery)"));
+		assert_true(fx.mv.fd->bd.bd_readonly);
+		assert_int_equal(look(sb, "without"), 0);
+		assert_int_equal(sl_unmount(sb), 0);
+	}
+	end();
+}
+
+/* Another host has the volume: the journal, too, is left alone. */
+static void test_mmp_keeps_both(void **state)
+{
+	struct ext4_mmp_struct *mmp;
+	struct super_block *sb;
+
+	begin_with(1024, false, "mmp,");
+	mmp = (void *)(fx.mv.content + le64_to_cpu(volume_super()->s_mmp_block) * 1024);
+	assert_int_equal(le32_to_cpu(mmp->mmp_magic), EXT4_MMP_MAGIC);
+	make_dirty();
+	mmp->mmp_seq = cpu_to_le32(EXT4_MMP_SEQ_FSCK);
+	assert_int_equal(mount_with(&ro_opts, true, &sb), 0);
+	refuses(sb, -EBUSY, "e2fsck is running on the volume");
+	mmp = (void *)(fx.mv.fd->mem + le64_to_cpu(volume_super()->s_mmp_block) * 1024);
+	mmp->mmp_seq = cpu_to_le32(EXT4_MMP_SEQ_CLEAN);
+	assert_int_equal(make_writable(sb), 0);
 	make(sb, "more");
 	assert_int_equal(sl_unmount(sb), 0);
 	assert_int_equal(fsck(), 0);
+	end();
+}
+
+struct contents {
+	u8 *volume, *log;
+};
+
+static struct contents contents_keep(void)
+{
+	struct contents c = { malloc(fx.mv.size), malloc(LOG_BYTES) };
+
+	memcpy(c.volume, fx.mv.content, fx.mv.size);
+	memcpy(c.log, fx.log, LOG_BYTES);
+	return c;
+}
+
+static void contents_put_back(const struct contents *c)
+{
+	memcpy(fx.mv.content, c->volume, fx.mv.size);
+	memcpy(fx.log, c->log, LOG_BYTES);
+}
+
+static void contents_free(struct contents *c)
+{
+	free(c->volume);
+	free(c->log);
+}
+
+static void expect_whole(bool check)
+{
+	struct super_block *sb;
+
+	if (mount_with(&base_opts, true, &sb))
+		fail_msg("%s", fx.said);
+	assert_int_equal(look(sb, "kept"), 0);
+	make(sb, "after");
+	assert_int_equal(sl_unmount(sb), 0);
+	assert_true(!check || !fsck());
+}
+
+/* Write or flush nr of a device fails, and all after it: 0 if there are not so many. */
+static int fail_on_the_way(bool of_log, bool flushes, s64 nr)
+{
+	struct super_block *sb;
+	struct fake_bdev *fd;
+	int err;
+
+	assert_int_equal(mount_with(&ro_opts, true, &sb), 0);
+	fd = of_log ? fx.fd : fx.mv.fd;
+	pthread_mutex_lock(&fd->lock);
+	*(flushes ? &fd->fail_flush_in : &fd->fail_write_in) = nr;
+	pthread_mutex_unlock(&fd->lock);
+	err = make_writable(sb);
+	pthread_mutex_lock(&fd->lock);
+	fd->fail_flush_in = fd->fail_write_in = -1;
+	pthread_mutex_unlock(&fd->lock);
+	assert_int_equal(look(sb, "kept"), 0);
+	assert_int_equal(sl_is_readonly(sb), err != 0);
+	if (err && !sl_holds_volume(sb))
+		expect_devices(true);
+	/* Unless it counts as an error of the volume. */
+	if (err) {
+		int again = make_writable(sb);
+
+		assert_true(again == 0 || again == -EROFS);
+	}
+	log_set_sink(note_line, NULL);
+	(void)!sl_unmount(sb);
+	log_set_sink(NULL, NULL);
+	return err;
+}
+
+static void test_failures_on_the_way(void **state)
+{
+	struct contents c;
+
+	begin(1024, true);
+	make_dirty();
+	c = contents_keep();
+	for (u32 kind = 0; kind < 4; kind++) {
+		int err = -EIO;
+
+		for (s64 nr = 0; err; nr++) {
+			assert_true(nr < 100);
+			contents_put_back(&c);
+			err = fail_on_the_way(kind & 1, kind & 2, nr);
+			expect_whole(true);
+		}
+	}
+	contents_free(&c);
+	end();
+}
+
+/* What is left of a device; keep as of fake_crash_image(). */
+static void crash_image(struct fake_bdev *fd, unsigned keep, unsigned *seed, u8 *to)
+{
+	struct fake_crash c;
+
+	fake_crash_init(&c, fd);
+	while (fake_crash_step(&c))
+		;
+	fake_crash_image(&c, to, fx.bs, keep, false, seed);
+	fake_crash_release(&c);
+}
+
+/* Of both at once, after each of their writes and flushes. */
+static void test_power_cut_on_the_way(void **state)
+{
+	static const unsigned keep[] = { 1000, 0, 500 };
+	struct contents before, cut;
+	unsigned seed = 1;
+	int err = -EIO;
+
+	begin(1024, true);
+	make_dirty();
+	before = contents_keep();
+	cut = contents_keep();
+	for (s64 nr = 0; err; nr++) {
+		assert_true(nr < 200);
+		for (u32 i = 0; i < ARRAY_SIZE(keep); i++) {
+			struct super_block *sb;
+
+			contents_put_back(&before);
+			assert_int_equal(mount_with(&ro_opts, true, &sb), 0);
+			fake_record_start(fx.fd);
+			fake_record_start(fx.mv.fd);
+			atomic_store(&fx.cut_in, nr);
+			err = make_writable(sb);
+			pthread_mutex_lock(&fx.fd->lock);
+			crash_image(fx.fd, keep[i], &seed, cut.log);
+			pthread_mutex_unlock(&fx.fd->lock);
+			pthread_mutex_lock(&fx.mv.fd->lock);
+			crash_image(fx.mv.fd, keep[i], &seed, cut.volume);
+			pthread_mutex_unlock(&fx.mv.fd->lock);
+			/* Of what else there is nothing arrives. */
+			atomic_store(&fx.cut_in, 0);
+			log_set_sink(note_line, NULL);
+			(void)!sl_unmount(sb);
+			log_set_sink(NULL, NULL);
+			atomic_store(&fx.cut_in, -1);
+			contents_put_back(&cut);
+			expect_whole(i == 2);
+		}
+	}
+	contents_free(&before);
+	contents_free(&cut);
 	end();
 }
 
@@ -485,9 +845,6 @@ static void test_device_too_many(void **state)
 		struct jbd2_superblock *jsb = log_jsb();                       \
 		stmt;                                                          \
 	}
-#define LE32(f, v) ((f) = cpu_to_le32(v))
-#define BE32(f, v) ((f) = cpu_to_be32(v))
-
 ES(magic, es->s_magic = cpu_to_le16(0))
 ES(no_feature, LE32(es->s_feature_incompat, 0))
 ES(uuid, es->s_uuid[15] ^= 1)
@@ -659,6 +1016,11 @@ int main(void)
 		cmocka_unit_test(test_mount_write_unmount),
 		cmocka_unit_test(test_recovery),
 		cmocka_unit_test(test_becomes_writable),
+		cmocka_unit_test(test_refuses_to_become_writable),
+		cmocka_unit_test(test_norecovery_becomes_writable),
+		cmocka_unit_test(test_mmp_keeps_both),
+		cmocka_unit_test(test_failures_on_the_way),
+		cmocka_unit_test(test_power_cut_on_the_way),
 		cmocka_unit_test(test_fsync_flushes_the_volume),
 		cmocka_unit_test(test_failed_flushes),
 		cmocka_unit_test(test_device_number),
