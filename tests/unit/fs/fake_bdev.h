@@ -42,7 +42,7 @@ struct fake_bdev {
 	s64 fail_write_in; /* the nth write from now on and all after it; -1: none */
 	s64 fail_flush_in;
 	bool fail_once;
-	u64 fail_read_pos, fail_read_len; /* reads that touch this fail */
+	u64 fail_read_pos, fail_read_len; /* reads that touch this fail [lock] */
 	/* Called before a flush, with no lock held. */
 	void (*on_flush)(void *priv);
 	void *priv;
@@ -220,9 +220,20 @@ static inline void *fake_thread(void *arg)
 
 static inline void fake_async(struct fake_bdev *fd, unsigned seed)
 {
+	pthread_mutex_lock(&fd->lock);
 	fd->seed = seed;
 	fd->async = true;
 	pthread_create(&fd->thread, NULL, fake_thread, fd);
+	pthread_mutex_unlock(&fd->lock);
+}
+
+/* Reads that touch [pos, pos + len) fail from now on. */
+static inline void fake_fail_reads(struct fake_bdev *fd, u64 pos, u64 len)
+{
+	pthread_mutex_lock(&fd->lock);
+	fd->fail_read_pos = pos;
+	fd->fail_read_len = len;
+	pthread_mutex_unlock(&fd->lock);
 }
 
 static int fake_flush(struct bdev *bd)

@@ -140,12 +140,11 @@ static void test_errors_are_the_readers(void **state)
 	struct sl_file *f;
 	u8 buf[BS];
 
-	mv.fd->fail_read_pos = 0;
-	mv.fd->fail_read_len = mv.size;
+	fake_fail_reads(mv.fd, 0, mv.size);
 	assert_int_equal(sl_open(file, 0, &f), 0);
 	for (u64 pos = 0; pos < SIZE; pos += 16 * BS)
 		assert_int_equal(sl_read(f, buf, BS, pos), -EIO);
-	mv.fd->fail_read_len = 0;
+	fake_fail_reads(mv.fd, 0, 0);
 	for (u64 pos = 0; pos < SIZE; pos += 16 * BS)
 		read_at(f, pos, BS);
 	sl_release(f);
