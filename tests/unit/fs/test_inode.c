@@ -59,11 +59,13 @@ static void crash(struct memvol *mv, struct super_block *sb, struct super_block 
 	assert_int_equal(memvol_mount(mv, &opts, out), 0);
 }
 
+/* Also until the flusher has let go of it, or it could not be dropped. */
 static void wait_clean(struct inode *inode)
 {
 	for (int i = 0; i < 60000; i++) {
 		if (!(atomic_load(&inode->i_state) & I_DIRTY) &&
-		    !atomic_load(&inode->i_mapping.m_nr_writeback))
+		    !atomic_load(&inode->i_mapping.m_nr_writeback) &&
+		    atomic_load(&inode->i_count) == 1)
 			return;
 		usleep(1000);
 	}
