@@ -616,6 +616,7 @@ void journal_commit_running(struct journal *j)
 	release_members(j, t, true);
 	run_callbacks(t, 0);
 	revoke_map_release(&t->revokes);
+	jstat_inc(j, commits); /* who has waited for it finds it counted */
 	spin_lock(&j->j_lock);
 	t->state = T_COMMITTED;
 	j->committing = NULL;
@@ -631,7 +632,6 @@ void journal_commit_running(struct journal *j)
 	else
 		cds_list_add_tail(&t->cp_link, &j->j_cp);
 	j->cp_blocked = false;
-	jstat_inc(j, commits);
 	jevent_wake(&j->ev_commit);
 	jevent_wake(&j->ev_start);
 }

@@ -24,7 +24,7 @@
 #endif
 
 static const struct jt_config small = { .bs = 1024, .jlen = 200, .vol = 64, .v3 = true,
-					.wide = true, .interval_ms = 60000 };
+					.wide = true, .interval_ms = 600000 };
 
 static struct handle *start(struct jt *t, u32 blocks, u32 revokes)
 {
@@ -828,7 +828,7 @@ static void test_wrap(void **state)
 static void big_transaction(u32 bs, u32 n, u32 revokes)
 {
 	struct jt_config c = { .bs = bs, .jlen = 6 * n, .vol = n + revokes + 1, .v3 = true,
-			       .wide = true, .interval_ms = 60000 };
+			       .wide = true, .interval_ms = 600000 };
 	struct jt *t = jt_start(&c);
 	struct journal_recovery_stats st;
 	struct handle *h;
