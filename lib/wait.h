@@ -36,14 +36,19 @@ void wake_up(const void *key);
 		wait_bucket_unlock(wb_);                                       \
 	} while (0)
 
-/* As wait_event(), at most until deadline_ns; the value tells whether cond held. */
+/*
+ * As wait_event(), at most until deadline_ns; the value tells whether cond held.
+ * deadline_ns is evaluated once at most: "now and so long" is meant of the call, not
+ * of each time that somebody else's wake-up came to the bucket.
+ */
 #define wait_event_deadline(key, cond, deadline_ns)                            \
 	({                                                                     \
 		bool ok_ = (cond);                                             \
 		if (!ok_) {                                                    \
+			u64 deadline_ = (deadline_ns);                         \
 			struct wait_bucket *wb_ = wait_bucket_lock(key);       \
 			while (!(ok_ = (cond)) &&                              \
-			       wait_bucket_sleep(wb_, (deadline_ns)))          \
+			       wait_bucket_sleep(wb_, deadline_))              \
 				;                                              \
 			if (!ok_)                                              \
 				ok_ = (cond);                                  \

@@ -6,6 +6,7 @@
  */
 #include "tests/unit/unit.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "lib/lock.h"
@@ -98,6 +99,37 @@ static void test_deadline_passes(void **state)
 	/* A deadline in the past does not wait, and the condition counts. */
 	assert_false(wait_event_deadline(&key, false, 1));
 	assert_true(wait_event_deadline(&key, true, 1));
+}
+
+/* Wakes whoever waits, again and again, and for nothing. */
+static void rouser(void *arg)
+{
+	_Atomic bool *stop = arg;
+
+	while (!atomic_load(stop)) {
+		wake_up(stop);
+		sched_yield();
+	}
+}
+
+static u64 deadline_of(int *asked)
+{
+	++*asked;
+	return clock_mono_ns() + 60000000000ull;
+}
+
+/* Of a deadline that is so long from now: not from each time that we wake up. */
+static void test_deadline_stays_what_it_was(void **state)
+{
+	_Atomic bool stop = false;
+	int looks = 0, asked = 0;
+	struct thread *t;
+
+	assert_int_equal(thread_create(&t, "rouser", rouser, &stop), 0);
+	assert_true(wait_event_deadline(&stop, ++looks == 10, deadline_of(&asked)));
+	atomic_store(&stop, true);
+	thread_join(t);
+	assert_int_equal(asked, 1);
 }
 
 static void test_woken_before_the_deadline(void **state)
@@ -221,6 +253,7 @@ int main(void)
 		cmocka_unit_test(test_ping_pong_loses_no_wake_up),
 		cmocka_unit_test(test_one_wake_up_wakes_all),
 		cmocka_unit_test(test_deadline_passes),
+		cmocka_unit_test(test_deadline_stays_what_it_was),
 		cmocka_unit_test(test_woken_before_the_deadline),
 		cmocka_unit_test(
 			test_hook_runs_around_the_sleep_without_the_bucket),
