@@ -16,6 +16,7 @@ static int pool_event;
 
 /* Scans that this thread has made itself. */
 static _Thread_local u32 own_scans;
+static _Thread_local bool is_request; /* it is the test's */
 
 struct pool {
 	struct shrinker s;
@@ -24,6 +25,7 @@ struct pool {
 	_Atomic u32 scans;
 	_Atomic u64 asked;  /* by the last scan */
 	_Atomic bool block; /* scans wait for this to go */
+	_Atomic bool hold;  /* those of others than the test's thread do */
 	_Atomic bool inside;
 	bool nest;          /* scans throttle */
 };
@@ -41,6 +43,7 @@ static u64 pool_scan(struct shrinker *s, struct shrink_control *sc)
 	atomic_store(&p->inside, true);
 	wake_up(&pool_event);
 	wait_event(&pool_event, !atomic_load(&p->block));
+	wait_event(&pool_event, is_request || !atomic_load(&p->hold));
 	if (p->nest)
 		budget_throttle(p->b);
 	do {
@@ -324,11 +327,23 @@ static void test_index_is_not_waited_for(void **state)
 	assert_int_equal(own_scans, scans);
 	assert_int_equal(atomic_load(&p.left), LIMIT / 4);
 
+	/* The thread alone. */
+	pool_grow(&p, LIMIT);
+	test_wait(&pool_event, !budget_is_full(b));
+	assert_true(atomic_load(&p.left) <= LIMIT / 2 + LIMIT / 32);
+	assert_true(atomic_load(&p.left) > LIMIT / 8);
+
+	/* A request alone: both at once may free twice what is due. */
+	atomic_store(&p.hold, true);
+	is_request = true;
 	pool_grow(&p, LIMIT);
 	budget_throttle(b);
 	assert_false(budget_is_full(b));
 	assert_true(atomic_load(&p.left) <= LIMIT / 2 + LIMIT / 32);
 	assert_true(atomic_load(&p.left) > LIMIT / 8);
+	is_request = false;
+	atomic_store(&p.hold, false);
+	wake_up(&pool_event);
 	budget_uncharge(b, BUDGET_INDEX, 4 * (s64)LIMIT);
 	pool_end(&p);
 	budget_destroy(b);
