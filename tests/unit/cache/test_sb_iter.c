@@ -670,8 +670,10 @@ static void test_exactly_once_in_a_storm(void **state)
 	}
 	clean_all();
 	budget_uncharge(sb.s_budget, BUDGET_BUFFER, STORM_FULL);
-	icache_shrink_all(&sb);
-	assert_int_equal(stats().inodes, 0);
+	/* The zones' threads may still be at some: those are passed by, and go. */
+	do
+		icache_shrink_all(&sb);
+	while (stats().inodes && !usleep(1000));
 	assert_int_equal(stats().shadows, 0);
 	assert_int_equal(budget_used(sb.s_budget, BUDGET_INDEX), 0);
 	for (u32 i = 0; i < NR_PINNED + NR_STORMED; i++) {
