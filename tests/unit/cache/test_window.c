@@ -469,6 +469,9 @@ static void handle_user(void *arg)
 			u64 blk = i % 50 < 25 ? i * 64
 					      : test_random(&seed) % FILE_BLOCKS;
 
+			/* One that came since may not be in the tree yet. */
+			bool had = atomic_load(&w->a_win);
+
 			access_note(w, &m, blk * BS, 64 * BS);
 			access_note(&own[0], &m, blk * BS, 32 * BS);
 			atomic_fetch_add(&nr_ops, 1);
@@ -479,7 +482,7 @@ static void handle_user(void *arg)
 			if (w == &own[1]) {
 				thread_check(access_error_concerns(w));
 				thread_check(fsync_of(w, &since) < 0);
-			} else if (atomic_load(&w->a_win)) {
+			} else if (had) {
 				struct window_census c;
 
 				windows_count(&m, (lblk_t)blk, (lblk_t)blk + 1, &c);
