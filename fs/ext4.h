@@ -193,8 +193,8 @@ struct ext4_sb {
 	_Atomic bool aborted;         /* [atomic] after a fatal error, or shut down */
 	_Atomic bool shut_down;       /* [atomic] by sl_shutdown() */
 	_Atomic u32 nr_dying;         /* [atomic] in memory, without links, not open */
-	_Atomic u32 nr_deleting;      /* [atomic] being deleted now */
-	_Atomic u32 nr_dead;          /* [atomic] of them, those that are gone; wait key */
+	_Atomic u32 nr_deleting;      /* [atomic] of them, those under way: written out, deleted */
+	_Atomic u32 nr_dead;          /* [atomic] of nr_dying, those that are gone; wait key */
 	_Atomic u64 noted_at;         /* [atomic] ns, when the last began to be one */
 	_Atomic u64 dead_at;          /* [atomic] ns, when the last was gone */
 	_Atomic int wb_err; /* of data, for the next sync; 0: none [atomic] */

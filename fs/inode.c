@@ -949,8 +949,12 @@ static void evict_inode(struct inode *inode, bool delete)
 {
 	struct ext4_sb *sbi = EXT4_SB(inode->i_sb);
 	struct ext4_inode *ei = EXT4_I(inode);
+	bool deletes = delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly);
 	u32 delayed;
 
+	/* From now on: its write-out may take longer than all the rest. */
+	if (deletes)
+		atomic_fetch_add(&sbi->nr_deleting, 1);
 	/* Before blocks are freed, and before the number can come back. */
 	ext4_dir_peek_end(ei);
 	mapping_wait_writeback(&inode->i_mapping, 0, EXT4_LBLK_END);
@@ -961,8 +965,7 @@ static void evict_inode(struct inode *inode, bool delete)
 	ext4_release_window(sbi, inode->i_ino);
 	if (atomic_load(&inode->i_state) & I_DIRTY)
 		inode_clear_dirty(inode, I_DIRTY);
-	if (delete && sbi->journal && !atomic_load(&inode->i_sb->s_rdonly)) {
-		atomic_fetch_add(&sbi->nr_deleting, 1);
+	if (deletes) {
 		delete_inode(ei);
 		atomic_fetch_sub(&sbi->nr_deleting, 1);
 	}

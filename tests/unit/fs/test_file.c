@@ -970,6 +970,67 @@ static void test_space_of_removed_file(void **state)
 	end();
 }
 
+static void forget_now(void *arg)
+{
+	struct forgetter *fg = arg;
+
+	sl_forget(sb, fg->ino, 1);
+}
+
+static void let_go(void *arg)
+{
+	struct forgetter *fg = arg;
+
+	wait_event(&fg->waited, atomic_load(&fg->waited));
+	fake_let_go(mv.fd);
+}
+
+/* A removed file whose data is being written: that is a part of its deletion, which
+ * who finds no space waits for, however long ago it was removed. */
+static void test_space_of_file_in_write_out(void **state)
+{
+	struct wb_control wbc = { .start = 0, .end = EXT4_LBLK_END };
+	static char data[1 << 20];
+	struct forgetter fg = { 0 };
+	const struct thread_block_hook hook = { somebody_waits, nothing, &fg };
+	struct thread *forgets, *lets_go;
+	struct ext4_sb *sbi;
+	struct inode *root;
+	struct sl_file *f;
+
+	begin("-b 4096", "64M", &opts);
+	sbi = EXT4_SB(sb);
+	f = open_new("file");
+	fg.ino = sl_ino(sl_file_inode(f));
+	assert_int_equal(sl_fallocate(f, 0, 0, sizeof(data), &root_cred), 0);
+	assert_int_equal(sl_fsync(f, false), 0);
+	hold_file(f, sizeof(data));
+	assert_int_equal(sl_write(f, data, sizeof(data), 0, 0, &root_cred), sizeof(data));
+	assert_int_equal(ext4_write_inode(sl_file_inode(f), &wbc), 0);
+	assert_true(mv.fd->nr_held > 0);
+	sl_lookup_inc(sl_file_inode(f));
+	sl_release(f);
+	assert_int_equal(sl_iget(sb, 2, &root), 0);
+	assert_int_equal(sl_unlink(root, "file", 4), 0);
+	sl_iput(root);
+	assert_int_equal(thread_create(&forgets, "forget", forget_now, &fg), 0);
+	assert_int_equal(thread_create(&lets_go, "let go", let_go, &fg), 0);
+	for (int i = 0; i < 60000 && !atomic_load(&sbi->nr_deleting); i++)
+		usleep(1000);
+	assert_int_equal(atomic_load(&sbi->nr_deleting), 1);
+	assert_int_equal(atomic_load(&sbi->nr_dying), 1);
+	atomic_store(&sbi->noted_at, 1);
+	thread_set_block_hook(&hook);
+	(void)ext4_wait_deletions(sbi); /* until it is gone, or for long enough */
+	thread_set_block_hook(NULL);
+	assert_true(atomic_load(&fg.waited));
+	thread_join(forgets);
+	thread_join(lets_go);
+	assert_int_equal(atomic_load(&sbi->nr_deleting), 0);
+	assert_int_equal(atomic_load(&sbi->nr_dying), 0);
+	end();
+}
+
 static void count(void *priv)
 {
 	++*(u32 *)priv;
@@ -1080,6 +1141,7 @@ int main(void)
 		cmocka_unit_test(test_fallocate_beyond),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_space_of_removed_file),
+		cmocka_unit_test(test_space_of_file_in_write_out),
 		cmocka_unit_test(test_kept_and_gone),
 		cmocka_unit_test(test_same_blocks),
 		cmocka_unit_test(test_reservations_survive_failures),
