@@ -226,7 +226,8 @@ static bool image_has_loop(const struct volume *v)
 static int wait_for_device(const struct volume *v)
 {
 	for (int ms = 0; ms < PATIENCE_MS; ms += STEP_MS) {
-		if (!image_has_loop(v) && !is_claimed(v->source))
+		/* A loop device that has let go of the image may be another's by now. */
+		if (v->image ? !image_has_loop(v) : !is_claimed(v->source))
 			return 0;
 		(void)poll(NULL, 0, STEP_MS);
 	}
