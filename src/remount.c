@@ -30,6 +30,10 @@
 /* Another remount is under way: how long it is waited for. */
 #define BUSY_TRIES 600
 #define BUSY_WAIT_MS 100
+/* A file that was removed right after its close counts as in use until the kernel has
+ * the answer to its RELEASE, for which nobody waits: so long it is tried again. */
+#define CLOSE_TRIES 50
+#define CLOSE_WAIT_MS 20
 
 static unsigned long flags_of(const struct options *o, bool sync)
 {
@@ -114,6 +118,18 @@ static int step(struct change *c, u32 what, bool readonly)
 	return r->error ? EXIT_CODE_MOUNT : 0;
 }
 
+static int remount_kernel(const struct change *c, unsigned long flags)
+{
+	struct timespec nap = { .tv_nsec = CLOSE_WAIT_MS * 1000000l };
+
+	for (int i = 0; mount(NULL, c->where, NULL, flags, NULL); i++) {
+		if (errno != EBUSY || !(flags & MS_RDONLY) || i >= CLOSE_TRIES)
+			return -errno;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 /*
  * To write: first the daemon, then the kernel, which lets clients through. To read only:
  * the kernel first, as only that knows who has a file open for writing.
@@ -127,9 +143,10 @@ static int carry_out(struct change *c)
 	code = o->sl.readonly ? 0 : step(c, SLUICE_REMOUNT_WRITE, false);
 	if (code)
 		return code;
-	if (mount(NULL, c->where, NULL, flags_of(o, sync), NULL)) {
-		log_err("%s: remount: %s", c->where, strerror(errno));
-		return errno == EPERM ? EXIT_CODE_USAGE : EXIT_CODE_MOUNT;
+	err = remount_kernel(c, flags_of(o, sync));
+	if (err) {
+		log_err("%s: remount: %s", c->where, strerror(-err));
+		return err == -EPERM ? EXIT_CODE_USAGE : EXIT_CODE_MOUNT;
 	}
 	code = step(c, SLUICE_REMOUNT_APPLY, o->sl.readonly);
 	if (code || !o->sl.readonly)
