@@ -21,7 +21,7 @@
 
 #define MiB (1ll << 20)
 #define NR_INODES 8
-#define DEADLINE_NS 60000000000ull
+#define DEADLINE_NS 300000000000ull
 
 struct finode {
 	struct inode vfs; /* first */
