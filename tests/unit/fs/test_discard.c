@@ -233,8 +233,9 @@ static void test_needed(void **state)
 		assert_int_equal(thread_create(&trimmer, "trimmer", trim_all, NULL), 0);
 	}
 	wait_event(&waiting, atomic_load(&waiting) == 1);
-	write_pattern(f, ROOM - 32 * BLK, 2);
+	/* From here on: the flusher may begin with the write-out before the syncer does. */
 	commits = journal_stats(EXT4_SB(sb)->journal)->commits;
+	write_pattern(f, ROOM - 32 * BLK, 2);
 	assert_int_equal(thread_create(&syncer, "syncer", sync_it, &result), 0);
 	/* It has found nothing, and asked for a commit; it waits, or will. */
 	while (journal_stats(EXT4_SB(sb)->journal)->commits == commits &&
