@@ -153,6 +153,9 @@ static void go_readonly(struct ext4_sb *sbi)
 	if (was)
 		return;
 	log_err("%s: remounting filesystem read-only", sbi->s.s_id);
+	/* A checkpoint that is under way may have the superblock as it was committed. */
+	if (sbi->journal)
+		journal_wait_places(sbi->journal);
 	ext4_error_write_super(sbi);
 	if (sbi->errors_policy == EXT4_ERRORS_PANIC) {
 		log_err("%s: errors=panic: the daemon ends", sbi->s.s_id);

@@ -210,6 +210,28 @@ static bool copy_out(struct journal *j, struct journal_head *jh, u8 *dst)
 	return true;
 }
 
+bool journal_place_begin(struct journal *j)
+{
+	atomic_fetch_add(&j->place_seq, 1);
+	/* In this order: who aborts and then waits, in journal_wait_places(), sees the odd
+	 * number, or this sees the abort. */
+	if (!atomic_load(&j->aborted))
+		return true;
+	journal_place_end(j);
+	return false;
+}
+
+void journal_place_end(struct journal *j)
+{
+	atomic_fetch_add(&j->place_seq, 1);
+	wake_up(&j->place_seq);
+}
+
+void journal_wait_places(struct journal *j)
+{
+	wait_event(&j->place_seq, atomic_load(&j->place_seq) % 2 == 0);
+}
+
 /* Writes what was picked; number written, or -errno. */
 static int write_batch(struct journal *j, u32 n)
 {
@@ -218,7 +240,8 @@ static int write_batch(struct journal *j, u32 n)
 	u8 *at = j->arena;
 	int err = 0, err2, written = 0;
 
-	atomic_fetch_add(&j->place_seq, 1);
+	if (!journal_place_begin(j))
+		return -EROFS;
 	page_io_init(&pio, j->bd, BIO_WRITE, BIO_META);
 	jio_begin(io);
 	for (u32 i = 0; i < n && !err; i++) {
@@ -234,7 +257,7 @@ static int write_batch(struct journal *j, u32 n)
 	page_io_submit_wait(&pio);
 	jio_end(io);
 	err2 = jio_wait(io);
-	atomic_fetch_add(&j->place_seq, 1);
+	journal_place_end(j);
 	return err ?: err2 ?: written;
 }
 
@@ -267,8 +290,9 @@ static bool checkpoint_batch(struct journal *j)
 		return false;
 	written = write_batch(j, n);
 	if (written < 0) {
-		log_err("%s: journal: cannot write metadata to its place: error %d",
-			j->sb->s_id, -written);
+		if (written != -EROFS)
+			log_err("%s: journal: cannot write metadata to its place: error %d",
+				j->sb->s_id, -written);
 		journal_abort(j, written);
 		return false;
 	}

@@ -457,7 +457,8 @@ static int write_transaction(struct journal *j, struct transaction *t)
 		err = journal_flush(j);
 		if (err)
 			return err;
-		atomic_fetch_add(&j->place_seq, 1);
+		if (!journal_place_begin(j))
+			return -EROFS;
 	}
 	err = write_revokes(&w, t);
 	if (!err)
@@ -468,7 +469,7 @@ static int write_transaction(struct journal *j, struct transaction *t)
 	err2 = log_writer_finish(&w);
 	err = err ?: err2;
 	if (j->in_place)
-		atomic_fetch_add(&j->place_seq, 1);
+		journal_place_end(j);
 	if (!err)
 		err = flush_before_commit(j);
 	if (err)

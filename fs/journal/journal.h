@@ -251,6 +251,9 @@ int __must_check journal_force_commit(struct journal *j);
  * superblock, unless it is -ESHUTDOWN, which is none. Idempotent. Any thread; may sleep for I/O. */
 void journal_abort(struct journal *j, int error);
 int journal_aborted(const struct journal *j); /* 0 or the error */
+/* After an abort: returns when nothing that was committed is on its way to its place, and
+ * nothing will be. Any thread; sleeps for I/O. */
+void journal_wait_places(struct journal *j);
 
 /*
  * Tells whether metadata was being written to its place: odd while it is, and

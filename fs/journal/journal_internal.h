@@ -217,7 +217,8 @@ struct journal {
 	u32 last_commit_nsec;
 	struct cds_list_head j_cp; /* committed transactions, oldest first */
 	u32 nr_cp;              /* buffers on checkpoint lists */
-	_Atomic u64 place_seq;  /* odd while blocks are written to their places [journal thread; atomic to read] */
+	_Atomic u64 place_seq;  /* odd while blocks are written to their places; wait key
+				   [journal thread; atomic to read] */
 	bool cp_blocked;        /* the last pass found only buffers in use */
 	u8 *arena;              /* 2 * ARENA_HALF */
 	pblk_t *homes;          /* in_place: where its blocks go, PBLK_NONE: nowhere */
@@ -309,6 +310,10 @@ bool checkpoint_wanted(struct journal *j);
 bool checkpoint_asked_for(struct journal *j);
 /* One batch and, if due, the tail. Thread only. Errors abort the journal. */
 void checkpoint_step(struct journal *j);
+/* Around writing to places, by the journal thread. False: after an abort, when nothing is to be
+ * written any more; then without an end. */
+bool journal_place_begin(struct journal *j);
+void journal_place_end(struct journal *j);
 /* Takes b off whatever checkpoint list it is on. REQUIRES b_jlock; thread. */
 void checkpoint_remove(struct journal *j, struct journal_head *jh);
 void checkpoint_insert(struct journal *j, struct journal_head *jh, struct transaction *t);

@@ -1220,6 +1220,71 @@ static void test_in_place_fails(void **state)
 	}
 }
 
+struct aborter {
+	struct jt *t;
+	_Atomic bool done;
+	u32 seen; /* version in place when nothing was on its way any more */
+};
+
+static void abort_and_wait(void *arg)
+{
+	struct aborter *a = arg;
+
+	journal_abort(a->t->j, -EIO);
+	journal_wait_places(a->t->j);
+	a->seen = version_in_place(a->t, 5);
+	atomic_store(&a->done, true);
+}
+
+/*
+ * An abort beside a checkpoint, or a commit to its places: who waits for what is under way
+ * sees it there, and what he then writes is not overwritten.
+ */
+static void abort_beside(const struct jt_config *c)
+{
+	struct jt *t = jt_start(c);
+	struct aborter a = { .t = t };
+	struct thread *aborter;
+	jtid_t tid;
+
+	(void)set_versions(t, 5, 6, 1);
+	if (!c->in_place)
+		assert_int_equal(journal_force_commit(t->j), 0);
+	pthread_mutex_lock(&t->fd->lock);
+	t->fd->hold_pos = 5 * c->bs;
+	t->fd->hold_len = c->bs;
+	pthread_mutex_unlock(&t->fd->lock);
+	tid = journal_running_tid(t->j);
+	if (c->in_place) {
+		journal_commit_start(t->j, tid);
+	} else {
+		/* As journal_write_back(), which would wait. */
+		spin_lock(&t->j->j_lock);
+		t->j->place_asked++;
+		t->j->place_tid = t->j->committed;
+		spin_unlock(&t->j->j_lock);
+		journal_kick(t->j);
+	}
+	await_held(t->fd);
+	assert_int_equal(thread_create(&aborter, "aborter", abort_and_wait, &a), 0);
+	/* Time enough for who does not wait. */
+	for (int i = 0; i < 100 && !atomic_load(&a.done); i++)
+		usleep(1000);
+	assert_false(atomic_load(&a.done));
+	fake_let_go(t->fd);
+	thread_join(aborter);
+	assert_int_equal(a.seen, 1);
+	assert_int_equal(journal_shutdown(t->j), -EIO);
+	assert_int_equal(journal_place_seq(t->j) % 2, 0);
+	jt_end(t);
+}
+
+static void test_abort_beside_writes_to_places(void **state)
+{
+	abort_beside(&small);
+	abort_beside(&no_log);
+}
+
 /* ---- random handles, crashes, faults ---- */
 
 enum kind { FREE, META, DATA, FREEING };
@@ -1773,6 +1838,7 @@ int main(void)
 		cmocka_unit_test(test_in_place),
 		cmocka_unit_test(test_in_place_big),
 		cmocka_unit_test(test_in_place_fails),
+		cmocka_unit_test(test_abort_beside_writes_to_places),
 		cmocka_unit_test(test_crash_1k),
 		cmocka_unit_test(test_crash_async),
 		cmocka_unit_test(test_crash_1k_no_csum),
