@@ -42,6 +42,7 @@
  */
 #include "cache/window.h"
 #include "fs/extents_internal.h"
+#include "fs/sim_mutation.h"
 
 #define PIECE_BYTES (8u << 20)
 #define PIECE_RUNS 256u
@@ -325,7 +326,7 @@ static int zero_donor(struct move *m, u64 end)
 		if (err)
 			break;
 	}
-	err2 = m->zeroed ? journal_force_commit(j) : 0;
+	err2 = m->zeroed && !SIM_MUTATION(SIM_MOVE_BEFORE_COMMIT) ? journal_force_commit(j) : 0;
 	return err ? err : err2;
 }
 
@@ -369,7 +370,7 @@ static NO_THREAD_SAFETY int move_piece(struct move *m, u64 end)
 		err = move_runs(m, end);
 		mutex_unlock(&m->ei->wb_lock);
 	}
-	if (m->exchanged) {
+	if (m->exchanged && !SIM_MUTATION(SIM_NO_COMMIT_AFTER_MOVE)) {
 		int err2 = journal_force_commit(ext4_sb_of(m->ei)->journal);
 
 		err = err ? err : err2;

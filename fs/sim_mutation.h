@@ -22,6 +22,8 @@ enum sim_mutation {
 	SIM_NO_COMMIT_FUA,          /* the commit block may still be in the device's cache */
 	SIM_NO_SIZE_AT_PUNCH,       /* the size on disk waits for data that is dropped */
 	SIM_NO_DATA_FLUSH_BEFORE_COMMIT, /* ... of an external journal's volume */
+	SIM_MOVE_BEFORE_COMMIT,     /* a file's data is copied to what a donor still has */
+	SIM_NO_COMMIT_AFTER_MOVE,   /* a donor is written to where a file may still be */
 	SIM_MUTATION_NR,
 };
 

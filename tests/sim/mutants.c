@@ -27,6 +27,8 @@ const char *const sim_mutation_name[SIM_MUTATION_NR] = {
 	[SIM_NO_COMMIT_FUA] = "commit-block-not-forced",
 	[SIM_NO_SIZE_AT_PUNCH] = "punch-forgets-size",
 	[SIM_NO_DATA_FLUSH_BEFORE_COMMIT] = "no-data-flush-before-commit",
+	[SIM_MOVE_BEFORE_COMMIT] = "move-before-commit",
+	[SIM_NO_COMMIT_AFTER_MOVE] = "no-commit-after-move",
 };
 
 const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {
@@ -35,4 +37,6 @@ const enum sim_profile sim_mutation_profile[SIM_MUTATION_NR] = {
 	[SIM_CONVERT_EARLY] = SIM_PROFILE_THREADS,
 	[SIM_NO_FLUSH_IN_FSYNC] = SIM_PROFILE_DATA,
 	[SIM_NO_SIZE_AT_PUNCH] = SIM_PROFILE_DATA,
+	[SIM_MOVE_BEFORE_COMMIT] = SIM_PROFILE_DATA,
+	[SIM_NO_COMMIT_AFTER_MOVE] = SIM_PROFILE_DATA,
 };

@@ -18,7 +18,7 @@
  *   sim print SEED         the stream of a seed
  *   sim replay FILE [--point E [--cut C]]
  *   sim shrink FILE        the same failure with fewer operations
- *   sim mutants            (sim-mutants only) each broken rule is found
+ *   sim mutants [NAME...]  (sim-mutants only) each broken rule is found, or these
  *
  * Locks: none. Threads: children only.
  */
@@ -544,10 +544,18 @@ static bool show_mutant(const char *name, u32 bound, bool lying)
 	return seeds;
 }
 
-static int run_mutants(void)
+static bool is_named(const char *name, char **names, int nr)
+{
+	for (int i = 0; i < nr; i++)
+		if (!strcmp(names[i], name))
+			return true;
+	return false;
+}
+
+static int run_mutants(char **names, int nr)
 {
 	u32 bound = opt.seeds ? (u32)opt.seeds : 60;
-	int missed = 0;
+	int missed = 0, shown = 0;
 
 	if (!sim_mutations_built) {
 		fprintf(stderr, "build with -Dsim_mutations=true and run sim-mutants\n");
@@ -555,12 +563,16 @@ static int run_mutants(void)
 	}
 	printf("%-28s seeds until found (at most %u)\n", "mutation", bound);
 	for (u32 m = 1; m < SIM_MUTATION_NR; m++) {
+		if (nr && !is_named(sim_mutation_name[m], names, nr))
+			continue;
 		sim_mutation = m;
 		missed += !show_mutant(sim_mutation_name[m], bound, false);
+		shown++;
 	}
 	sim_mutation = SIM_MUTATION_NONE;
-	missed += !show_mutant("(a device that never flushes)", bound, true);
-	return missed ? 1 : 0;
+	if (!nr)
+		missed += !show_mutant("(a device that never flushes)", bound, true);
+	return missed || (nr && !shown) ? 1 : 0;
 }
 
 /* ---- command line ---- */
@@ -698,7 +710,7 @@ int main(int argc, char **argv)
 	if (!strcmp(cmd, "eio"))
 		return run_each(each_eio, ARRAY_SIZE(each_eio), argv[-1 - optind]);
 	if (!strcmp(cmd, "mutants"))
-		return run_mutants();
+		return run_mutants(argv, argc);
 	files = (struct files){ argv, argc };
 	if (!strcmp(cmd, "streams"))
 		return run_pool(from_files, &files, argv[-1 - optind]);

@@ -788,6 +788,44 @@ static void draw_move(struct gen *g, struct rng *r)
 	model_apply(g->m[g->t], &op, model_expect(g->m[g->t], &op), 0);
 }
 
+static void add_and_apply(struct gen *g, const struct sim_op *op)
+{
+	sim_stream_add(g->s, op);
+	model_apply(g->m[g->t], op, model_expect(g->m[g->t], op), 0);
+}
+
+/* Both have data there, and it is durable: a power cut must find one or the other of a donor's
+ * block and nothing of the file's, nor in the file what is written to the donor next. */
+static void draw_move_over(struct gen *g, struct rng *r)
+{
+	struct sim_op write = { .kind = OP_WRITE, .thread = (u8)g->t };
+	struct sim_op sync = { .kind = OP_SYNC, .thread = (u8)g->t };
+	struct sim_op move = { .kind = OP_MOVE, .thread = (u8)g->t };
+	u32 first;
+
+	look_around(g);
+	if (g->files.nr < 2)
+		return;
+	first = rng_below(r, g->files.nr);
+	move.path = g->files.path[first];
+	move.path2 = g->files.path[(first + 1 + rng_below(r, g->files.nr - 1)) % g->files.nr];
+	if (strlen(move.path) > 1500 || strlen(move.path2) > 1500)
+		return;
+	move.len = write.len = (1 + rng_below(r, 6)) * g->bs;
+	for (u32 i = 0; i < 2; i++) {
+		write.path = i ? move.path2 : move.path;
+		write.seed = rng_next(r) >> 16;
+		add_and_apply(g, &write);
+	}
+	add_and_apply(g, &sync);
+	add_and_apply(g, &move);
+	write.seed = rng_next(r) >> 16;
+	add_and_apply(g, &write);
+	sync.kind = OP_FDATASYNC;
+	sync.path = write.path;
+	add_and_apply(g, &sync);
+}
+
 /* Overwrites in place: data that no transaction carries along. */
 static void draw_overwrite(struct gen *g)
 {
@@ -913,6 +951,7 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 	u32 shift_percent = rng_chance(&shift_rng, 50) ? 2 + rng_below(&shift_rng, 12) : 0;
 	struct rng move_rng = rng_derive(seed, 0x30FE);
 	u32 move_percent = rng_chance(&move_rng, 50) ? 2 + rng_below(&move_rng, 12) : 0;
+	struct rng over_rng = rng_derive(seed, 0x30FE02);
 	bool faults = false, threads = false;
 	u32 n;
 
@@ -965,6 +1004,8 @@ void sim_stream_generate(struct sim_stream *s, u64 seed, enum sim_profile profil
 			draw_shift(&g, &shift_rng);
 		if (move_percent && rng_chance(&move_rng, move_percent))
 			draw_move(&g, &move_rng);
+		if (move_percent && profile == SIM_PROFILE_DATA && rng_chance(&over_rng, 4))
+			draw_move_over(&g, &over_rng);
 	}
 	for (u32 t = 0; t < s->threads; t++)
 		model_free(g.m[t]);
