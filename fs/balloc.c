@@ -45,6 +45,9 @@
  * the last pass looks at as many bitmaps as it takes, and waits. In a group the
  * summary of its free runs (free_runs.h) says where to look.
  *
+ * Of blocks smaller than a page, a long run of a file's data begins where it does
+ * within the file's page (aim_at_page()), if it has no goal and the place has room.
+ *
  * Bitmap, free count and both checksums of a group change together under its
  * lock; nothing sleeps there. Write access to the two buffers is asked for
  * before, which may set aside images for the commit.
@@ -70,6 +73,8 @@
 #include "lib/mem.h"
 
 #define NO_GOAL UINT32_MAX
+#define PAGE_UNIT 4096u   /* bytes: the smallest page, and the largest usual sector */
+#define MUCH_WANTED 256u  /* a run that long may lie where it is best for the file */
 #define RUN_WANTED 2048u  /* a run this long is long enough for any pass */
 #define NEAR_GROUPS 64u   /* groups after the goal's, tried before the rotor */
 #define BITMAPS_PER_PASS 32u /* looked at before a pass settles for less */
@@ -89,6 +94,9 @@ struct search {
 	group_t groups; /* the first so many are searched */
 	group_t goal_group;
 	u32 goal_off;  /* NO_GOAL: none */
+	/* Where a run should begin that has no goal: phase blocks behind a multiple of
+	 * align, which is a power of two; 1: anywhere. */
+	u32 align, phase;
 	u32 looked;    /* bitmaps looked at in this pass */
 	u32 looks;     /* and in all */
 	u32 busy;      /* groups whose lock was taken */
@@ -304,6 +312,40 @@ static bool claim_has_goal(struct search *s, group_t g)
 	return cg == g && s->goal_off >= r.off && s->goal_off - r.off < r.len;
 }
 
+/* The first run of at least `enough` from `start` on, then from the front; nr: none. */
+static u32 find_run(const struct free_runs *fr, const void *map, const void *held,
+		    u32 start, u32 enough)
+{
+	u32 off = free_runs_find(fr, map, held, start, enough);
+
+	return off == fr->nr ? free_runs_find(fr, map, held, 0, enough) : off;
+}
+
+/* Blocks of the free run at off to be passed over, so that it begins where it should: if
+ * behind them is all that is wanted, or much. */
+static u32 skip_to_phase(const struct search *s, group_t g, const struct free_runs *fr,
+			 const void *map, const void *held, u32 off)
+{
+	pblk_t at = ext4_group_first_block(s->sbi, g) + off;
+	u32 skip = (u32)(s->phase - at) & (s->align - 1);
+	u64 end = (u64)off + skip + min_of(s->want, MUCH_WANTED);
+
+	if (!skip || end > fr->nr || bm_find_set_or(map, held, off, (u32)end) < end)
+		return 0;
+	return skip;
+}
+
+/* Blocks to take of the free run [off, end): less than all that is wanted ends with a page
+ * of the file, of which no part is to lie elsewhere. */
+static struct ext4_run cut_run(const struct search *s, u32 off, u32 end)
+{
+	u32 len = end - off, part = (s->phase + len) & (s->align - 1);
+
+	if (len < s->want && part < len)
+		len -= part;
+	return (struct ext4_run){ off, len };
+}
+
 /*
  * A run that suits this pass; len 0: none. The map is asked last: it may be read
  * anew from a device that does not give back what it was given, and without
@@ -325,10 +367,9 @@ static struct ext4_run choose_run(const struct search *s, group_t g, const void 
 		if (s->want < fr->nr - start)
 			lim = start + s->want;
 		e = bm_find_set_or(map, held, start, lim);
-		if (e > start)
-			return (struct ext4_run){ start, e - start };
-		if (s->exact)
-			return none;
+		/* Of a page that has no room there, no part. */
+		if (s->exact || e - start >= min_of(s->want, s->align))
+			return e > start ? cut_run(s, start, e) : none;
 	}
 	free_runs_refresh(fr, map, held);
 #ifdef SLUICE_DEBUG_LOCKS
@@ -339,16 +380,18 @@ static struct ext4_run choose_run(const struct search *s, group_t g, const void 
 	if (fr->longest < s->min)
 		return none;
 	enough = min_of(s->last ? target : s->min, fr->longest);
-	off = free_runs_find(fr, map, held, start, enough);
+	off = fr->nr;
+	if (s->align > 1)
+		off = find_run(fr, map, held, start, enough + s->align - 1);
 	if (off == fr->nr)
-		off = free_runs_find(fr, map, held, 0, enough);
+		off = find_run(fr, map, held, start, enough);
 	if (off == fr->nr)
 		return none;
-	return (struct ext4_run){
-		off, bm_find_set_or(map, held, off,
-				    s->want < fr->nr - off ? off + s->want : fr->nr) -
-			     off
-	};
+	if (s->align > 1)
+		off += skip_to_phase(s, g, fr, map, held, off);
+	return cut_run(s, off,
+		       bm_find_set_or(map, held, off,
+				      s->want < fr->nr - off ? off + s->want : fr->nr));
 }
 
 /* ---- taking blocks ---- */
@@ -983,10 +1026,24 @@ static void search_init(struct search *s, struct handle *h, struct ext4_sb *sbi,
 		.sbi = sbi,
 		.want = min_of(want, sbi->clusters_per_group),
 		.exact = flags & EXT4_ALLOC_EXACT_GOAL,
+		.align = 1,
 		.groups = flags & EXT4_ALLOC_LOW ? low_groups(sbi) : sbi->groups,
 		.source = ALLOC_SEARCH,
 	};
 	set_goal(s, hint, goal);
+}
+
+static int alloc_plain(struct search *s, group_t hint, pblk_t goal, u32 flags, u32 *len,
+		       pblk_t *out)
+{
+	if (s->goal_off == NO_GOAL) {
+		if (s->exact)
+			return -ENOSPC;
+		/* A magazine may hold blocks of any group. */
+		if (s->want <= s->sbi->alloc->small_blocks && s->groups == s->sbi->groups)
+			aim_at_magazine(s, hint);
+	}
+	return alloc_admitted(s, hint, goal, flags, len, out);
 }
 
 int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
@@ -995,14 +1052,22 @@ int ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_t hint,
 	struct search s;
 
 	search_init(&s, h, sbi, hint, goal, flags, *len);
-	if (s.goal_off == NO_GOAL) {
-		if (s.exact)
-			return -ENOSPC;
-		/* A magazine may hold blocks of any group. */
-		if (s.want <= sbi->alloc->small_blocks && s.groups == sbi->groups)
-			aim_at_magazine(&s, hint);
-	}
-	return alloc_admitted(&s, hint, goal, flags, len, out);
+	return alloc_plain(&s, hint, goal, flags, len, out);
+}
+
+/*
+ * Blocks smaller than a page: a run of a page or more lies on the device as it lies in the
+ * pages of the file. Swapping wants that, and direct I/O to sectors of 4 KiB.
+ */
+static void aim_at_page(struct search *s, struct ext4_inode *ei, lblk_t lblk)
+{
+	u32 blocks = PAGE_UNIT >> s->sbi->s.s_blocksize_bits;
+
+	if (s->sbi->cluster_bits || blocks < 2 || s->want < blocks ||
+	    !S_ISREG(ei->vfs.i_mode))
+		return;
+	s->align = blocks;
+	s->phase = lblk & (blocks - 1);
 }
 
 int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
@@ -1012,11 +1077,12 @@ int ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 	u64 end = ((u64)lblk >> sbi->cluster_bits) + *len, size;
 	struct search s;
 
+	search_init(&s, h, sbi, ei->i_group, goal, flags, *len);
+	aim_at_page(&s, ei, lblk);
 	if (!(flags & EXT4_ALLOC_APPEND) || !S_ISREG(ei->vfs.i_mode) ||
 	    (flags & EXT4_ALLOC_LOW && low_groups(sbi) != sbi->groups))
-		return ext4_alloc_blocks(h, sbi, ei->i_group, goal, flags, len, out);
+		return alloc_plain(&s, ei->i_group, goal, flags, len, out);
 
-	search_init(&s, h, sbi, ei->i_group, goal, flags, *len);
 	if (s.exact && s.goal_off == NO_GOAL)
 		return -ENOSPC;
 	spin_lock(&ei->vfs.i_lock);

@@ -1132,6 +1132,75 @@ static void test_windows_are_bounded(void **state)
 	at_end(&t);
 }
 
+/* Blocks of one file, to be freed at the end. */
+struct data {
+	struct at *t;
+	struct ext4_inode *ei;
+	struct owned o[128];
+	u32 n;
+};
+
+static u32 take_data(struct data *d, lblk_t lblk, pblk_t goal, u32 flags, u32 len, pblk_t *blk)
+{
+	struct handle *h = at_handle(d->t, EXT4_ALLOC_CREDITS);
+
+	rwsem_down_write(&d->ei->i_data_sem);
+	assert_int_equal(ext4_alloc_data(h, d->ei, lblk, goal, flags, &len, blk), 0);
+	rwsem_up_write(&d->ei->i_data_sem);
+	assert_int_equal(handle_stop(h), 0);
+	assert_true(d->n < ARRAY_SIZE(d->o));
+	d->o[d->n++] = (struct owned){ .blk = *blk, .len = len };
+	return len;
+}
+
+/* With blocks smaller than a page, runs of a page or more lie as in the file's pages. */
+static void test_runs_lie_as_in_pages(void **state)
+{
+	struct data *d = calloc(1, sizeof(*d));
+	struct sl_file *f;
+	struct at t;
+	pblk_t blk, at;
+	u32 n;
+
+	(void)state;
+	at_start(&t, "-b 1024", "64M");
+	f = create(&t, "f");
+	d->t = &t;
+	d->ei = EXT4_I(sl_file_inode(f));
+	for (u32 lblk = 0; lblk < 12; lblk++) {
+		/* What was taken before ends anywhere. */
+		(void)take_data(d, 0, 0, 0, 1 + lblk % 3, &blk);
+		assert_int_equal(take_data(d, lblk, 0, 0, 70 + lblk, &blk), 70 + lblk);
+		assert_int_equal(blk % 4, lblk % 4);
+	}
+	/* Fewer than wanted end with a page, those at the goal too. */
+	at = 0;
+	for (n = 0; n < 20000;) {
+		u32 got = take_data(d, 2 + n, at, EXT4_ALLOC_APPEND, 20000 - n, &blk);
+
+		assert_int_equal(blk % 4, (2 + n) % 4);
+		n += got;
+		assert_true(n == 20000 || (2 + n) % 4 == 0);
+		at = blk + got;
+	}
+	/* Room for two blocks at the goal is no place for a page; for two blocks it is. */
+	assert_int_equal(take_data(d, 0, 0, 0, 300, &blk), 300);
+	d->o[d->n - 1] = (struct owned){ .blk = blk + 100, .len = 2 };
+	free_all(&t, &d->o[d->n - 1], 1);
+	d->o[d->n - 1] = (struct owned){ .blk = blk, .len = 100 };
+	d->o[d->n++] = (struct owned){ .blk = blk + 102, .len = 198 };
+	at_commit(&t);
+	(void)take_data(d, 100, blk + 100, 0, 80, &at);
+	assert_int_not_equal(at, blk + 100);
+	assert_int_equal(at % 4, 0);
+	assert_int_equal(take_data(d, 100, blk + 100, 0, 2, &at), 2);
+	assert_int_equal(at, blk + 100);
+	free_all(&t, d->o, d->n);
+	free(d);
+	sl_release(f);
+	at_end(&t);
+}
+
 /* Tables of a flex group reach from one small group into the next: a walk over
  * the zones of one group comes to an end all the same. */
 static void test_zone_across_the_end_of_a_group(void **state)
@@ -1303,6 +1372,7 @@ int main(void)
 #endif
 		cmocka_unit_test(test_summaries_are_bounded),
 		cmocka_unit_test(test_windows_are_bounded),
+		cmocka_unit_test(test_runs_lie_as_in_pages),
 		cmocka_unit_test(test_fill_to_the_last_block),
 		cmocka_unit_test(test_fill_to_the_last_block_1k),
 		cmocka_unit_test(test_fill_to_the_last_block_tiny_groups),
