@@ -7,10 +7,12 @@
  * the next commit, ext4_error_fill_super()). Otherwise the journal is aborted
  * first: then nothing else reaches the disk, and the record is written
  * straight into the superblock *as it is on disk* - never the one in memory,
- * which may hold changes of a transaction that will not commit.
+ * which may hold changes of a transaction that will not commit - and not before a
+ * checkpoint that had begun, which may have it too, has ended.
  *
  * Locks:   err_lock (innermost). Sleeps for I/O: not to be called under a lock
- *          from RANK_I_MMAP inwards.
+ *          from RANK_I_MMAP inwards, nor by the journal's thread between journal_place_begin()
+ *          and _end(), for which it waits.
  * Source:  ext4-format brief 13.4.
  */
 #include "fs/ext4.h"

@@ -348,9 +348,10 @@ int __must_check ext4_alloc_blocks(struct handle *h, struct ext4_sb *sbi, group_
 /*
  * As ext4_alloc_blocks(), for the contents of ei from block lblk on. With
  * EXT4_ALLOC_APPEND a small regular file is served from a magazine, a larger
- * one gets a window: blocks behind these, kept for it in memory. With blocks
- * smaller than 4 KiB, a run of so much lies on the device as in the file's pages, where that
- * can be, and fewer blocks than asked for end with a page. i_data_sem held exclusively.
+ * one gets a window: blocks behind these, kept for it in memory. With blocks smaller than
+ * 4 KiB, a run of so much that is searched for without a goal lies on the device as in the
+ * file's pages, if there is room, and fewer blocks than asked for end with a page of the
+ * file. i_data_sem held exclusively.
  */
 int __must_check ext4_alloc_data(struct handle *h, struct ext4_inode *ei, lblk_t lblk,
 				 pblk_t goal, u32 flags, u32 *len, pblk_t *out);

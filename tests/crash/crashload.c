@@ -581,7 +581,7 @@ enum content { CONTENT_GOOD, CONTENT_BAD, CONTENT_UNREADABLE };
  * there are, which is how an error behind the first page is told.
  */
 static enum content content_check(struct load_fs *fs, const char *path, const struct obj *o,
-			 int t, uint32_t done)
+				  int t, uint32_t done)
 {
 	char full[PATH_LEN];
 	uint64_t size, lo, hi;
